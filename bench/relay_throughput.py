@@ -1,0 +1,100 @@
+"""How many rows a second one worker moves through a sink that does nothing: claim, deliver, settle, history on.
+
+    python -m bench.relay_throughput --dsn postgresql://… --rows 200000 --runs 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from time import monotonic
+
+import anyio
+
+from outbox import config
+from outbox.database import connected
+from outbox.events import Completed, Event
+from outbox.message import Message
+from outbox.migrate import migrate
+from outbox.sink import Delivered, SinkContext, Unavailable
+from outbox.worker import Worker
+
+_ANSWER = Delivered("bench", "run")
+
+
+class NullSink:
+    """Accepts everything at once."""
+
+    async def deliver(self, _message: Message) -> Delivered:
+        """Accept."""
+        return _ANSWER
+
+    async def probe(self) -> Unavailable | None:
+        """Be available."""
+        return None
+
+
+@asynccontextmanager
+async def null_sink(_context: SinkContext) -> AsyncIterator[NullSink]:
+    """The sink factory."""
+    yield NullSink()
+
+
+async def prepare(dsn: str, rows: int) -> None:
+    """Migrate and leave exactly `rows` pending messages behind."""
+    await migrate(dsn)
+    async with connected(dsn, application_name="bench") as connection:
+        await connection.execute("truncate outbox.message, outbox.history, outbox.dead_letter")
+        await connection.execute(
+            "select count(*) from (select json_agg(json_build_object('topic', 'bench', 'payload',"
+            " json_build_object('i', i, 'text', repeat('x', 100)))) as m from generate_series(1, $1::int) i group by i / 10000) b,"
+            " lateral outbox.enqueue_many(b.m)",
+            rows,
+        )
+        await connection.execute("vacuum analyze outbox.message")
+        await connection.execute("checkpoint")
+
+
+async def drain(dsn: str, rows: int) -> float:
+    """Run one worker until all rows are settled; return rows a second from its first claim on."""
+    done, began_s, ended_s = 0, 0.0, 0.0
+    finished = anyio.Event()
+
+    def watch(event: Event) -> None:
+        nonlocal done, began_s, ended_s
+        began_s = began_s or monotonic()
+        if isinstance(event, Completed):
+            done += len(event.settlements)
+            if done >= rows:
+                ended_s = monotonic()
+                finished.set()
+
+    settings = config.load(database_url=dsn)
+    worker = Worker(settings, null_sink, watch)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await finished.wait()
+        worker.stop()
+    return rows / (ended_s - began_s)
+
+
+async def main(dsn: str, rows: int, runs: int) -> None:
+    """Measure, and print the median with its range."""
+    rates = []
+    for run in range(runs):
+        await prepare(dsn, rows)
+        rates.append(await drain(dsn, rows))
+        print(f"run {run + 1}: {rates[-1]:,.0f} rows/s")
+    print(f"median {statistics.median(rates):,.0f} rows/s (min {min(rates):,.0f}, max {max(rates):,.0f}) of {runs} runs, {rows:,} rows each")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dsn", required=True)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    anyio.run(partial(main, arguments.dsn, arguments.rows, arguments.runs), backend_options={"use_uvloop": True})

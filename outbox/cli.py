@@ -1,0 +1,236 @@
+"""The command `outbox`. Thin: it parses, calls, and turns errors into one line and an exit code.
+
+Exit codes: 0 done or drained, 1 other errors, 2 configuration or usage, 3 schema. Other distributions and packages add
+commands through the entry-point group `outbox.commands`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import anyio
+import orjson
+import typer
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+
+from outbox import __version__, config, logs
+from outbox.database import open_pool
+from outbox.errors import ConfigurationError, OutboxError
+from outbox.events import Events
+from outbox.migrate import Step, inspect, migrate, require_current
+from outbox.store import Store
+from outbox.worker import Worker, stop_on_signals
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="outbox",
+    help="Transactional outbox for PostgreSQL and Temporal: commit an event with your data, and its workflow starts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_ANSWER_TIMEOUT_S = 30.0
+
+
+def main() -> NoReturn:
+    """Run the command line and leave the process with its exit code."""
+    for entry in entry_points(group="outbox.commands"):
+        _add_command(entry.name, entry.load)
+    code: int | str | None = 0
+    try:
+        app()
+    except OutboxError as error:
+        for line in error.faults if isinstance(error, ConfigurationError) else (str(error),):
+            sys.stderr.write(f"outbox: {line}\n")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as end:
+        code = end.code
+    _leave(code if isinstance(code, int) else int(code is not None))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: FBT002
+    if version:
+        sys.stdout.write(f"outbox {__version__}\n")
+        raise typer.Exit
+
+
+@app.command("migrate")
+def migrate_command(
+    status: Annotated[bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")] = False,  # noqa: FBT002
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied and change nothing.")] = False,  # noqa: FBT002
+) -> None:
+    """Bring the outbox schema in the database to this version."""
+    settings = config.load()
+    if not status and not dry_run:
+        applied = _run(partial(migrate, settings.dsn, settings.schema_name))
+        _print_steps(applied, done="applied")
+        sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
+        return
+    steps = _run(partial(inspect, settings.dsn, settings.schema_name))
+    wrong = [step for step in steps if step.state != "applied"]
+    _print_steps(steps if status else wrong)
+    if status and wrong:
+        raise typer.Exit(3)
+
+
+@app.command()
+def run(
+    mode: Annotated[str | None, typer.Option(help="What wakes the worker besides polling: listen or poll.")] = None,
+    sink: Annotated[str | None, typer.Option(help="Where messages go: module:attribute.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Deliveries in flight at once, at most.")] = None,
+) -> None:
+    """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
+    settings = config.load(mode=mode, sink=sink, concurrency=concurrency)
+    logs.configure(settings.log_level, settings.log_format)
+    worker = Worker(settings, config.load_sink(settings.sink), Events(logs.EventLog()))
+    if not _run(partial(_run_worker, worker)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002
+) -> None:
+    """Show what waits, what failed, and who works."""
+    report = _run(partial(_with_store, config.load(), Store.status))
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    else:
+        _print_status(report)
+
+
+@app.command()
+def enqueue(
+    topic: Annotated[str | None, typer.Argument(help="Topic; leave it out to read messages from standard input, one JSON object a line.")] = None,
+    payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None,
+    key: Annotated[str | None, typer.Option(help="Key of the message.")] = None,
+    headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target as a JSON object, as in the documentation of enqueue.")] = None,
+    dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None,
+    available_at: Annotated[str | None, typer.Option(help="Earliest delivery, as PostgreSQL reads a timestamp.")] = None,
+    priority: Annotated[int, typer.Option(help="0 to 9.", min=0, max=9)] = 0,
+) -> None:
+    """Enqueue messages in one transaction and print their ids.
+
+    A line on standard input is an object with the names of the SQL function's parameters:
+    {"topic": "orders", "payload": {"id": 1}}. All lines are enqueued, or none.
+    """
+    if topic is None:
+        messages = [_parse(line, f"line {number}") for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
+    else:
+        one = {"topic": topic, "key": key, "dedup_key": dedup_key, "available_at": available_at, "priority": priority}
+        texts = {"payload": payload, "headers": headers, "target": target}
+        one |= {name: orjson.Fragment(text) for name, text in texts.items() if text is not None and _parse(text, name) is not ...}
+        messages = [one]
+    body = orjson.dumps(messages)
+    for message_id in _run(partial(_with_store, config.load(), lambda store: store.enqueue_many(body))):
+        sys.stdout.write(f"{message_id}\n")
+
+
+async def _run_worker(worker: Worker) -> bool:
+    """Run a worker under signals; return whether it ended by itself, not by a second signal."""
+    ended = False
+    async with stop_on_signals(worker):
+        await worker.run()
+        ended = True
+    return ended
+
+
+async def _with_store(settings: config.Settings, ask: Callable[[Store], Awaitable[T]]) -> T:
+    """Answer one question about the outbox over a connection of its own."""
+    async with open_pool(
+        settings.dsn, size=1, application_name="outbox cli", statement_timeout_s=_ANSWER_TIMEOUT_S
+    ) as pool:
+        async with pool.acquire() as connection:
+            await require_current(connection, settings.schema_name)
+        return await ask(Store(pool, settings.schema_name))
+
+
+def _run(call: Callable[[], Awaitable[T]]) -> T:
+    """Run an async call to its end, on the fastest event loop that is installed."""
+    try:
+        import uvloop  # noqa: F401, PLC0415 - absent on Windows
+    except ImportError:
+        return anyio.run(call)
+    return anyio.run(call, backend_options={"use_uvloop": True})
+
+
+def _parse(text: str | bytes, where: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ConfigurationError(f"{where} is not JSON: {error}") from error
+
+
+def _print_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
+    for step in steps:
+        sys.stdout.write(f"{done or step.state:8} {step.version:04d}_{step.name}\n")
+
+
+def _print_status(report: dict[str, Any]) -> None:
+    console = Console()
+    messages, completed = report["messages"], report["completed"]
+    table = Table("messages", "", show_header=False, box=None)
+    for name in ("pending", "processing", "scheduled", "retrying"):
+        table.add_row(name, f"{messages[name]}")
+    table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
+    table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
+    table.add_row("completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour")
+    table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
+    console.print(table)
+    for error in report["errors"]:
+        console.print(f"[red]{error['kind']}[/] × {error['messages']}: {error['example']}", highlight=False)
+    workers = Table("worker", "state", "seen", "in flight", "version", box=None)
+    for worker in report["workers"]:
+        detail = worker["detail"]
+        shown = [worker["name"], worker["state"], f"{worker['seen_s_ago']:.0f} s ago", str(detail.get("in_flight", "")), worker["version"]]
+        workers.add_row(*shown)
+    console.print(workers if report["workers"] else "no worker is running")
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _add_command(name: str, load: Callable[[], object]) -> None:
+    """Join a foreign command, or say in its place why it cannot be had."""
+    try:
+        command = load()
+    except ImportError as error:
+        reason = str(error)
+
+        def unavailable() -> None:
+            raise ConfigurationError(f"`outbox {name}` cannot be loaded: {reason}")
+
+        app.command(name, help="(not available: a dependency is missing)")(unavailable)
+        return
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)  # type: ignore[type-var]
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without the interpreter's teardown, in which the Temporal SDK's threads may crash
+    (temporalio/sdk-python#300)."""
+    logger.complete()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

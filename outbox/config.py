@@ -1,0 +1,190 @@
+"""Settings from the environment, read once and checked as a whole.
+
+Every fault is found before anything starts, and named with its setting. Field descriptions are the reference that
+`docs/configuration.md` is tested against.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from typing import Annotated, Literal, cast
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from outbox.backoff import Backoff
+from outbox.errors import ConfigurationError
+from outbox.relay.settings import LEASE_MARGIN_S, RelaySettings
+from outbox.sink import SinkFactory
+from outbox.sqlfiles import validated_schema
+
+_PREFIX = "OUTBOX_"
+_DEFAULTS = RelaySettings()
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr = Field(
+        validation_alias=AliasChoices("DATABASE_URL", "OUTBOX_DATABASE_URL"),
+        description="PostgreSQL connection string, postgresql://user:password@host:port/database.",
+    )
+    schema_name: str = Field(
+        "outbox", validation_alias=AliasChoices("OUTBOX_SCHEMA"), description="Schema of the outbox's tables and functions."
+    )
+    sink: str = Field(
+        "workflows.sink:temporal_sink", description="Where messages go: module:attribute of a sink factory."
+    )
+    mode: Literal["listen", "poll"] = Field("listen", description="What wakes the worker besides polling.")
+    worker_name: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}",
+        description="Name of this worker in logs, in the database, and towards the sink. Default: host:pid.",
+    )
+    concurrency: Count = Field(_DEFAULTS.concurrency, description="Deliveries in flight at once, at most.")
+    prefetch: int = Field(
+        _DEFAULTS.prefetch, ge=0, le=100_000, description="Messages claimed ahead of their delivery, at most."
+    )
+    batch: Count = Field(_DEFAULTS.batch, description="Messages in one claim or settle statement, at most.")
+    lease_s: Seconds = Field(_DEFAULTS.lease_s, description="How long a claim holds a message.")
+    deliver_timeout_s: Seconds = Field(
+        _DEFAULTS.deliver_timeout_s, description="How long one delivery may take before its outcome counts as unknown."
+    )
+    poll_interval_s: Seconds = Field(
+        _DEFAULTS.poll_interval_s, description="How often to look for due messages although nobody rang."
+    )
+    fallback_interval_s: Seconds = Field(
+        _DEFAULTS.fallback_interval_s, description="How often to look while no wake-up source is subscribed."
+    )
+    max_attempts: Count = Field(
+        _DEFAULTS.max_attempts, description="Counted failures of a message before it becomes a dead letter."
+    )
+    suspect_after: Count = Field(
+        _DEFAULTS.suspect_after,
+        description="Claims without any outcome after which a message is delivered with nothing else in flight.",
+    )
+    max_deliveries: Count = Field(
+        _DEFAULTS.max_deliveries, description="Claims without any outcome after which a message is quarantined."
+    )
+    retry_base_s: Seconds = Field(_DEFAULTS.retry.base_s, description="Delay before the first retry; it doubles each time.")
+    retry_cap_s: Seconds = Field(_DEFAULTS.retry.cap_s, description="Longest delay between two retries.")
+    drain_timeout_s: Seconds = Field(
+        _DEFAULTS.drain_timeout_s, description="How long a shutdown waits for deliveries in flight."
+    )
+    history: bool = Field(default=True, description="Whether delivered messages are kept in the history table.")
+    history_days: int = Field(30, ge=1, le=3650, description="Days of history to keep.")
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias=AliasChoices("LOG_LEVEL", "OUTBOX_LOG_LEVEL"), description="Least severe log line."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Log lines for people or for machines; auto is text on a terminal, json elsewhere."
+    )
+
+    @field_validator("schema_name")
+    @classmethod
+    def _check_schema(cls, schema: str) -> str:
+        try:
+            return validated_schema(schema)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.lease_s < self.deliver_timeout_s + 2 * LEASE_MARGIN_S:
+            message = (
+                f"OUTBOX_LEASE_S is {self.lease_s:g}, but a delivery may take OUTBOX_DELIVER_TIMEOUT_S ({self.deliver_timeout_s:g}): "
+                f"make the lease at least {self.deliver_timeout_s + 2 * LEASE_MARGIN_S:g}"
+            )
+            raise ValueError(message)
+        if self.max_deliveries <= self.suspect_after:
+            message = (
+                f"OUTBOX_MAX_DELIVERIES ({self.max_deliveries}) must be greater than OUTBOX_SUSPECT_AFTER ({self.suspect_after}): "
+                "a message is proved a killer by dying alone"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """The connection string in the clear."""
+        return self.database_url.get_secret_value()
+
+    def relay(self) -> RelaySettings:
+        """The relay's share of the settings."""
+        return RelaySettings(
+            concurrency=self.concurrency,
+            prefetch=self.prefetch,
+            batch=self.batch,
+            lease_s=self.lease_s,
+            deliver_timeout_s=self.deliver_timeout_s,
+            poll_interval_s=self.poll_interval_s,
+            fallback_interval_s=self.fallback_interval_s,
+            max_attempts=self.max_attempts,
+            suspect_after=self.suspect_after,
+            max_deliveries=self.max_deliveries,
+            retry=Backoff(self.retry_base_s, self.retry_cap_s),
+            drain_timeout_s=self.drain_timeout_s,
+        )
+
+
+def load(**overrides: object) -> Settings:
+    """Read the environment. Raises ConfigurationError that names every fault at once.
+
+    `overrides` are command-line flags by field name; None means that the flag was not given.
+    """
+    given = {_alias(name): value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(*(_fault(dict(fault)) for fault in error.errors())) from error
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field, as a person would write it."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else _PREFIX + field.upper()
+
+
+def load_sink(reference: str) -> SinkFactory:
+    """Import the sink factory that `module:attribute` names. Raises ConfigurationError with the cause."""
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {error}") from error
+    if not callable(factory):
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {attribute} cannot be called")
+    return cast("SinkFactory", factory)
+
+
+def _alias(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
+
+
+def _fault(fault: dict[str, object]) -> str:
+    """One line for one of pydantic's findings, by the name that its reader set."""
+    location = cast("tuple[str, ...]", fault["loc"])
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    if not location:
+        return text
+    name = str(location[0])
+    name = environment_name(name) if name in Settings.model_fields else name
+    if fault["type"] == "missing":
+        return f"{name} is not set"
+    if name in text:
+        return text
+    return f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}"

@@ -1,0 +1,117 @@
+"""Connections to PostgreSQL, and the translation of its driver's errors into ours, done once and here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+from outbox.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
+
+if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+
+CONNECT_TIMEOUT_S = 5.0
+"""Bounds one attempt to connect, TLS and authentication included."""
+
+_MISCONFIGURED = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # class 28: wrong user or password, no pg_hba.conf entry
+    asyncpg.InvalidCatalogNameError,
+)
+_PASSING = (
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, starting up, statement cancelled
+    asyncpg.InsufficientResourcesError,  # class 53: too many connections, disk full, out of memory
+    asyncpg.ReadOnlySQLTransactionError,  # this server became a standby: a new connection finds the primary
+    asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization
+    asyncpg.LockNotAvailableError,
+    asyncpg.InternalServerError,  # class XX
+)
+
+
+@contextmanager
+def translated_errors(doing: str) -> Iterator[None]:
+    """Turn whatever asyncpg raises while `doing` into DatabaseUnavailable, DatabaseRefused or ConfigurationError."""
+    try:
+        yield
+    except _MISCONFIGURED as error:
+        raise ConfigurationError(f"{doing}: PostgreSQL refused the connection: {_line(error)} (setting DATABASE_URL)") from error
+    except _PASSING as error:
+        raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseRefused(f"{doing}: {_line(error)}", sqlstate=error.sqlstate or "") from error
+    except asyncpg.InterfaceError as error:
+        # The driver's own state: a connection closed under us, or a pool being closed.
+        raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
+    except TimeoutError as error:
+        raise DatabaseUnavailable(f"{doing}: no answer in time") from error
+    except OSError as error:
+        raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
+
+
+async def connect(dsn: str, *, application_name: str) -> asyncpg.Connection[asyncpg.Record]:
+    """Open one connection, bounded by CONNECT_TIMEOUT_S. The caller owns it."""
+    with translated_errors("connect"), invalid_dsn():
+        return await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": application_name}
+        )
+
+
+@asynccontextmanager
+async def connected(dsn: str, *, application_name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Open one connection for a block of work; it is terminated, not drained, if the block fails."""
+    connection = await connect(dsn, application_name=application_name)
+    try:
+        yield connection
+        with translated_errors("close"):
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
+    finally:
+        connection.terminate()
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, *, size: int, application_name: str, statement_timeout_s: float) -> AsyncIterator[Pool]:
+    """Open the worker's one pool. Every statement on it is bounded by `statement_timeout_s`.
+
+    The first connection is made at once, so that a wrong address or password shows at the start.
+    """
+    with translated_errors("connect"), invalid_dsn():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=statement_timeout_s,
+            max_inactive_connection_lifetime=0,
+            reset=_nothing_to_reset,
+            server_settings={"application_name": application_name},
+        )
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+
+
+async def _nothing_to_reset(_connection: Connection) -> None:
+    """Our statements leave no session state behind, so giving a connection back costs no round trip."""
+
+
+@contextmanager
+def invalid_dsn() -> Iterator[None]:
+    """Name the setting when the driver cannot read the connection string."""
+    try:
+        yield
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise ConfigurationError(f"DATABASE_URL cannot be used: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    """An error as one line: its message, or its class where it has none."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

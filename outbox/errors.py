@@ -1,0 +1,40 @@
+"""The one tree of errors. Each carries its data as attributes and the exit code it means for the command line."""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """Anything that this package raises on purpose. Its text is one line that names the cause and the cure."""
+
+    exit_code = 1
+
+
+class ConfigurationError(OutboxError):
+    """A setting is missing or unusable. `faults` holds every fault that was found, one line each."""
+
+    exit_code = 2
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class SchemaError(OutboxError):
+    """The outbox schema in the database is absent, too old, too new, or was edited."""
+
+    exit_code = 3
+
+
+class DatabaseUnavailable(OutboxError):
+    """PostgreSQL did not answer, refused the connection, or answered read-only. Trying again may help."""
+
+
+class DatabaseRefused(OutboxError):
+    """PostgreSQL understood the statement and refused it. Trying again will not help.
+
+    `sqlstate` is PostgreSQL's five-character error code.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)

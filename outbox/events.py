@@ -1,0 +1,220 @@
+"""The one stream of typed events. The core tells what happens here and nowhere else; logs, metrics, tests and
+benchmarks subscribe. Hot-path events carry whole batches, so that a subscriber is called once per statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from outbox.message import Message
+from outbox.sink import Delivered, Failed, Rejected, Throttled, Unavailable, Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """The worker is connected and its loops run."""
+
+    worker: str
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim brought at least one message. `took_s` is the statement's round trip in seconds."""
+
+    messages: list[Message]
+    took_s: float
+
+
+class Settlement(NamedTuple):
+    """One delivered message and what came of it.
+
+    `delivered_s` is the monotonic time of the sink's answer, `latency_s` the seconds from enqueue to that answer.
+    """
+
+    message: Message
+    outcome: Delivered
+    delivered_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A settle statement moved these messages out of the hot table. `took_s` is its round trip in seconds."""
+
+    settlements: list[Settlement]
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The message goes back and falls due in `delay_s` seconds. `counted` says whether an attempt was burnt."""
+
+    message: Message
+    outcome: Failed | Throttled | Unknown
+    delay_s: float
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """The message is a dead letter: rejected by the sink, out of attempts, or quarantined as a killer."""
+
+    message: Message
+    reason: Literal["rejected", "exhausted", "quarantined"]
+    outcome: Rejected | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """These messages went back unharmed and uncounted, due at once."""
+
+    messages: list[Message]
+    why: Literal["hold", "drain", "lease"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The lease of these messages had passed to somebody else before they could be settled; nothing was written.
+
+    `certain` is False when an earlier try of the same settle broke off: it may have been our own success.
+    """
+
+    messages: list[Message]
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRefused:
+    """The database refused to settle this message; its lease runs out and it is delivered again."""
+
+    message: Message
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStuck:
+    """The sink overran its time-out; the delivery was given up with an unknown outcome after `after_s` seconds."""
+
+    message: Message
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The sink is unavailable: nothing is claimed until a probe succeeds."""
+
+    outcome: Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A probe succeeded after `held_s` seconds of holding."""
+
+    held_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaceChanged:
+    """Throttling changed the relay's speed limit, in messages a second; None means no limit any more."""
+
+    rate: float | None
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReady:
+    """A wake-up source is subscribed."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """A wake-up source fell silent; polling covers for it. It tries again in `retry_in_s` seconds."""
+
+    source: str
+    error: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLost:
+    """A statement could not reach the database; it is tried again for ever."""
+
+    doing: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRestored:
+    """The database answers again after `lost_s` seconds."""
+
+    doing: str
+    lost_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceFailed:
+    """A slow duty was refused by the database; it is tried again at its next turn."""
+
+    duty: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """The worker stops claiming and finishes what is in flight."""
+
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The worker ended its drain; `abandoned` deliveries were still out when its time ran up."""
+
+    took_s: float
+    abandoned: int
+
+
+Event = (
+    WorkerStarted
+    | Claimed
+    | Completed
+    | Retried
+    | Buried
+    | Released
+    | LeaseLost
+    | SettleRefused
+    | DeliveryStuck
+    | Held
+    | Resumed
+    | PaceChanged
+    | SourceReady
+    | SourceLost
+    | DatabaseLost
+    | DatabaseRestored
+    | MaintenanceFailed
+    | DrainStarted
+    | Drained
+)
+
+Emit = Callable[[Event], None]
+"""How the core tells: a synchronous call that must not block."""
+
+
+class Events:
+    """Passes each event to every subscriber, in the order in which they subscribed."""
+
+    def __init__(self, *subscribers: Emit) -> None:
+        self._subscribers = list(subscribers)
+
+    def subscribe(self, subscriber: Emit) -> None:
+        """Add a subscriber. An exception that it raises reaches the emitting loop, so it must not raise."""
+        self._subscribers.append(subscriber)
+
+    def __call__(self, event: Event) -> None:
+        """Tell every subscriber."""
+        for subscriber in self._subscribers:
+            subscriber(event)

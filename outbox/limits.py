@@ -1,0 +1,71 @@
+"""The relay's speed limit: none until the sink throttles, then additive increase and multiplicative decrease (AIMD).
+
+Pure: time comes in as a parameter, nothing waits here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_HOLD_S = 1.0
+"""One cut a second, however many answers ask for it: those already in flight tell nothing new."""
+_DECREASE = 0.7
+_GROWTH = 0.1
+"""Each second without throttling adds this share of the rate that last proved too high."""
+_SLOWEST = 0.5
+"""Messages a second. Also a sink that refuses everything is asked again every two seconds."""
+_FREE_AT = 3.0
+"""At this multiple of the rate that last proved too high, the limit is lifted."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """Spaces deliveries out while the sink throttles. All times are monotonic seconds."""
+
+    rate: float | None = None
+    """Messages a second that are allowed now; None means no limit."""
+    accepted: int = 0
+    """Deliveries that the sink took so far; whoever delivers counts them here."""
+    _accepted_rate: float = 0.0
+    _ticked_s: float = 0.0
+    _ticked_at: int = 0
+    _too_high: float = 0.0
+    _changed_s: float = 0.0
+    _next_s: float = 0.0
+
+    def tick(self, now_s: float) -> None:
+        """Note how many deliveries a second the sink has taken since the last tick."""
+        if now_s > self._ticked_s:
+            self._accepted_rate = (self.accepted - self._ticked_at) / (now_s - self._ticked_s)
+        self._ticked_s, self._ticked_at = now_s, self.accepted
+
+    def reserve(self, now_s: float) -> float:
+        """Take the next free moment and return how many seconds it lies ahead; 0 means go."""
+        if self.rate is None:
+            return 0.0
+        at_s = max(self._next_s, now_s)
+        self._next_s = at_s + 1.0 / self.rate
+        return at_s - now_s
+
+    def slow_down(self, now_s: float) -> bool:
+        """The sink throttled: go below the present limit, and not above what it really took. Return whether it was cut."""
+        if self.rate is not None and now_s - self._changed_s < _HOLD_S:
+            return False
+        taken = max(self._accepted_rate, (self.accepted - self._ticked_at) / max(now_s - self._ticked_s, _HOLD_S))
+        self._too_high = max(taken if self.rate is None else min(self.rate, taken), _SLOWEST)
+        self.rate = max(self._too_high * _DECREASE, _SLOWEST)
+        self._changed_s = now_s
+        self._next_s = now_s + 1.0 / self.rate
+        return True
+
+    def speed_up(self, now_s: float) -> bool:
+        """The sink took a message: raise the limit by the time that passed. Return whether it was lifted."""
+        elapsed_s = now_s - self._changed_s
+        if self.rate is None or elapsed_s < _HOLD_S:
+            return False
+        self.rate += self._too_high * _GROWTH * elapsed_s
+        self._changed_s = now_s
+        if self.rate < self._too_high * _FREE_AT:
+            return False
+        self.rate = None
+        return True

@@ -1,0 +1,57 @@
+"""Slow duties beside the relay: the worker's heartbeat, and the history's partitions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from outbox.errors import OutboxError
+from outbox.events import Emit, MaintenanceFailed
+
+if TYPE_CHECKING:
+    from outbox.store import Store
+
+HEARTBEAT_S = 10.0
+_MAINTAIN_EVERY_S = 3600.0
+_DAYS_AHEAD = 3
+
+
+class Maintenance:
+    """Runs every duty at its turn until cancelled. A duty that fails is told of and tried again at its next turn."""
+
+    def __init__(
+        self, store: Store, emit: Emit, *, worker_id: int, history_days: int, report: Callable[[], tuple[str, dict[str, Any]]]
+    ) -> None:
+        self._store = store
+        self._emit = emit
+        self._worker_id = worker_id
+        self._history_days = history_days
+        self._report = report
+
+    async def run(self) -> None:
+        """Beat, and maintain once an hour; workers that started together drift apart."""
+        maintained_s = float("-inf")
+        while True:
+            await self.beat()
+            if monotonic() - maintained_s > _MAINTAIN_EVERY_S:
+                maintained_s = monotonic()
+                await self._maintain()
+            await anyio.sleep(HEARTBEAT_S * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+
+    async def beat(self) -> None:
+        """Write one heartbeat with the worker's present state."""
+        state, detail = self._report()
+        try:
+            await self._store.heartbeat(self._worker_id, state, detail)
+        except OutboxError as error:
+            self._emit(MaintenanceFailed("heartbeat", str(error)))
+
+    async def _maintain(self) -> None:
+        try:
+            await self._store.maintain(days_ahead=_DAYS_AHEAD, keep_days=self._history_days)
+        except OutboxError as error:
+            self._emit(MaintenanceFailed("history", str(error)))

@@ -1,0 +1,64 @@
+"""The message as a worker holds it: one claimed row, immutable."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+
+class Message(NamedTuple):
+    """A claimed row of `outbox.message`. Field order is the column order of `sql/queries/claim.sql`.
+
+    A named tuple, because tens of thousands are made each second and its constructor is C code.
+    JSON columns stay text: the sink passes the payload's bytes through untouched and parses only what it needs.
+    """
+
+    message_id: UUID
+    """Identity for ever, through retries and requeues; a Temporal sink uses it as the request id."""
+    seq: int
+    """The order in which the database numbered the messages."""
+    topic: str
+    key: str | None
+    payload: str | None
+    """JSON text exactly as the producer wrote it; None when there is no payload at all."""
+    headers: str
+    """JSON object as text; `{}` when empty."""
+    target: str | None
+    """JSON object as text that says what the sink shall do; None leaves it to the sink's routes."""
+    deliveries: int
+    """Claims since the last known outcome, this one included. Rises when a worker dies with the message."""
+    attempts: int
+    """How often the message itself has failed. Outages, throttling and lost leases do not count."""
+    setbacks: int
+    """Length of the message's error history, counted or not; paces retries of unknown outcomes."""
+    age_s: float
+    """Seconds from the enqueue to this claim, both by the database's clock."""
+    lease_token: int
+    """Fencing token of the claim; every settle is conditional on it."""
+
+    @property
+    def label(self) -> str:
+        """What a person would call this message in a log line."""
+        return f"{self.topic}/{self.message_id}"
+
+
+class Lease(NamedTuple):
+    """What one claim brought: the messages, and until when the worker may act on them."""
+
+    messages: list[Message]
+    claimed_s: float
+    """When the claim's answer came, on this process's monotonic clock."""
+    expires_s: float
+    """End of the lease on the same clock, never later than the database's: it is counted from before the claim."""
+    more: bool
+    """Whether further messages are due now."""
+    next_due_s: float | None
+    """Seconds from the claim until the next scheduled or abandoned message falls due; None when there is none."""
+
+
+class Parcel(NamedTuple):
+    """One message on its way through the relay. Times are monotonic seconds of this process."""
+
+    message: Message
+    claimed_s: float
+    expires_s: float

@@ -1,0 +1,84 @@
+"""The relay: claim → deliver → settle. Read the modules in that order; this one only joins them.
+
+    store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete / retry / bury / release
+                      ▲  ▲                    │ sink.deliver        │
+                 Wakeup  Hold ◀───────────────┴── unavailable ──────┘
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio
+
+from outbox.events import Drained, DrainStarted, Emit
+from outbox.limits import Pace
+from outbox.relay.claim import Claimer
+from outbox.relay.deliver import Deliverer
+from outbox.relay.hold import Hold
+from outbox.relay.inbox import Inbox
+from outbox.relay.settings import RelaySettings
+from outbox.relay.settle import Settler
+
+if TYPE_CHECKING:
+    from outbox.sink import Sink
+    from outbox.store import Store
+    from outbox.wakeup import Wakeup
+
+__all__ = ["Relay", "RelaySettings"]
+
+
+class Relay:
+    """Moves messages from one store to one sink until stopped. One instance runs once."""
+
+    def __init__(  # noqa: PLR0913 - it is where the relay meets the worker
+        self, store: Store, sink: Sink, wakeup: Wakeup, emit: Emit, settings: RelaySettings, *, worker_id: int
+    ) -> None:
+        self._emit = emit
+        self._settings = settings
+        self._stopped = anyio.Event()
+        self.hold = Hold(sink, emit, settings.probe)
+        self.pace = Pace()
+        self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
+        self._settler = Settler(store, self.inbox, emit, settings)
+        self._claimer = Claimer(
+            store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id
+        )
+        self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings)
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages the sink is being asked about at this moment."""
+        return self._deliverer.in_flight
+
+    def stop(self) -> None:
+        """Begin the shutdown: claim nothing more, release what is not begun, finish what is. Safe to call twice."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._emit(DrainStarted(self.in_flight))
+            self._claimer.stop()
+            self._deliverer.turn_out("drain")
+
+    async def run(self) -> None:
+        """Relay until stopped and drained. Cancelling it abandons what is in flight to the leases' expiry."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._settler.run)
+            async with anyio.create_task_group() as duties:
+                duties.start_soon(self._deliverer.watch)
+                duties.start_soon(self.hold.run)
+                await self._work()
+                duties.cancel_scope.cancel()
+            self._settler.close()
+            tasks.cancel_scope.deadline = anyio.current_time() + self._settings.settle_timeout_s
+
+    async def _work(self) -> None:
+        """Claim and deliver until stopped; then give the slots the drain's time to finish."""
+        async with anyio.create_task_group() as work:
+            work.start_soon(self._claimer.run)
+            for slot in self._deliverer.slots:
+                work.start_soon(self._deliverer.work, slot)
+            await self._stopped.wait()
+            began_s = monotonic()
+            work.cancel_scope.deadline = anyio.current_time() + self._settings.drain_timeout_s
+        self._emit(Drained(monotonic() - began_s, abandoned=self.in_flight))

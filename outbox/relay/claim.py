@@ -1,0 +1,119 @@
+"""Claiming: leasing due messages whenever there is room for them, woken by the doorbell, and by the clock in any case."""
+
+from __future__ import annotations
+
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from outbox.errors import OutboxError
+from outbox.events import Claimed, Emit
+from outbox.message import Lease, Parcel
+from outbox.relay.patience import Patience
+from outbox.relay.verdict import is_suspect, quarantine
+from outbox.sink import Rejected
+
+if TYPE_CHECKING:
+    from outbox.relay.hold import Hold
+    from outbox.relay.inbox import Inbox
+    from outbox.relay.settings import RelaySettings
+    from outbox.relay.settle import Settler
+    from outbox.store import Store
+    from outbox.wakeup import Wakeup
+
+_JITTER = 0.1
+"""Share of the poll interval by which workers that started together drift apart."""
+_SOONEST_S = 0.005
+"""The database's clock has moved on while its answer travelled: do not come back a hair too early."""
+
+
+class Claimer:
+    """One loop: hold, room, claim, hand over, wait."""
+
+    def __init__(  # noqa: PLR0913 - it is where the parts of the relay meet
+        self,
+        store: Store,
+        inbox: Inbox,
+        hold: Hold,
+        settler: Settler,
+        wakeup: Wakeup,
+        emit: Emit,
+        settings: RelaySettings,
+        worker_id: int,
+    ) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._hold = hold
+        self._settler = settler
+        self._wakeup = wakeup
+        self._emit = emit
+        self._settings = settings
+        self._worker_id = worker_id
+        self._patience = Patience("claim", emit, settings.reconnect)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Claim nothing any more, however long the loop would have waited."""
+        self._stopping = True
+        self._hold.open()
+        self._inbox.close()
+        self._wakeup.ring("stop")
+
+    async def run(self) -> None:
+        """Claim until stopped. Returns between two claims, never with a lease in hand."""
+        while not self._stopping:
+            await self._hold.passed()
+            await self._inbox.wait_for_room()
+            limit = self._inbox.room()
+            if self._stopping or not limit or self._hold.outcome is not None:
+                continue
+            lease = await self._claim(limit)
+            if lease is None:
+                continue
+            if lease.messages:
+                await self._hand_over(lease)
+            if not lease.more:
+                await self._wakeup.wait(self._pause_s(lease))
+
+    async def _claim(self, limit: int) -> Lease | None:
+        """Claim once; after a failure wait a little and return None."""
+        settings = self._settings
+        began_s = monotonic()
+        try:
+            lease = await self._store.claim(
+                limit, lease_s=settings.lease_s, worker_id=self._worker_id, suspect_after=settings.suspect_after
+            )
+        except OutboxError as error:
+            await self._patience.failed(error)
+            return None
+        self._patience.succeeded()
+        self._inbox.more_due = lease.more
+        if lease.messages:
+            self._emit(Claimed(lease.messages, monotonic() - began_s))
+        return lease
+
+    async def _hand_over(self, lease: Lease) -> None:
+        """Give the lease's messages to the inbox; a suspect only when it is alone, and until it is settled."""
+        parcels = [Parcel(message, lease.claimed_s, lease.expires_s) for message in lease.messages]
+        suspect = is_suspect(lease.messages[0], self._settings)
+        if suspect:
+            await self._inbox.wait_until_empty()
+        if self._stopping or self._hold.outcome is not None:
+            self._inbox.outstanding += len(parcels)
+            self._settler.release(lease.messages, "drain" if self._stopping else "hold")
+        elif burial := quarantine(lease.messages[0], self._settings):
+            self._inbox.outstanding += 1
+            self._settler.bury(burial, Rejected(burial.kind, burial.detail))
+        else:
+            self._inbox.put(parcels)
+        if suspect:
+            await self._inbox.wait_until_empty()
+
+    def _pause_s(self, lease: Lease) -> float:
+        """How long to wait if nobody rings: the poll interval, or less if a message falls due before."""
+        settings = self._settings
+        interval_s = settings.poll_interval_s if self._wakeup.attended_by else settings.fallback_interval_s
+        poll_s = interval_s * random.uniform(1.0 - _JITTER, 1.0 + _JITTER)  # noqa: S311 - no secret
+        if lease.next_due_s is None:
+            return poll_s
+        return min(poll_s, lease.next_due_s + _SOONEST_S)

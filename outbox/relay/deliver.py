@@ -1,0 +1,148 @@
+"""Delivering: a fixed number of slots, each handing one message at a time to the sink and acting on the verdict.
+
+A slot lives as long as the relay. There is no task, time-out scope or event for each message: a watchdog looks at all
+slots together, and gives up on a sink that overruns its own time-out.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio
+
+from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement
+from outbox.relay.settings import LEASE_MARGIN_S
+from outbox.relay.verdict import Complete, PutBack, Release, judge
+from outbox.sink import Delivered, Failed, Rejected, Setback, Throttled, Unavailable, Unknown
+from outbox.store import Burial, Retry
+
+if TYPE_CHECKING:
+    from outbox.limits import Pace
+    from outbox.message import Parcel
+    from outbox.relay.hold import Hold
+    from outbox.relay.inbox import Inbox
+    from outbox.relay.settings import RelaySettings
+    from outbox.relay.settle import Settler
+    from outbox.sink import Sink
+
+_OVERRUN_S = 1.0
+"""How far a sink may overrun its time-out before the watchdog gives the delivery up. Also the watchdog's period."""
+
+
+class Slot:
+    """One delivery at a time. `parcel` and `began_s` say what it is at; the watchdog reads them."""
+
+    __slots__ = ("began_s", "parcel", "scope")
+
+    def __init__(self) -> None:
+        self.parcel: Parcel | None = None
+        self.began_s = 0.0
+        self.scope = anyio.CancelScope()
+
+
+class Deliverer:
+    """All slots, the watchdog over them, and the pace that the sink's throttling imposes."""
+
+    def __init__(  # noqa: PLR0913 - it is where the parts of the relay meet
+        self, sink: Sink, inbox: Inbox, hold: Hold, settler: Settler, pace: Pace, emit: Emit, settings: RelaySettings
+    ) -> None:
+        self._sink = sink
+        self._inbox = inbox
+        self._hold = hold
+        self._settler = settler
+        self._pace = pace
+        self._emit = emit
+        self._settings = settings
+        self._turn = anyio.Lock()
+        self.slots = [Slot() for _ in range(settings.concurrency)]
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages the sink is being asked about at this moment."""
+        return sum(slot.parcel is not None for slot in self.slots)
+
+    def turn_out(self, why: str) -> None:
+        """Release everything that is claimed but not begun."""
+        self._settler.release([parcel.message for parcel in self._inbox.turn_out()], why)
+
+    async def work(self, slot: Slot) -> None:
+        """Deliver until the inbox is closed and empty. The watchdog may interrupt a delivery, never the slot."""
+        while not (self._inbox.closed and slot.parcel is None):
+            with slot.scope:
+                await self._deliver_all(slot)
+            if slot.scope.cancelled_caught and slot.parcel is not None:
+                stuck = Unknown("TIMEOUT", f"the sink gave no answer within {monotonic() - slot.began_s:.1f} s")
+                self._emit(DeliveryStuck(slot.parcel.message, monotonic() - slot.began_s))
+                self._conclude(slot, slot.parcel, stuck)
+            slot.scope = anyio.CancelScope()
+
+    async def watch(self) -> None:
+        """Give up deliveries whose sink overran its time-out, until cancelled."""
+        limit_s = self._settings.deliver_timeout_s + _OVERRUN_S
+        while True:
+            await anyio.sleep(_OVERRUN_S)
+            now_s = monotonic()
+            self._pace.tick(now_s)
+            for slot in self.slots:
+                if slot.parcel is not None and now_s - slot.began_s > limit_s:
+                    slot.scope.cancel()
+
+    async def _deliver_all(self, slot: Slot) -> None:
+        """The hot loop."""
+        inbox, sink, needs_s = self._inbox, self._sink, self._settings.deliver_timeout_s + LEASE_MARGIN_S
+        while True:
+            if self._pace.rate is not None:
+                await self._wait_for_turn()
+            now_s = monotonic()
+            parcel = inbox.take(now_s)
+            if parcel is None:
+                if inbox.closed:
+                    return
+                await inbox.wait_for_parcel()
+            elif parcel.expires_s - now_s < needs_s:
+                self._settler.release([parcel.message], "lease")
+            else:
+                slot.began_s = now_s
+                slot.parcel = parcel
+                try:
+                    outcome = await sink.deliver(parcel.message)
+                except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
+                    outcome = Failed(type(error).__name__, f"the sink raised: {error}")
+                self._conclude(slot, parcel, outcome)
+
+    def _conclude(self, slot: Slot, parcel: Parcel, outcome: Delivered | Rejected | Setback) -> None:
+        """Act on the sink's answer. Synchronous: a message is never between two states."""
+        slot.parcel = None
+        message = parcel.message
+        match judge(message, outcome, self._settings):
+            case Complete(delivered):
+                now_s = monotonic()
+                latency_s = message.age_s + now_s - parcel.claimed_s
+                self._settler.complete(Settlement(message, delivered, now_s, latency_s))
+                self._pace.accepted += 1
+                if self._pace.rate is not None and self._pace.speed_up(now_s):
+                    self._emit(PaceChanged(None, "no throttling any more"))
+            case Retry() as retry if not isinstance(outcome, Delivered | Rejected):
+                self._settler.retry(retry, outcome)
+            case Burial() as burial if isinstance(outcome, Rejected | Failed):
+                self._settler.bury(burial, outcome)
+            case Release():
+                self._settler.release([message], "hold")
+            case PutBack() if self._inbox.closed or self._hold.outcome is not None:
+                self._settler.release([message], "drain" if self._inbox.closed else "hold")
+            case PutBack():
+                self._inbox.put_back(parcel)
+        if isinstance(outcome, Unavailable) and self._hold.begin(outcome):
+            self.turn_out("hold")
+        elif isinstance(outcome, Throttled) and outcome.scope == "sink":
+            self._throttle(outcome)
+
+    def _throttle(self, outcome: Throttled) -> None:
+        if self._pace.slow_down(monotonic()):
+            self._emit(PaceChanged(self._pace.rate, f"{outcome.kind}: {outcome.detail}"))
+
+    async def _wait_for_turn(self) -> None:
+        """Wait for the next moment that the pace allows; slots stand in line without holding a message."""
+        async with self._turn:
+            await anyio.sleep(self._pace.reserve(monotonic()))

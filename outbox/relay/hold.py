@@ -1,0 +1,64 @@
+"""Holding: while the sink is unavailable, nothing is claimed, and the sink is probed until it answers."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import anyio
+
+from outbox.backoff import Backoff
+from outbox.events import Emit, Held, Resumed
+from outbox.sink import Sink, Unavailable
+
+
+class Hold:
+    """A gate for the claimer. It closes synchronously on the first sign of an outage and opens after a good probe."""
+
+    def __init__(self, sink: Sink, emit: Emit, pace: Backoff) -> None:
+        self._sink = sink
+        self._emit = emit
+        self._pace = pace
+        self._closed = anyio.Event()
+        self._opened = anyio.Event()
+        self._opened.set()
+        self.outcome: Unavailable | None = None
+        """Why the relay holds; None while it does not."""
+
+    def begin(self, outcome: Unavailable) -> bool:
+        """Close the gate; return False if it is closed already."""
+        if self.outcome is not None:
+            return False
+        self.outcome = outcome
+        self._opened = anyio.Event()
+        self._closed.set()
+        self._emit(Held(outcome))
+        return True
+
+    async def passed(self) -> None:
+        """Wait until the gate is open."""
+        await self._opened.wait()
+
+    def open(self) -> None:
+        """Open the gate, for shutdown: whoever waits must come through to see it."""
+        self._opened.set()
+
+    async def run(self) -> None:
+        """Probe whenever the gate is closed, until cancelled."""
+        while True:
+            await self._closed.wait()
+            began_s = monotonic()
+            failures = 0
+            while (outcome := await self._probe()) is not None:
+                failures += 1
+                self.outcome = outcome
+                await anyio.sleep(self._pace.delay_s(failures))
+            self.outcome = None
+            self._closed = anyio.Event()
+            self._opened.set()
+            self._emit(Resumed(monotonic() - began_s))
+
+    async def _probe(self) -> Unavailable | None:
+        try:
+            return await self._sink.probe()
+        except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
+            return Unavailable(type(error).__name__, f"the sink's probe raised: {error}")

@@ -1,0 +1,115 @@
+"""Where claimed messages wait for a free delivery slot, and idle slots wait for messages.
+
+Everything that changes state here is synchronous. The inbox also knows how far ahead of the deliveries it pays to
+claim: twice as far whenever the slots ran dry, less far when a message has waited too long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import anyio
+
+from outbox.message import Parcel
+
+_LONG_WAIT_S = 2.0
+"""A message that waited longer than this for its slot was claimed too early."""
+
+
+class Inbox:
+    """Owns every parcel from its claim until its settlement is reported by `settled`."""
+
+    def __init__(self, *, concurrency: int, prefetch: int, batch: int) -> None:
+        self._waiting: deque[Parcel] = deque()
+        self._idle_slots: list[anyio.Event] = []
+        self._concurrency = concurrency
+        self._prefetch = prefetch
+        self._batch = batch
+        self._ahead = min(concurrency, prefetch)
+        self._room_made = anyio.Event()
+        self._emptied = anyio.Event()
+        self.outstanding = 0
+        """Parcels that were claimed here and are not settled yet: waiting, in flight, or being settled."""
+        self.more_due = False
+        """Whether the database held further due messages at the last claim."""
+        self.closed = False
+
+    def room(self) -> int:
+        """How many messages to claim now; 0 while it would be too few to pay for a statement."""
+        free = self._concurrency + self._ahead - self.outstanding
+        worth_it = min(self._batch, max(1, self._ahead // 2))
+        return min(free, self._batch) if free >= worth_it else 0
+
+    async def wait_for_room(self) -> None:
+        """Return when `room` may have grown, or the inbox was closed."""
+        if not self.closed and not self.room():
+            self._room_made = anyio.Event()
+            await self._room_made.wait()
+
+    async def wait_until_empty(self) -> None:
+        """Return when nothing is outstanding, or the inbox was closed."""
+        while self.outstanding and not self.closed:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
+
+    def put(self, parcels: Iterable[Parcel]) -> None:
+        """Take newly claimed parcels in and wake as many idle slots."""
+        before = len(self._waiting)
+        self._waiting.extend(parcels)
+        self.outstanding += len(self._waiting) - before
+        self._wake_slots()
+
+    def put_back(self, parcel: Parcel) -> None:
+        """Take back a parcel that a slot could not deliver now; it is next in line."""
+        self._waiting.appendleft(parcel)
+        self._wake_slots()
+
+    def take(self, now_s: float) -> Parcel | None:
+        """Hand the next parcel to a slot, or None if there is none."""
+        if not self._waiting:
+            return None
+        parcel = self._waiting.popleft()
+        if not self._waiting and self.more_due:
+            self._ahead = min(self._prefetch, max(1, self._ahead * 2))
+        elif now_s - parcel.claimed_s > _LONG_WAIT_S:
+            self._ahead = max(min(self._concurrency, self._prefetch), self._ahead * 3 // 4)
+        return parcel
+
+    async def wait_for_parcel(self) -> None:
+        """Put a slot to sleep until there is something to take, or the inbox was closed."""
+        if not self._waiting and not self.closed:
+            bell = anyio.Event()
+            self._idle_slots.append(bell)
+            try:
+                await bell.wait()
+            finally:
+                if bell in self._idle_slots:  # cancelled, not woken
+                    self._idle_slots.remove(bell)
+
+    def turn_out(self) -> list[Parcel]:
+        """Empty the inbox and return what was waiting, for release. The parcels stay outstanding."""
+        parcels = list(self._waiting)
+        self._waiting.clear()
+        return parcels
+
+    def settled(self, count: int) -> None:
+        """Count parcels out: they are settled, or their lease is somebody else's concern now."""
+        self.outstanding -= count
+        if self.room():
+            self._room_made.set()
+        if not self.outstanding:
+            self._emptied.set()
+
+    def close(self) -> None:
+        """No more parcels will come: everybody who waits here wakes up."""
+        self.closed = True
+        self._room_made.set()
+        self._emptied.set()
+        self._wake_slots(all_of_them=True)
+
+    def _wake_slots(self, *, all_of_them: bool = False) -> None:
+        """Wake one idle slot a parcel, the latest idle first: its data is warm."""
+        count = len(self._idle_slots) if all_of_them else min(len(self._idle_slots), len(self._waiting))
+        for _ in range(count):
+            self._idle_slots.pop().set()

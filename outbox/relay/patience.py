@@ -1,0 +1,36 @@
+"""Trying a statement again for ever, and telling once when the database is lost and once when it is back."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import anyio
+
+from outbox.backoff import Backoff
+from outbox.errors import OutboxError
+from outbox.events import DatabaseLost, DatabaseRestored, Emit
+
+
+class Patience:
+    """Paces one loop's retries of one kind of statement."""
+
+    def __init__(self, doing: str, emit: Emit, backoff: Backoff) -> None:
+        self._doing = doing
+        self._emit = emit
+        self._backoff = backoff
+        self._failures = 0
+        self._lost_s = 0.0
+
+    async def failed(self, error: OutboxError) -> None:
+        """Note a failure and wait before the next try."""
+        if not self._failures:
+            self._lost_s = monotonic()
+            self._emit(DatabaseLost(self._doing, str(error)))
+        self._failures += 1
+        await anyio.sleep(self._backoff.delay_s(self._failures))
+
+    def succeeded(self) -> None:
+        """Note a success."""
+        if self._failures:
+            self._failures = 0
+            self._emit(DatabaseRestored(self._doing, monotonic() - self._lost_s))

@@ -1,0 +1,166 @@
+"""Settling: writing down what became of messages.
+
+Batches form by themselves. Whatever has accumulated while one statement ran goes into the next: an idle relay settles
+each message at once, a busy one hundreds together, and no timer is involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+
+from outbox.errors import DatabaseRefused, OutboxError
+from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused
+from outbox.message import Message
+from outbox.relay.patience import Patience
+from outbox.sink import Failed, Rejected, Setback
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from outbox.relay.inbox import Inbox
+    from outbox.relay.settings import RelaySettings
+    from outbox.store import Burial, Retry, Store
+
+T = TypeVar("T")
+
+
+class _Desk(Generic[T]):
+    """One kind of settlement: what waits for its statement, the statement, and how to tell of it afterwards."""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[T]], Awaitable[set[UUID]]],
+        message_of: Callable[[T], Message],
+        tell: Callable[[list[T], float], None],
+    ) -> None:
+        self.pending: list[T] = []
+        self.write = write
+        self.message_of = message_of
+        self.tell = tell
+
+
+class Settler:
+    """Takes verdicts synchronously from the delivery slots and writes them in batches."""
+
+    def __init__(self, store: Store, inbox: Inbox, emit: Emit, settings: RelaySettings) -> None:
+        self._inbox = inbox
+        self._emit = emit
+        self._batch = settings.batch
+        self._patience = Patience("settle", emit, settings.reconnect)
+        self._work_came = anyio.Event()
+        self._closed = False
+        self._completes = _Desk[Settlement](
+            lambda rows: store.complete([(row.message, row.outcome) for row in rows]),
+            lambda row: row.message,
+            lambda rows, took_s: emit(Completed(rows, took_s)),
+        )
+        self._retries = _Desk[tuple["Retry", Setback]](
+            lambda rows: store.retry([retry for retry, _ in rows]), lambda row: row[0].message, self._tell_retried
+        )
+        self._burials = _Desk[tuple["Burial", Rejected | Failed]](
+            lambda rows: store.bury([burial for burial, _ in rows]), lambda row: row[0].message, self._tell_buried
+        )
+        self._releases = _Desk[tuple[Message, str]](
+            lambda rows: store.release([message for message, _ in rows]), lambda row: row[0], self._tell_released
+        )
+
+    def complete(self, settlement: Settlement) -> None:
+        """Have a delivered message moved to the history."""
+        self._completes.pending.append(settlement)
+        self._work_came.set()
+
+    def retry(self, retry: Retry, outcome: Setback) -> None:
+        """Have a message put back for later."""
+        self._retries.pending.append((retry, outcome))
+        self._work_came.set()
+
+    def bury(self, burial: Burial, outcome: Rejected | Failed) -> None:
+        """Have a message moved to the dead letters."""
+        self._burials.pending.append((burial, outcome))
+        self._work_came.set()
+
+    def release(self, messages: Sequence[Message], why: str) -> None:
+        """Have leases given back."""
+        if messages:
+            self._releases.pending.extend((message, why) for message in messages)
+            self._work_came.set()
+
+    def close(self) -> None:
+        """Nothing more will come: `run` returns once everything is written."""
+        self._closed = True
+        self._work_came.set()
+
+    async def run(self) -> None:
+        """Write until closed. Survives any outage of the database; ends by cancellation otherwise."""
+        while True:
+            await self._work_came.wait()
+            self._work_came = anyio.Event()
+            busy = True
+            while busy:
+                busy = await self._turn(self._completes)
+                busy = await self._turn(self._retries) or busy
+                busy = await self._turn(self._burials) or busy
+                busy = await self._turn(self._releases) or busy
+            if self._closed:
+                return
+
+    async def _turn(self, desk: _Desk[T]) -> bool:
+        """Write one batch of a desk; return False if there was none."""
+        if not desk.pending:
+            return False
+        batch, desk.pending = desk.pending[: self._batch], desk.pending[self._batch :]
+        await self._write(desk, batch)
+        return True
+
+    async def _write(self, desk: _Desk[T], batch: list[T]) -> None:
+        """Write a batch, waiting out any outage; halve a batch that the database refuses, to find the row at fault."""
+        certain = True
+        while True:
+            began_s = monotonic()
+            try:
+                lost = await desk.write(batch)
+            except DatabaseRefused as error:
+                await self._refused(desk, batch, error)
+                return
+            except OutboxError as error:
+                certain = False
+                await self._patience.failed(error)
+            else:
+                self._patience.succeeded()
+                self._report(desk, batch, lost, certain=certain, took_s=monotonic() - began_s)
+                return
+
+    def _report(self, desk: _Desk[T], batch: list[T], lost: set[UUID], *, certain: bool, took_s: float) -> None:
+        """Tell what was written and what was not, and count the parcels out."""
+        if lost:
+            gone = [desk.message_of(row) for row in batch if desk.message_of(row).message_id in lost]
+            self._emit(LeaseLost(gone, certain))
+        written = [row for row in batch if desk.message_of(row).message_id not in lost] if lost else batch
+        if written:
+            desk.tell(written, took_s)
+        self._inbox.settled(len(batch))
+
+    async def _refused(self, desk: _Desk[T], batch: list[T], error: DatabaseRefused) -> None:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._write(desk, batch[:middle])
+            await self._write(desk, batch[middle:])
+        else:
+            self._emit(SettleRefused(desk.message_of(batch[0]), str(error)))
+            self._inbox.settled(1)
+
+    def _tell_retried(self, rows: list[tuple[Retry, Setback]], _took_s: float) -> None:
+        for retry, outcome in rows:
+            self._emit(Retried(retry.message, outcome, retry.delay_s, retry.counted))
+
+    def _tell_buried(self, rows: list[tuple[Burial, Rejected | Failed]], _took_s: float) -> None:
+        for burial, outcome in rows:
+            self._emit(Buried(burial.message, burial.reason, outcome))
+
+    def _tell_released(self, rows: list[tuple[Message, str]], _took_s: float) -> None:
+        for why in {why for _, why in rows}:
+            self._emit(Released([message for message, reason in rows if reason == why], why))

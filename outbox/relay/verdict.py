@@ -1,0 +1,85 @@
+"""What becomes of a message, given the sink's answer. Pure: the one table of outcomes in this program.
+
+| outcome      | what happens to the message                       | attempt counted |
+|--------------|---------------------------------------------------|-----------------|
+| Delivered    | completed                                         | –               |
+| Rejected     | buried at once                                    | yes             |
+| Failed       | retried with backoff, buried at max_attempts      | yes             |
+| Throttled    | "sink": next in line again; "message": retried    | no              |
+| Unavailable  | released, and the relay holds                     | no              |
+| Unknown      | retried with backoff under the same message id    | no              |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from outbox.message import Message
+from outbox.relay.settings import RelaySettings
+from outbox.sink import Delivered, Failed, Rejected, Setback, Throttled, Unavailable
+from outbox.store import Burial, Retry
+
+_LONGEST_DETAIL = 2000
+"""Characters of an error text that are kept; servers echo whole payloads now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Move the message to the history."""
+
+    outcome: Delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give the lease back unharmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Keep the lease; deliver the message again as soon as the pace allows."""
+
+
+Verdict = Complete | Retry | Burial | Release | PutBack
+
+
+def judge(message: Message, outcome: Delivered | Rejected | Setback, settings: RelaySettings) -> Verdict:
+    """Decide what becomes of a message that the sink has answered for."""
+    match outcome:
+        case Delivered():
+            return Complete(outcome)
+        case Rejected():
+            return Burial(message, "rejected", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
+        case Unavailable():
+            return Release()
+        case Throttled(scope="sink"):
+            return PutBack()
+        case Failed() if message.attempts + 1 >= settings.max_attempts:
+            return Burial(message, "exhausted", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
+        case Failed():
+            return _retry(message, outcome, settings, failures=message.attempts + 1, counted=True)
+        case _:
+            return _retry(message, outcome, settings, failures=message.setbacks + 1, counted=False)
+
+
+def quarantine(message: Message, settings: RelaySettings) -> Burial | None:
+    """Return the burial of a message that has been claimed too often without any outcome, else None."""
+    if message.deliveries <= settings.max_deliveries:
+        return None
+    detail = f"{settings.max_deliveries} workers in a row ended without an answer while they held this message"
+    return Burial(message, "quarantined", counted=False, kind="QUARANTINED", detail=detail)
+
+
+def is_suspect(message: Message, settings: RelaySettings) -> bool:
+    """Say whether the message must be delivered with nothing else in flight."""
+    return message.deliveries > settings.suspect_after
+
+
+def clean(detail: str) -> str:
+    """An error text that PostgreSQL can store: bounded, valid UTF-8, and without the NUL that its text type refuses."""
+    text = detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _retry(message: Message, outcome: Setback, settings: RelaySettings, *, failures: int, counted: bool) -> Retry:
+    return Retry(message, settings.retry.delay_s(failures), counted, outcome.kind, clean(outcome.detail))

@@ -1,0 +1,97 @@
+"""What the core asks of a sink, and the six things a sink may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from outbox.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The sink has it. `duplicate` says that somebody else's earlier delivery already holds the workflow id."""
+
+    workflow_id: str | None = None
+    run_id: str | None = None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """This message can never be delivered as it is: it becomes a dead letter at once."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The message failed, and may succeed later: one attempt is counted and it is retried with backoff."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Too much at once; nothing was done and no attempt is counted.
+
+    `scope` "sink" slows the whole relay; "message" (one busy workflow id) postpones only this message.
+    """
+
+    kind: str
+    detail: str
+    scope: Literal["sink", "message"] = "sink"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The sink cannot take any message now. The relay holds, releases its leases and probes."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody knows whether it was done. The same message is delivered again under the same message id."""
+
+    kind: str
+    detail: str
+
+
+Setback = Failed | Throttled | Unavailable | Unknown
+Outcome = Delivered | Rejected | Setback
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What a sink needs to know of the worker that runs it."""
+
+    identity: str
+    """The worker's name, for the other side's logs."""
+    deliver_timeout_s: float
+    """`deliver` must answer within this many seconds; the relay gives a late one up as unknown."""
+
+
+class Sink(Protocol):
+    """Where messages go. One object serves many concurrent deliveries on one event loop.
+
+    Neither method raises for anything that the other side did: it answers with an outcome. An exception is a fault of
+    the sink; the relay counts it against the message as `Failed`.
+    """
+
+    async def deliver(self, message: Message) -> Outcome:
+        """Deliver one message, within the context's `deliver_timeout_s`. Must be idempotent per message id."""
+        ...
+
+    async def probe(self) -> Unavailable | None:
+        """Say whether deliveries can be taken now; None means yes. Answers within `deliver_timeout_s`."""
+        ...
+
+
+SinkFactory = Callable[[SinkContext], AbstractAsyncContextManager[Sink]]
+"""What `OUTBOX_SINK=module:attribute` names. Entering it must not wait for the other side to be reachable."""

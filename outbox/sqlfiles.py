@@ -1,0 +1,71 @@
+"""Finds the SQL text that this package runs: migrations in their order, and one statement a file.
+
+Every file is plain SQL, written for the schema `outbox`. Another schema is put in by replacing that qualifier, and
+only a validated identifier can be put in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from outbox.errors import ConfigurationError
+
+DEFAULT_SCHEMA = "outbox"
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_QUALIFIER = re.compile(r"\boutbox\.")
+_MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema. `checksum` is the SHA-256 of the file as shipped, whatever schema it is applied to."""
+
+    version: int
+    name: str
+    text: str
+    checksum: str
+
+
+def validated_schema(schema: str) -> str:
+    """Return `schema` if it is a name that needs no quoting anywhere, else raise ConfigurationError."""
+    if not _IDENTIFIER.fullmatch(schema) or schema.startswith("pg_"):
+        message = (
+            f"schema {schema!r} is not usable: use 1 to 40 lower-case letters, digits and underscores, "
+            "not starting with a digit or pg_ (setting OUTBOX_SCHEMA)"
+        )
+        raise ConfigurationError(message)
+    return schema
+
+
+def in_schema(text: str, schema: str) -> str:
+    """Return SQL text with the qualifier `outbox.` replaced by the given schema's."""
+    return text if schema == DEFAULT_SCHEMA else _QUALIFIER.sub(f"{validated_schema(schema)}.", text)
+
+
+@cache
+def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
+    """Return the statement of `sql/queries/<name>.sql` for a schema."""
+    return in_schema(_root().joinpath("queries", f"{name}.sql").read_text(encoding="utf-8"), schema)
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return every migration that this version knows, in order."""
+    found = []
+    for entry in _root().joinpath("migrations").iterdir():
+        if match := _MIGRATION.fullmatch(entry.name):
+            text = entry.read_text(encoding="utf-8")
+            found.append(Migration(int(match[1]), match[2], text, hashlib.sha256(text.encode()).hexdigest()))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def _root() -> Traversable:
+    """The `sql` folder: inside the package when installed from a wheel, beside it in a checkout."""
+    packaged = files("outbox").joinpath("sql")
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "sql"

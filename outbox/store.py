@@ -1,0 +1,150 @@
+"""The only module that runs SQL on the outbox. Each method runs the file of its name under `sql/queries`.
+
+Nothing here decides anything: it carries values to the statement and its answer back. Every settle is conditional on
+the lease token and returns the messages whose lease was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from outbox.database import translated_errors
+from outbox.message import Lease, Message
+from outbox.sink import Delivered
+from outbox.sqlfiles import query
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from outbox.database import Pool
+
+_FIELDS = len(Message._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """One message to put back. `delay_s` is in seconds from now; `counted` burns an attempt."""
+
+    message: Message
+    delay_s: float
+    counted: bool
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """One message to make a dead letter."""
+
+    message: Message
+    reason: Literal["rejected", "exhausted", "quarantined"]
+    counted: bool
+    kind: str
+    detail: str
+
+
+class Store:
+    """Statements on one outbox schema. Every method may raise DatabaseUnavailable or DatabaseRefused.
+
+    `now` is for tests that own the clock; in production it stays None and the database's clock is the only one.
+    """
+
+    def __init__(self, pool: Pool, schema: str, *, keep_history: bool = True, now: datetime | None = None) -> None:
+        self._pool = pool
+        self._schema = schema
+        self._keep_history = keep_history
+        self.now = now
+
+    async def claim(self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int) -> Lease:
+        """Lease up to `limit` due messages. `claim.sql` says in which order, and what a suspect is."""
+        sent_s = monotonic()
+        with translated_errors("claim"):
+            rows = await self._pool.fetch(self._sql("claim"), limit, lease_s, worker_id, suspect_after, self.now)
+        more, next_due_s = rows[0][_FIELDS:]
+        messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
+        return Lease(messages, monotonic(), sent_s + lease_s, more, next_due_s)
+
+    async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[UUID]:
+        """Move delivered messages to the history."""
+        messages = [message for message, _ in answers]
+        outcomes = [outcome for _, outcome in answers]
+        return await self._settle(
+            "complete",
+            messages,
+            [outcome.workflow_id for outcome in outcomes],
+            [outcome.run_id for outcome in outcomes],
+            [outcome.duplicate for outcome in outcomes],
+            self._keep_history,
+        )
+
+    async def retry(self, retries: Sequence[Retry]) -> set[UUID]:
+        """Put messages back, due after their delay, with an error on their record."""
+        columns = (_column(retries, name) for name in ("delay_s", "counted", "kind", "detail"))
+        return await self._settle("retry", [retry.message for retry in retries], *columns)
+
+    async def bury(self, burials: Sequence[Burial]) -> set[UUID]:
+        """Move messages to the dead letters."""
+        columns = (_column(burials, name) for name in ("reason", "counted", "kind", "detail"))
+        return await self._settle("bury", [burial.message for burial in burials], *columns)
+
+    async def release(self, messages: Sequence[Message]) -> set[UUID]:
+        """Give leases back as if they had never been taken."""
+        return await self._settle("release", messages)
+
+    async def register(self, name: str, version: str, detail: dict[str, Any]) -> int:
+        """Enter this worker process in the register and return its worker id."""
+        with translated_errors("register"):
+            return int(await self._pool.fetchval(self._sql("register"), name, version, orjson.dumps(detail).decode()))
+
+    async def heartbeat(self, worker_id: int, state: str, detail: dict[str, Any]) -> dict[str, Any]:
+        """Say that the worker lives, and return the switches of the control table."""
+        with translated_errors("heartbeat"):
+            switches = await self._pool.fetchval(
+                self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode()
+            )
+        return _json_object(switches)
+
+    async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
+        """Create and drop history partitions unless another worker is at it; return (what, name) of each."""
+        with translated_errors("maintain"):
+            rows = await self._pool.fetch(self._sql("maintain"), days_ahead, keep_days)
+        return [(row["what"], row["name"]) for row in rows]
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `status.sql` tells, for people and their monitors."""
+        with translated_errors("status"):
+            return _json_object(await self._pool.fetchval(self._sql("status")))
+
+    async def enqueue_many(self, messages: bytes) -> list[UUID]:
+        """Enqueue a JSON array of messages in one transaction and return their ids in its order."""
+        with translated_errors("enqueue"):
+            rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
+        return [row[0] for row in rows]
+
+    async def _settle(self, name: str, messages: Sequence[Message], *columns: object) -> set[UUID]:
+        """Run a settling statement and return the ids whose lease was lost."""
+        ids = [message.message_id for message in messages]
+        tokens = [message.lease_token for message in messages]
+        with translated_errors(name):
+            lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
+        return {row[0] for row in lost}
+
+    def _sql(self, name: str) -> str:
+        return query(name, self._schema)
+
+
+def _column(rows: Sequence[object], name: str) -> list[Any]:
+    return list(map(attrgetter(name), rows))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = orjson.loads(text)
+    assert isinstance(value, dict)  # noqa: S101 - the statement builds an object
+    return value

@@ -1,0 +1,153 @@
+"""The worker: one process's pool, sink, sources, relay and maintenance, started together and drained in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from outbox import __version__
+from outbox.database import open_pool
+from outbox.errors import DatabaseUnavailable
+from outbox.events import Emit, WorkerStarted
+from outbox.maintenance import Maintenance
+from outbox.migrate import require_current
+from outbox.relay import Relay
+from outbox.relay.patience import Patience
+from outbox.sink import SinkContext, SinkFactory
+from outbox.sources.listen import ListenSource
+from outbox.store import Store
+from outbox.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from outbox.database import Pool
+
+_POOL_SIZE = 4
+"""Claim, settle, maintenance, and one to spare while a broken connection is replaced."""
+_STATEMENT_TIMEOUT_S = 30.0
+_PING_INTERVAL_S = 10.0
+_FAREWELL_S = 2.0
+
+
+class Worker:
+    """One relay process. `stop` begins the drain; `run` returns when it is over."""
+
+    def __init__(self, settings: Settings, sink_factory: SinkFactory, emit: Emit) -> None:
+        self._settings = settings
+        self._sink_factory = sink_factory
+        self._emit = emit
+        self._starting = anyio.CancelScope()
+        self._relay: Relay | None = None
+        self.stopping = False
+        """Whether the shutdown has begun."""
+
+    def stop(self) -> None:
+        """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
+        self.stopping = True
+        self._starting.cancel()
+        if self._relay is not None:
+            self._relay.stop()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Start, relay until stopped, drain. Started once the first claim can happen.
+
+        Raises ConfigurationError or SchemaError when it cannot ever start; an unreachable database is waited for.
+        """
+        async with AsyncExitStack() as stack:
+            with self._starting:
+                pool = await self._open_database(stack)
+                context = SinkContext(self._settings.worker_name, self._settings.deliver_timeout_s)
+                sink = await stack.enter_async_context(self._sink_factory(context))
+                store = Store(pool, self._settings.schema_name, keep_history=self._settings.history)
+                worker_id = await store.register(self._settings.worker_name, __version__, {"pid": os.getpid()})
+                wakeup = Wakeup()
+                self._relay = Relay(store, sink, wakeup, self._emit, self._settings.relay(), worker_id=worker_id)
+            if self._relay is not None and not self.stopping:
+                await self._run_relay(self._relay, store, wakeup, worker_id, task_status)
+
+    async def _open_database(self, stack: AsyncExitStack) -> Pool:
+        """Wait for the database and check the schema in it."""
+        patience = Patience("start", self._emit, self._settings.relay().reconnect)
+        while True:
+            try:
+                pool = await stack.enter_async_context(
+                    open_pool(
+                        self._settings.dsn,
+                        size=_POOL_SIZE,
+                        application_name=f"outbox {self._settings.worker_name}",
+                        statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                    )
+                )
+                async with pool.acquire() as connection:
+                    await require_current(connection, self._settings.schema_name)
+            except DatabaseUnavailable as error:
+                await patience.failed(error)
+            else:
+                patience.succeeded()
+                return pool
+
+    async def _run_relay(
+        self, relay: Relay, store: Store, wakeup: Wakeup, worker_id: int, task_status: TaskStatus[None]
+    ) -> None:
+        settings = self._settings
+        maintenance = Maintenance(
+            store, self._emit, worker_id=worker_id, history_days=settings.history_days, report=self._report
+        )
+        async with anyio.create_task_group() as duties:
+            if settings.mode == "listen":
+                source = ListenSource(
+                    settings.dsn,
+                    settings.schema_name,
+                    wakeup,
+                    self._emit,
+                    ping_interval_s=_PING_INTERVAL_S,
+                    reconnect=settings.relay().reconnect,
+                )
+                await duties.start(source.run)
+            duties.start_soon(maintenance.run)
+            self._emit(WorkerStarted(settings.worker_name, settings.schema_name))
+            task_status.started()
+            await relay.run()
+            duties.cancel_scope.cancel()
+        self._relay = None
+        with anyio.move_on_after(_FAREWELL_S):
+            await maintenance.beat()
+
+    def _report(self) -> tuple[str, dict[str, Any]]:
+        """The worker's state for its row in the register."""
+        relay = self._relay
+        if relay is None:
+            return "stopped", {}
+        state = "draining" if self.stopping else "holding" if relay.hold.outcome else "running"
+        return state, {
+            "mode": self._settings.mode,
+            "in_flight": relay.in_flight,
+            "outstanding": relay.inbox.outstanding,
+            "rate_limit": relay.pace.rate,
+            "held_by": relay.hold.outcome.detail if relay.hold.outcome else None,
+        }
+
+
+@asynccontextmanager
+async def stop_on_signals(worker: Worker) -> AsyncIterator[None]:
+    """Stop the worker on the first SIGTERM or SIGINT; cancel the block on the second."""
+    async with anyio.create_task_group() as tasks:
+
+        async def watch(*, task_status: TaskStatus[None]) -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                task_status.started()
+                async for _ in signals:
+                    if worker.stopping:
+                        tasks.cancel_scope.cancel()
+                        return
+                    worker.stop()
+
+        await tasks.start(watch)
+        yield
+        tasks.cancel_scope.cancel()

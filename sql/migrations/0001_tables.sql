@@ -1,0 +1,129 @@
+-- The tables of the outbox.
+--
+-- A message is born in `message`, the hot table, which holds only what is unsettled. Settling moves the row: to `history` when the
+-- sink has it, to `dead_letter` when it never will. So the hot table stays as small as the backlog, and its one ordered index too.
+--
+-- Every name is written with the schema `outbox.`; the migration runner replaces that qualifier when another schema is configured.
+
+create sequence outbox.lease_token;
+comment on sequence outbox.lease_token is
+    'Fencing tokens, one for each claim. A settle that carries an older token than the row finds no row.';
+
+create table outbox.message (
+    message_id   uuid        primary key,
+    seq          bigint      generated always as identity,
+    due_at       timestamptz not null,
+    available_at timestamptz not null,
+    created_at   timestamptz not null,
+    claimed_at   timestamptz,
+    lease_token  bigint,
+    worker_id    bigint,
+    deliveries   integer     not null default 0,
+    attempts     integer     not null default 0,
+    priority     smallint    not null default 0,
+    topic        text        not null,
+    key          text,
+    dedup_key    text,
+    target       jsonb,
+    headers      jsonb       not null default '{}',
+    payload      json,
+    errors       jsonb       not null default '[]'
+)
+-- Rows live for milliseconds: vacuum by count, often, and without pauses.
+with (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_analyze_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+comment on table outbox.message is 'Unsettled messages: waiting, scheduled, or leased to a worker.';
+comment on column outbox.message.message_id is 'Identity for ever; the request id towards Temporal.';
+comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
+comment on column outbox.message.due_at is
+    'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
+comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
+comment on column outbox.message.lease_token is 'Token of the claim that holds the row; null while nobody does.';
+comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
+comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
+comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';
+
+-- The claim's order and the index's order are one, so a claim reads as many entries as it takes rows: scheduled and leased rows
+-- lie beyond `now`.
+create index message_due on outbox.message (due_at, seq);
+create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
+
+create table outbox.history (
+    message_id   uuid        not null,
+    seq          bigint      not null,
+    created_at   timestamptz not null,
+    available_at timestamptz not null,
+    claimed_at   timestamptz not null,
+    settled_at   timestamptz not null,
+    worker_id    bigint,
+    deliveries   integer     not null,
+    attempts     integer     not null,
+    outcome      text        not null check (outcome in ('delivered', 'duplicate')),
+    topic        text        not null,
+    key          text,
+    dedup_key    text,
+    operation    text,
+    workflow     text,
+    workflow_id  text,
+    run_id       text
+)
+partition by range (settled_at);
+create index history_message on outbox.history (message_id);
+
+comment on table outbox.history is 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
+comment on column outbox.history.outcome is '`duplicate`: another message had started that workflow id before.';
+
+-- Catches what no daily partition takes, so that a settle never fails because a partition is missing.
+create table outbox.history_default partition of outbox.history default;
+
+create table outbox.dead_letter (
+    message_id   uuid        primary key,
+    seq          bigint      not null,
+    created_at   timestamptz not null,
+    available_at timestamptz not null,
+    claimed_at   timestamptz not null,
+    died_at      timestamptz not null,
+    worker_id    bigint,
+    deliveries   integer     not null,
+    attempts     integer     not null,
+    priority     smallint    not null,
+    reason       text        not null check (reason in ('rejected', 'exhausted', 'quarantined')),
+    topic        text        not null,
+    key          text,
+    dedup_key    text,
+    target       jsonb,
+    headers      jsonb       not null,
+    payload      json,
+    errors       jsonb       not null
+);
+create index dead_letter_died on outbox.dead_letter (died_at);
+
+comment on table outbox.dead_letter is 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
+comment on column outbox.dead_letter.reason is
+    'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times.';
+
+create table outbox.worker (
+    worker_id  bigint      generated always as identity primary key,
+    name       text        not null,
+    version    text        not null,
+    started_at timestamptz not null default now(),
+    seen_at    timestamptz not null default now(),
+    stopped_at timestamptz,
+    state      text        not null default 'starting' check (state in ('starting', 'running', 'holding', 'draining', 'stopped')),
+    detail     jsonb       not null default '{}'
+);
+comment on table outbox.worker is 'Worker processes. seen_at is their heartbeat; stopped_at is set by an orderly shutdown only.';
+
+create table outbox.control (
+    name       text        primary key check (name ~ '^[a-z][a-z0-9_.]*$'),
+    value      jsonb       not null,
+    changed_at timestamptz not null default now(),
+    changed_by text        not null default session_user
+);
+comment on table outbox.control is 'Switches for every running worker at once. Workers read it with each heartbeat.';

@@ -1,0 +1,380 @@
+-- What producers call. Every function runs in the caller's transaction with the caller's rights, and refuses bad arguments there and
+-- then with SQLSTATE 22023 (invalid_parameter_value), so that a mistake is the producer's error and never a dead letter.
+
+create function outbox.new_message_id() returns uuid
+language sql volatile parallel safe
+as $$
+    -- UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits. Sorts by time, so the primary key grows at its end.
+    select encode(
+        set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                    from 1 for 6),
+            52, 1), 53, 1),
+        'hex')::uuid
+$$;
+comment on function outbox.new_message_id() is 'A new message id: a time-ordered UUID (version 7).';
+
+create function outbox.refuse(fault text, cure text default null) returns void
+language plpgsql
+as $$
+begin
+    if cure is null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'outbox: ' || fault;
+    end if;
+    raise exception using errcode = 'invalid_parameter_value', message = 'outbox: ' || fault, hint = cure;
+end
+$$;
+
+create function outbox.due_at(available_at timestamptz, priority integer, now timestamptz) returns timestamptz
+language sql immutable parallel safe
+as $$
+    -- Priority is a head start: a message of priority p that is available at once takes its place among those that came up to
+    -- p minutes before it. Nothing starves, because nothing enqueued later than that can overtake.
+    select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end
+$$;
+
+create function outbox.check_message(
+    place text, topic text, headers jsonb, target jsonb, dedup_key text, priority integer
+) returns void
+language plpgsql
+as $$
+begin
+    if target is not null then
+        perform outbox.check_target(place, target);
+    end if;
+    if topic is null or topic = '' then
+        perform outbox.refuse(place || 'topic must not be empty');
+    elsif octet_length(topic) > 255 then
+        perform outbox.refuse(format('%stopic is %s bytes long, the limit is 255', place, octet_length(topic)));
+    elsif priority is null or priority not between 0 and 9 then
+        perform outbox.refuse(format('%spriority is %s, it must lie between 0 and 9', place, coalesce(priority::text, 'null')),
+                              '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
+    elsif headers is null or jsonb_typeof(headers) <> 'object' then
+        perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
+    elsif dedup_key = '' then
+        perform outbox.refuse(place || 'dedup_key must not be empty', 'pass null for none');
+    end if;
+end
+$$;
+
+create function outbox.check_target(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    operation   text := target ->> 'operation';
+    workflow_id text := target ->> 'workflow_id';
+begin
+    if jsonb_typeof(target) <> 'object' then
+        perform outbox.refuse(place || 'target must be a JSON object');
+    elsif operation is null or operation not in
+        ('start_workflow', 'signal_workflow', 'signal_with_start_workflow', 'cancel_workflow', 'terminate_workflow') then
+        perform outbox.refuse(
+            format('%starget.operation is %s', place, coalesce(quote_literal(operation), 'missing')),
+            'use start_workflow, signal_workflow, signal_with_start_workflow, cancel_workflow or terminate_workflow');
+    elsif workflow_id is null or workflow_id = '' then
+        perform outbox.refuse(format('%s%s: workflow_id must not be empty', place, operation),
+                              'derive it from your data, for example org-bootstrap-42: it is what makes the start happen once');
+    elsif octet_length(workflow_id) > 1000 then
+        perform outbox.refuse(format('%s%s: workflow_id is %s bytes long, the limit is 1000',
+                                     place, operation, octet_length(workflow_id)));
+    elsif operation in ('start_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'workflow', '') = '' then
+        perform outbox.refuse(format('%s%s: workflow (the workflow type) must not be empty', place, operation));
+    elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
+        perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
+    end if;
+end
+$$;
+
+create function outbox.enqueue(
+    topic        text,
+    payload      json        default null,
+    key          text        default null,
+    headers      jsonb       default '{}',
+    target       jsonb       default null,
+    message_id   uuid        default null,
+    dedup_key    text        default null,
+    available_at timestamptz default null,
+    priority     integer     default 0
+) returns uuid
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    now   timestamptz := clock_timestamp();
+    start timestamptz := coalesce(available_at, now);
+    id    uuid := coalesce(message_id, outbox.new_message_id());
+    taken uuid;
+begin
+    perform outbox.check_message('', topic, headers, target, dedup_key, priority);
+    if message_id is null and dedup_key is null then
+        insert into outbox.message as m (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
+        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, target, headers, payload);
+        return id;
+    end if;
+    loop
+        insert into outbox.message as m
+            (message_id, due_at, available_at, created_at, priority, topic, key, dedup_key, target, headers, payload)
+        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, dedup_key, target, headers, payload)
+        on conflict do nothing
+        returning m.message_id into taken;
+        if found then
+            return taken;
+        end if;
+        -- The row that stands in the way may be settled before it can be read: then there is room again.
+        select m.message_id into taken
+        from outbox.message m
+        where m.message_id = id or m.dedup_key = dedup_key
+        order by m.message_id = id desc
+        limit 1;
+        if found then
+            return taken;
+        end if;
+    end loop;
+end
+$$;
+comment on function outbox.enqueue is
+    'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message already has returns that message''s id and adds nothing.';
+
+create function outbox.enqueue_many(messages json) returns setof uuid
+language plpgsql
+as $$
+begin
+    if messages is null or json_typeof(messages) <> 'array' then
+        perform outbox.refuse('messages must be a JSON array of objects',
+                              'each object takes the names of enqueue''s parameters: [{"topic": "…", "payload": {…}}, …]');
+    end if;
+    return query
+    with given as materialized (
+        select
+            e.place,
+            outbox.new_message_id() as new_id,
+            (e.message ->> 'message_id')::uuid as message_id,
+            e.message ->> 'topic' as topic,
+            e.message -> 'payload' as payload,
+            e.message ->> 'key' as key,
+            coalesce((e.message -> 'headers')::jsonb, '{}') as headers,
+            nullif((e.message -> 'target')::jsonb, 'null') as target,
+            e.message ->> 'dedup_key' as dedup_key,
+            (e.message ->> 'available_at')::timestamptz as available_at,
+            coalesce((e.message ->> 'priority')::integer, 0) as priority,
+            clock_timestamp() as now,
+            -- A message that may meet its like takes enqueue's careful way, and then all do, to keep their order.
+            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null) over () as all_new
+        from json_array_elements(messages) with ordinality as e (message, place)
+    ),
+    added as (
+        insert into outbox.message (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
+        select g.new_id, outbox.due_at(coalesce(g.available_at, g.now), g.priority, g.now), coalesce(g.available_at, g.now), g.now,
+               g.priority, g.topic, g.key, g.target, g.headers, g.payload
+        from given g,
+             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.headers, g.target, g.dedup_key, g.priority)
+        where g.all_new
+        order by g.place
+    )
+    select case when g.all_new then g.new_id
+                else outbox.enqueue(g.topic, g.payload, g.key, g.headers, g.target, g.message_id, g.dedup_key, g.available_at, g.priority)
+           end
+    from given g
+    order by g.place;
+end
+$$;
+comment on function outbox.enqueue_many is
+    'Enqueue a JSON array of messages in one statement and return their ids in its order. Each object takes the names of enqueue''s parameters.';
+
+create function outbox.arguments(input json, args json) returns text
+language plpgsql
+as $$
+begin
+    if input is not null and args is not null then
+        perform outbox.refuse('give either input (one argument) or args (a JSON array of several), not both');
+    elsif args is not null and json_typeof(args) <> 'array' then
+        perform outbox.refuse('args must be a JSON array', 'use input for a single argument');
+    end if;
+    return case when args is not null then 'many' when input is not null then 'one' else 'none' end;
+end
+$$;
+
+create function outbox.seconds(name text, duration interval) returns numeric
+language plpgsql immutable
+as $$
+begin
+    if duration < interval '0' then
+        perform outbox.refuse(format('%s must not be negative, it is %s', name, duration));
+    end if;
+    return round(extract(epoch from duration), 6);
+end
+$$;
+
+create function outbox.present(name text, value jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+    select case when value is null then '{}' else jsonb_build_object(name, value) end
+$$;
+
+create function outbox.start_workflow(
+    workflow           text,
+    workflow_id        text,
+    input              json        default null,
+    args               json        default null,
+    task_queue         text        default null,
+    namespace          text        default null,
+    id_reuse_policy    text        default null,
+    id_conflict_policy text        default null,
+    on_duplicate       text        default null,
+    execution_timeout  interval    default null,
+    run_timeout        interval    default null,
+    task_timeout       interval    default null,
+    start_delay        interval    default null,
+    retry_policy       jsonb       default null,
+    memo               jsonb       default null,
+    search_attributes  jsonb       default null,
+    topic              text        default null,
+    key                text        default null,
+    headers            jsonb       default '{}',
+    message_id         uuid        default null,
+    dedup_key          text        default null,
+    available_at       timestamptz default null,
+    priority           integer     default 0
+) returns uuid
+language sql
+as $$
+    select outbox.enqueue(
+        topic => coalesce(topic, workflow), payload => coalesce(input, args), key => key, headers => headers,
+        target => jsonb_strip_nulls(jsonb_build_object(
+            'operation', 'start_workflow', 'workflow', workflow, 'workflow_id', workflow_id,
+            'arguments', outbox.arguments(input, args), 'task_queue', task_queue, 'namespace', namespace,
+            'id_reuse_policy', id_reuse_policy, 'id_conflict_policy', id_conflict_policy, 'on_duplicate', on_duplicate,
+            'execution_timeout_s', outbox.seconds('execution_timeout', execution_timeout),
+            'run_timeout_s', outbox.seconds('run_timeout', run_timeout),
+            'task_timeout_s', outbox.seconds('task_timeout', task_timeout),
+            'start_delay_s', outbox.seconds('start_delay', start_delay)))
+            || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
+            || outbox.present('search_attributes', search_attributes),
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+$$;
+comment on function outbox.start_workflow is
+    'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
+
+create function outbox.signal_workflow(
+    workflow_id        text,
+    signal             text,
+    input              json        default null,
+    args               json        default null,
+    run_id             text        default null,
+    namespace          text        default null,
+    topic              text        default null,
+    key                text        default null,
+    headers            jsonb       default '{}',
+    message_id         uuid        default null,
+    dedup_key          text        default null,
+    available_at       timestamptz default null,
+    priority           integer     default 0
+) returns uuid
+language sql
+as $$
+    select outbox.enqueue(
+        topic => coalesce(topic, signal), payload => coalesce(input, args), key => key, headers => headers,
+        target => jsonb_strip_nulls(jsonb_build_object(
+            'operation', 'signal_workflow', 'workflow_id', workflow_id, 'signal', signal, 'run_id', run_id,
+            'arguments', outbox.arguments(input, args), 'namespace', namespace)),
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+$$;
+comment on function outbox.signal_workflow is
+    'Signal a workflow once this transaction has committed. topic defaults to the signal name.';
+
+create function outbox.signal_with_start_workflow(
+    workflow           text,
+    workflow_id        text,
+    signal             text,
+    input              json        default null,
+    args               json        default null,
+    signal_input       json        default null,
+    signal_args        json        default null,
+    task_queue         text        default null,
+    namespace          text        default null,
+    id_reuse_policy    text        default null,
+    execution_timeout  interval    default null,
+    run_timeout        interval    default null,
+    task_timeout       interval    default null,
+    start_delay        interval    default null,
+    retry_policy       jsonb       default null,
+    memo               jsonb       default null,
+    search_attributes  jsonb       default null,
+    topic              text        default null,
+    key                text        default null,
+    headers            jsonb       default '{}',
+    message_id         uuid        default null,
+    dedup_key          text        default null,
+    available_at       timestamptz default null,
+    priority           integer     default 0
+) returns uuid
+language sql
+as $$
+    select outbox.enqueue(
+        topic => coalesce(topic, workflow), key => key, headers => headers,
+        payload => json_build_object(
+            'args', case outbox.arguments(input, args) when 'one' then json_build_array(input) else coalesce(args, '[]') end,
+            'signal_args', case outbox.arguments(signal_input, signal_args)
+                           when 'one' then json_build_array(signal_input) else coalesce(signal_args, '[]') end),
+        target => jsonb_strip_nulls(jsonb_build_object(
+            'operation', 'signal_with_start_workflow', 'workflow', workflow, 'workflow_id', workflow_id, 'signal', signal,
+            'task_queue', task_queue, 'namespace', namespace, 'id_reuse_policy', id_reuse_policy,
+            'execution_timeout_s', outbox.seconds('execution_timeout', execution_timeout),
+            'run_timeout_s', outbox.seconds('run_timeout', run_timeout),
+            'task_timeout_s', outbox.seconds('task_timeout', task_timeout),
+            'start_delay_s', outbox.seconds('start_delay', start_delay)))
+            || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
+            || outbox.present('search_attributes', search_attributes),
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+$$;
+comment on function outbox.signal_with_start_workflow is
+    'Signal a workflow and start it first if it does not run, once this transaction has committed. topic defaults to the workflow type.';
+
+create function outbox.cancel_workflow(
+    workflow_id        text,
+    reason             text        default null,
+    run_id             text        default null,
+    namespace          text        default null,
+    topic              text        default null,
+    key                text        default null,
+    headers            jsonb       default '{}',
+    message_id         uuid        default null,
+    dedup_key          text        default null,
+    available_at       timestamptz default null,
+    priority           integer     default 0
+) returns uuid
+language sql
+as $$
+    select outbox.enqueue(
+        topic => coalesce(topic, 'cancel_workflow'), key => key, headers => headers,
+        target => jsonb_strip_nulls(jsonb_build_object(
+            'operation', 'cancel_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+$$;
+comment on function outbox.cancel_workflow is
+    'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
+
+create function outbox.terminate_workflow(
+    workflow_id        text,
+    reason             text        default null,
+    run_id             text        default null,
+    namespace          text        default null,
+    topic              text        default null,
+    key                text        default null,
+    headers            jsonb       default '{}',
+    message_id         uuid        default null,
+    dedup_key          text        default null,
+    available_at       timestamptz default null,
+    priority           integer     default 0
+) returns uuid
+language sql
+as $$
+    select outbox.enqueue(
+        topic => coalesce(topic, 'terminate_workflow'), key => key, headers => headers,
+        target => jsonb_strip_nulls(jsonb_build_object(
+            'operation', 'terminate_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+$$;
+comment on function outbox.terminate_workflow is
+    'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';

@@ -1,0 +1,54 @@
+-- Daily partitions of the history, named history_YYYYMMDD, bounded in UTC.
+
+create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
+language plpgsql
+as $$
+declare
+    first date := (now at time zone 'UTC')::date;
+    day   date;
+    part  text;
+begin
+    for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
+        part := 'history_' || to_char(day, 'YYYYMMDD');
+        continue when to_regclass('outbox.' || part) is not null;
+        execute format('create table outbox.%I (like outbox.history including all)', part);
+        -- A day that began before its partition existed has rows in the default partition: they move along.
+        execute format(
+            'with moved as (delete from outbox.history_default where settled_at >= %1$L and settled_at < %2$L returning *)
+             insert into outbox.%3$I select * from moved',
+            day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC', part);
+        execute format('alter table outbox.history attach partition outbox.%I for values from (%L) to (%L)',
+                       part, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
+        return next part;
+    end loop;
+end
+$$;
+comment on function outbox.create_history_partitions is
+    'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
+
+create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
+language plpgsql
+as $$
+declare
+    part text;
+begin
+    if keep_days < 1 then
+        perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
+    end if;
+    for part in
+        select c.relname
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'outbox.history'::regclass
+          and c.relname ~ '^history_[0-9]{8}$'
+          and to_date(right(c.relname, 8), 'YYYYMMDD') < (now at time zone 'UTC')::date - keep_days
+        order by c.relname
+    loop
+        execute format('drop table outbox.%I', part);
+        return next part;
+    end loop;
+    delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
+end
+$$;
+comment on function outbox.drop_history_partitions is
+    'Drop the daily partitions that ended more than keep_days days ago, and return their names.';

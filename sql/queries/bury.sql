@@ -1,0 +1,35 @@
+-- Move messages to the dead letters, whole, with the error that buried them. Returns the ids whose lease was lost.
+--
+-- A producer may use a message id again; then the later burial replaces the earlier.
+--
+-- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 text[]: reasons · $4 bool[]: count an attempt · $5 text[]: kinds of error ·
+-- $6 text[]: details · $7 timestamptz: now, null for the server's
+with answer as materialized (
+    select a.*, jsonb_build_object('at', coalesce($7, now()), 'kind', a.kind, 'detail', a.detail, 'counted', a.counted) as error
+    from unnest($1::uuid[], $2::bigint[], $3::text[], $4::bool[], $5::text[], $6::text[])
+        as a (message_id, lease_token, reason, counted, kind, detail)
+),
+settled as (
+    delete from outbox.message m
+    using answer a
+    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    returning m.*, a.reason, a.counted, a.error
+),
+kept as (
+    insert into outbox.dead_letter as d
+        (message_id, seq, created_at, available_at, claimed_at, died_at, worker_id, deliveries, attempts, priority, reason, topic, key,
+         dedup_key, target, headers, payload, errors)
+    select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts + counted::int,
+           priority, reason, topic, key, dedup_key, target, headers, payload,
+           case when jsonb_array_length(errors) >= 20 then errors - 1 else errors end || error
+    from settled
+    on conflict (message_id) do update
+    set seq = excluded.seq, created_at = excluded.created_at, available_at = excluded.available_at, claimed_at = excluded.claimed_at,
+        died_at = excluded.died_at, worker_id = excluded.worker_id, deliveries = excluded.deliveries, attempts = excluded.attempts,
+        priority = excluded.priority, reason = excluded.reason, topic = excluded.topic, key = excluded.key,
+        dedup_key = excluded.dedup_key, target = excluded.target, headers = excluded.headers, payload = excluded.payload,
+        errors = excluded.errors
+)
+select a.message_id
+from answer a
+where not exists (select from settled s where s.message_id = a.message_id)

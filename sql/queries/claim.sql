@@ -1,0 +1,53 @@
+-- Lease up to $1 due messages for $2 seconds to worker $3, in the order in which they fell due.
+--
+-- A message whose last $4 claims ended without any outcome may be what kills its workers. It is a suspect, and comes alone: a claim
+-- ends before the first suspect, or consists of it. So a crash is counted against nobody else.
+--
+-- The candidates are updated through their ctid, which they keep while this statement holds their locks: no plan can read more rows
+-- than are taken. One row always comes back, so that also an empty claim says whether more are due and when the next one will be.
+--
+-- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's
+with candidate as materialized (
+    select m.ctid as place, m.due_at, m.seq, m.deliveries >= $4 as suspect
+    from outbox.message m
+    where m.due_at <= coalesce($5, now())
+    order by m.due_at, m.seq
+    limit $1
+    for update skip locked
+),
+chosen as (
+    select place
+    from (
+        select place,
+               bool_or(suspect) over earlier as behind_suspect,
+               row_number() over earlier as position
+        from candidate
+        window earlier as (order by due_at, seq)
+    ) ranked
+    where not behind_suspect or position = 1
+),
+claimed as (
+    update outbox.message m
+    set due_at = coalesce($5, now()) + make_interval(secs => $2),
+        claimed_at = coalesce($5, now()),
+        lease_token = (select nextval('outbox.lease_token')),
+        worker_id = $3,
+        deliveries = m.deliveries + 1
+    where m.ctid = any (array(select place from chosen))
+    returning m.*
+),
+next as (
+    select min(m.due_at) as due_at
+    from outbox.message m
+    where m.due_at > coalesce($5, now())
+)
+select
+    c.message_id, c.seq, c.topic, c.key, c.payload, c.headers, c.target, c.deliveries, c.attempts,
+    jsonb_array_length(c.errors) as setbacks,
+    extract(epoch from c.claimed_at - c.created_at)::float8 as age_s,
+    c.lease_token,
+    (select count(*) = $1 or count(*) > (select count(*) from chosen) from candidate) as more,
+    extract(epoch from next.due_at - coalesce($5, now()))::float8 as next_due_s
+from next
+left join claimed c on true
+order by c.seq

@@ -1,0 +1,20 @@
+-- Give leases back as if they had never been taken: due at once, in the old order, no delivery counted.
+-- Returns the ids whose lease was lost.
+--
+-- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 timestamptz: now, null for the server's
+with answer as materialized (
+    select * from unnest($1::uuid[], $2::bigint[]) as a (message_id, lease_token)
+),
+settled as (
+    update outbox.message m
+    set due_at = least(outbox.due_at(m.available_at, m.priority, m.created_at), coalesce($3, now())),
+        lease_token = null,
+        worker_id = null,
+        deliveries = greatest(m.deliveries - 1, 0)
+    from answer a
+    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    returning m.message_id
+)
+select a.message_id
+from answer a
+where not exists (select from settled s where s.message_id = a.message_id)

@@ -1,0 +1,31 @@
+-- Everything a person wants to see first, as one JSON object. Counts of messages are exact; each is one pass over the hot table.
+select json_build_object(
+    'messages', (
+        select json_build_object(
+            'pending', count(*) filter (where due_at <= now()),
+            'processing', count(*) filter (where due_at > now() and lease_token is not null),
+            'scheduled', count(*) filter (where due_at > now() and lease_token is null),
+            'retrying', count(*) filter (where attempts > 0 or errors <> '[]'),
+            'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where due_at <= now())))
+        from outbox.message),
+    'dead_letters', (
+        select coalesce(json_object_agg(reason, n), '{}') from (select reason, count(*) as n from outbox.dead_letter group by reason) r),
+    'completed', (
+        select json_build_object(
+            'last_minute', count(*) filter (where settled_at > now() - interval '1 minute'),
+            'last_hour', count(*),
+            'latency_p50_s', percentile_cont(0.5) within group (order by extract(epoch from settled_at - available_at)),
+            'latency_p99_s', percentile_cont(0.99) within group (order by extract(epoch from settled_at - available_at)))
+        from outbox.history where settled_at > now() - interval '1 hour'),
+    'workers', (
+        select coalesce(json_agg(json_build_object(
+            'worker_id', worker_id, 'name', name, 'version', version, 'state', state, 'started_at', started_at,
+            'seen_s_ago', extract(epoch from now() - seen_at), 'detail', detail) order by worker_id), '[]')
+        from outbox.worker where stopped_at is null and seen_at > now() - interval '1 hour'),
+    'errors', (
+        select coalesce(json_agg(e), '[]') from (
+            select kind, count(*) as messages, max(detail) as example
+            from (select errors -> -1 ->> 'kind' as kind, errors -> -1 ->> 'detail' as detail from outbox.message where errors <> '[]'
+                  union all select errors -> -1 ->> 'kind', errors -> -1 ->> 'detail' from outbox.dead_letter) x
+            group by kind order by count(*) desc limit 5) e)
+)

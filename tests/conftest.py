@@ -1,0 +1,85 @@
+"""Real servers for every test that wants one: started once per test process, a fresh database per test."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import asyncpg
+import pytest
+from temporalio.client import Client
+
+from workflows.embedded import PostgresServer, TemporalServer
+
+TEMPLATE = "outbox_template"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that `outbox run` uses, one for the whole session."""
+    return "asyncio", {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL shared by this process's tests: never stop it; a test that must, starts its own."""
+    with PostgresServer.start(fsync=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(anyio_backend: object, postgres: PostgresServer) -> str:
+    """The name of a database with the outbox schema in it, to be copied."""
+    from outbox.migrate import migrate
+
+    await _administer(postgres, f'create database "{TEMPLATE}"')
+    await migrate(postgres.dsn(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
+    """The DSN of a fresh database with the outbox schema."""
+    async with _fresh_database(postgres, migrated_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
+    """The DSN of a fresh database with nothing in it."""
+    async with _fresh_database(postgres, "template0") as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> Iterator[TemporalServer]:
+    """A Temporal dev server shared by this process's tests: never stop it; a test that must, starts its own."""
+    with TemporalServer.start(ui=False) as server:
+        yield server
+
+
+@pytest.fixture
+async def temporal_client(temporal_server: TemporalServer) -> Client:
+    """A client of the shared server. Its workflows stay: a test uses workflow ids and task queues of its own."""
+    return await Client.connect(temporal_server.address)
+
+
+@asynccontextmanager
+async def _fresh_database(postgres: PostgresServer, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _administer(postgres, f'create database "{name}" template "{template}"')
+    try:
+        yield postgres.dsn(name)
+    finally:
+        await _administer(postgres, f'drop database "{name}" with (force)')
+
+
+async def _administer(postgres: PostgresServer, statement: str) -> None:
+    connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+    try:
+        await connection.execute(statement, timeout=60)
+    finally:
+        await connection.close(timeout=10)

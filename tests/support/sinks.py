@@ -1,0 +1,127 @@
+"""Sinks for tests: one that does as it is told, one that swallows everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import anyio
+
+from outbox.message import Message
+from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
+
+TIMEOUT_S = 15.0
+DOWN = Unavailable("FakeSinkDown", "the fake sink was told to be unavailable")
+Answer = Callable[[Message], Outcome]
+
+
+def deliver_all(message: Message) -> Outcome:
+    """The answer to everything, unless a test has another."""
+    return Delivered(workflow_id=f"workflow-{message.message_id}", run_id=f"run-{message.deliveries}")
+
+
+class FakeSink:
+    """A sink whose answers a test writes.
+
+    `answer` may be replaced at any time; what it raises, `deliver` raises. Its answer is taken when the delivery ends,
+    so a test that blocks the sink may decide the outcome while deliveries hang in it. While `available` is False both
+    methods answer `DOWN`.
+    """
+
+    def __init__(self, answer: Answer = deliver_all) -> None:
+        self.answer = answer
+        self.available = True
+        self.received: list[Message] = []
+        """Every message handed over, in the order of arrival."""
+        self.answered: list[tuple[Message, Outcome]] = []
+        """Every outcome given, in the order of completion."""
+        self.probes = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.context: SinkContext | None = None
+        """The context of the worker that entered the factory last."""
+        self._gate: anyio.Event | None = None
+        self._changed: set[anyio.Event] = set()
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The message ids received, repetitions included."""
+        return [message.message_id for message in self.received]
+
+    def block(self) -> None:
+        """From now on deliveries hang until `unblock`."""
+        self._gate = self._gate or anyio.Event()
+
+    def unblock(self) -> None:
+        """Let the hanging deliveries go."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.set()
+
+    async def deliver(self, message: Message) -> Outcome:
+        self.received.append(message)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self._notify()
+        try:
+            if self._gate is not None:
+                await self._gate.wait()
+            outcome = self.answer(message) if self.available else DOWN
+        finally:
+            self.in_flight -= 1
+            self._notify()
+        self.answered.append((message, outcome))
+        self._notify()
+        return outcome
+
+    async def probe(self) -> Unavailable | None:
+        self.probes += 1
+        self._notify()
+        return None if self.available else DOWN
+
+    @asynccontextmanager
+    async def factory(self, context: SinkContext) -> AsyncIterator[Sink]:
+        """An `outbox.sink.SinkFactory` that yields this very sink."""
+        self.context = context
+        yield self
+
+    async def wait_until(self, condition: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> None:
+        """Return once `condition` holds; it is looked at now and whenever something happens in the sink."""
+        with anyio.move_on_after(timeout_s):
+            while not condition():
+                changed = anyio.Event()
+                self._changed.add(changed)
+                try:
+                    await changed.wait()
+                finally:
+                    self._changed.discard(changed)
+            return
+        raise AssertionError(
+            f"the sink did not get there within {timeout_s} s: {len(self.received)} received, "
+            f"{len(self.answered)} answered, {self.in_flight} in flight, {self.probes} probes"
+        )
+
+    async def wait_received(self, count: int, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Return once at least `count` messages have been handed over."""
+        await self.wait_until(lambda: len(self.received) >= count, timeout_s=timeout_s)
+
+    def _notify(self) -> None:
+        for changed in self._changed:
+            changed.set()
+
+
+class NullSink:
+    """Delivers everything to nowhere, at once."""
+
+    async def deliver(self, message: Message) -> Outcome:
+        return Delivered()
+
+    async def probe(self) -> Unavailable | None:
+        return None
+
+
+@asynccontextmanager
+async def null_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:null_sink`."""
+    yield NullSink()

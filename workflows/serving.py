@@ -1,0 +1,27 @@
+"""Runs a Temporal worker inside structured concurrency.
+
+The SDK wants its worker shut down by an awaited call. A cancelled anyio scope cancels every await again, the shutdown's
+too, and would leave the worker registered with the core; so its task lives outside the scope and is ended under a
+shield.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from temporalio.worker import Worker
+
+
+@asynccontextmanager
+async def serving(worker: Worker) -> AsyncIterator[None]:
+    """Have the worker poll while the block runs, and shut it down gracefully at its end, also when cancelled."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await worker.shutdown()
+            await task
