@@ -1,6 +1,6 @@
 """How many rows a second one worker moves through a sink that does nothing: claim, deliver, settle, history on.
 
-    python -m bench.relay_throughput --dsn postgresql://… --rows 200000 --runs 5
+python -m bench.relay_throughput --dsn postgresql://… --rows 200000 --runs 5
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ from outbox.migrate import migrate
 from outbox.sink import Delivered, SinkContext, Unavailable
 from outbox.worker import Worker
 
+_FILL = """
+select count(*)
+from (
+    select json_agg(json_build_object('topic', 'bench', 'payload', json_build_object('text', repeat('x', 100)))) as m
+    from generate_series(1, $1::int) i
+    group by i / 10000
+) batch, lateral outbox.enqueue_many(batch.m)
+"""
 _ANSWER = Delivered("bench", "run")
 
 
@@ -48,12 +56,7 @@ async def prepare(dsn: str, rows: int) -> None:
     await migrate(dsn)
     async with connected(dsn, application_name="bench") as connection:
         await connection.execute("truncate outbox.message, outbox.history, outbox.dead_letter")
-        await connection.execute(
-            "select count(*) from (select json_agg(json_build_object('topic', 'bench', 'payload',"
-            " json_build_object('i', i, 'text', repeat('x', 100)))) as m from generate_series(1, $1::int) i group by i / 10000) b,"
-            " lateral outbox.enqueue_many(b.m)",
-            rows,
-        )
+        await connection.execute(_FILL, rows)
         await connection.execute("vacuum analyze outbox.message")
         await connection.execute("checkpoint")
 
@@ -88,7 +91,8 @@ async def main(dsn: str, rows: int, runs: int) -> None:
         await prepare(dsn, rows)
         rates.append(await drain(dsn, rows))
         print(f"run {run + 1}: {rates[-1]:,.0f} rows/s")
-    print(f"median {statistics.median(rates):,.0f} rows/s (min {min(rates):,.0f}, max {max(rates):,.0f}) of {runs} runs, {rows:,} rows each")
+    extent = f"min {min(rates):,.0f}, max {max(rates):,.0f}, {runs} runs of {rows:,} rows"
+    print(f"median {statistics.median(rates):,.0f} rows/s ({extent})")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main() -> NoReturn:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: FBT002
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         sys.stdout.write(f"outbox {__version__}\n")
         raise typer.Exit
@@ -67,8 +67,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command("migrate")
 def migrate_command(
-    status: Annotated[bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")] = False,  # noqa: FBT002
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied and change nothing.")] = False,  # noqa: FBT002
+    status: Annotated[
+        bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied and change nothing.")] = False,
 ) -> None:
     """Bring the outbox schema in the database to this version."""
     settings = config.load()
@@ -100,7 +102,7 @@ def run(
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what waits, what failed, and who works."""
     report = _run(partial(_with_store, config.load(), Store.status))
@@ -112,13 +114,20 @@ def status(
 
 @app.command()
 def enqueue(
-    topic: Annotated[str | None, typer.Argument(help="Topic; leave it out to read messages from standard input, one JSON object a line.")] = None,
+    topic: Annotated[
+        str | None,
+        typer.Argument(help="Topic; leave it out to read messages from standard input, one JSON object a line."),
+    ] = None,
     payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None,
     key: Annotated[str | None, typer.Option(help="Key of the message.")] = None,
     headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None,
-    target: Annotated[str | None, typer.Option(help="Target as a JSON object, as in the documentation of enqueue.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target as a JSON object, as in the documentation of enqueue.")
+    ] = None,
     dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None,
-    available_at: Annotated[str | None, typer.Option(help="Earliest delivery, as PostgreSQL reads a timestamp.")] = None,
+    available_at: Annotated[
+        str | None, typer.Option(help="Earliest delivery, as PostgreSQL reads a timestamp.")
+    ] = None,
     priority: Annotated[int, typer.Option(help="0 to 9.", min=0, max=9)] = 0,
 ) -> None:
     """Enqueue messages in one transaction and print their ids.
@@ -129,9 +138,19 @@ def enqueue(
     if topic is None:
         messages = [_parse(line, f"line {number}") for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
     else:
-        one = {"topic": topic, "key": key, "dedup_key": dedup_key, "available_at": available_at, "priority": priority}
+        one: dict[str, Any] = {
+            "topic": topic,
+            "key": key,
+            "dedup_key": dedup_key,
+            "available_at": available_at,
+            "priority": priority,
+        }
         texts = {"payload": payload, "headers": headers, "target": target}
-        one |= {name: orjson.Fragment(text) for name, text in texts.items() if text is not None and _parse(text, name) is not ...}
+        one |= {
+            name: orjson.Fragment(text)
+            for name, text in texts.items()
+            if text is not None and _parse(text, name) is not ...
+        }
         messages = [one]
     body = orjson.dumps(messages)
     for message_id in _run(partial(_with_store, config.load(), lambda store: store.enqueue_many(body))):
@@ -140,11 +159,10 @@ def enqueue(
 
 async def _run_worker(worker: Worker) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
-    ended = False
     async with stop_on_signals(worker):
         await worker.run()
-        ended = True
-    return ended
+        return True
+    return False
 
 
 async def _with_store(settings: config.Settings, ask: Callable[[Store], Awaitable[T]]) -> T:
@@ -186,7 +204,9 @@ def _print_status(report: dict[str, Any]) -> None:
         table.add_row(name, f"{messages[name]}")
     table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
     table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
-    table.add_row("completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour")
+    table.add_row(
+        "completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour"
+    )
     table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
     console.print(table)
     for error in report["errors"]:
@@ -194,7 +214,13 @@ def _print_status(report: dict[str, Any]) -> None:
     workers = Table("worker", "state", "seen", "in flight", "version", box=None)
     for worker in report["workers"]:
         detail = worker["detail"]
-        shown = [worker["name"], worker["state"], f"{worker['seen_s_ago']:.0f} s ago", str(detail.get("in_flight", "")), worker["version"]]
+        shown = [
+            worker["name"],
+            worker["state"],
+            f"{worker['seen_s_ago']:.0f} s ago",
+            str(detail.get("in_flight", "")),
+            worker["version"],
+        ]
         workers.add_row(*shown)
     console.print(workers if report["workers"] else "no worker is running")
 
@@ -224,8 +250,10 @@ def _add_command(name: str, load: Callable[[], object]) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process without the interpreter's teardown, in which the Temporal SDK's threads may crash
-    (temporalio/sdk-python#300)."""
+    """End the process without the interpreter's teardown.
+
+    The Temporal SDK's threads may crash in it (temporalio/sdk-python#300).
+    """
     logger.complete()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -37,7 +37,9 @@ class Settings(BaseSettings):
         description="PostgreSQL connection string, postgresql://user:password@host:port/database.",
     )
     schema_name: str = Field(
-        "outbox", validation_alias=AliasChoices("OUTBOX_SCHEMA"), description="Schema of the outbox's tables and functions."
+        "outbox",
+        validation_alias=AliasChoices("OUTBOX_SCHEMA"),
+        description="Schema of the outbox's tables and functions.",
     )
     sink: str = Field(
         "workflows.sink:temporal_sink", description="Where messages go: module:attribute of a sink factory."
@@ -72,7 +74,9 @@ class Settings(BaseSettings):
     max_deliveries: Count = Field(
         _DEFAULTS.max_deliveries, description="Claims without any outcome after which a message is quarantined."
     )
-    retry_base_s: Seconds = Field(_DEFAULTS.retry.base_s, description="Delay before the first retry; it doubles each time.")
+    retry_base_s: Seconds = Field(
+        _DEFAULTS.retry.base_s, description="Delay before the first retry; it doubles each time."
+    )
     retry_cap_s: Seconds = Field(_DEFAULTS.retry.cap_s, description="Longest delay between two retries.")
     drain_timeout_s: Seconds = Field(
         _DEFAULTS.drain_timeout_s, description="How long a shutdown waits for deliveries in flight."
@@ -103,14 +107,14 @@ class Settings(BaseSettings):
     def _check_together(self) -> Settings:
         if self.lease_s < self.deliver_timeout_s + 2 * LEASE_MARGIN_S:
             message = (
-                f"OUTBOX_LEASE_S is {self.lease_s:g}, but a delivery may take OUTBOX_DELIVER_TIMEOUT_S ({self.deliver_timeout_s:g}): "
-                f"make the lease at least {self.deliver_timeout_s + 2 * LEASE_MARGIN_S:g}"
+                f"OUTBOX_LEASE_S is {self.lease_s:g}, but a delivery may take OUTBOX_DELIVER_TIMEOUT_S "
+                f"({self.deliver_timeout_s:g}): make the lease at least {self.deliver_timeout_s + 2 * LEASE_MARGIN_S:g}"
             )
             raise ValueError(message)
         if self.max_deliveries <= self.suspect_after:
             message = (
-                f"OUTBOX_MAX_DELIVERIES ({self.max_deliveries}) must be greater than OUTBOX_SUSPECT_AFTER ({self.suspect_after}): "
-                "a message is proved a killer by dying alone"
+                f"OUTBOX_MAX_DELIVERIES ({self.max_deliveries}) must be greater than OUTBOX_SUSPECT_AFTER "
+                f"({self.suspect_after}): a message is proved a killer by dying alone"
             )
             raise ValueError(message)
         return self

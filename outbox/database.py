@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -41,11 +40,15 @@ def translated_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except _MISCONFIGURED as error:
-        raise ConfigurationError(f"{doing}: PostgreSQL refused the connection: {_line(error)} (setting DATABASE_URL)") from error
+        raise ConfigurationError(
+            f"{doing}: PostgreSQL refused the connection: {_line(error)} (setting DATABASE_URL)"
+        ) from error
     except _PASSING as error:
         raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
     except asyncpg.PostgresError as error:
         raise DatabaseRefused(f"{doing}: {_line(error)}", sqlstate=error.sqlstate or "") from error
+    except asyncpg.DataError as error:  # the driver could not encode a value
+        raise DatabaseRefused(f"{doing}: {_line(error)}", sqlstate="22000") from error
     except asyncpg.InterfaceError as error:
         # The driver's own state: a connection closed under us, or a pool being closed.
         raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error

@@ -1,5 +1,8 @@
-"""The one stream of typed events. The core tells what happens here and nowhere else; logs, metrics, tests and
-benchmarks subscribe. Hot-path events carry whole batches, so that a subscriber is called once per statement."""
+"""The one stream of typed events.
+
+The core tells what happens here and nowhere else; logs, metrics, tests and benchmarks subscribe. Events of the hot path
+carry whole batches, so that a subscriber is called once for each statement.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from outbox.message import Message
-from outbox.sink import Delivered, Failed, Rejected, Throttled, Unavailable, Unknown
+from outbox.sink import Delivered, Failed, Rejected, Retryable, Unavailable
+
+Why = Literal["hold", "drain", "lease"]
+"""Why a lease was given back: the sink is unavailable, the worker stops, or the lease would not have lasted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Retried:
     """The message goes back and falls due in `delay_s` seconds. `counted` says whether an attempt was burnt."""
 
     message: Message
-    outcome: Failed | Throttled | Unknown
+    outcome: Retryable
     delay_s: float
     counted: bool
 
@@ -71,7 +77,7 @@ class Released:
     """These messages went back unharmed and uncounted, due at once."""
 
     messages: list[Message]
-    why: Literal["hold", "drain", "lease"]
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Pace:
         return at_s - now_s
 
     def slow_down(self, now_s: float) -> bool:
-        """The sink throttled: go below the present limit, and not above what it really took. Return whether it was cut."""
+        """The sink throttled: go below the limit, and not above what it really took. Return whether it was cut."""
         if self.rate is not None and now_s - self._changed_s < _HOLD_S:
             return False
         taken = max(self._accepted_rate, (self.accepted - self._ticked_at) / max(now_s - self._ticked_s, _HOLD_S))

@@ -14,6 +14,7 @@ import orjson
 from loguru import logger
 
 from outbox import events
+from outbox.message import Message
 
 if TYPE_CHECKING:
     from loguru import Message as LogLine
@@ -77,12 +78,18 @@ class EventLog:
     @log.register
     def _(self, event: events.Completed) -> None:
         slowest_s = max(settlement.latency_s for settlement in event.settlements)
-        logger.bind(messages=len(event.settlements), took_ms=_ms(event.took_s), latency_ms=_ms(slowest_s)).debug("completed")
+        logger.bind(messages=len(event.settlements), took_ms=_ms(event.took_s), latency_ms=_ms(slowest_s)).debug(
+            "completed"
+        )
 
     @log.register
     def _(self, event: events.Retried) -> None:
-        bound = _of(event.message).bind(kind=event.outcome.kind, detail=event.outcome.detail, retry_in_s=round(event.delay_s, 1))
-        bound.bind(attempt=event.message.attempts + event.counted, counted=event.counted).warning("message failed, will retry")
+        bound = _of(event.message).bind(
+            kind=event.outcome.kind, detail=event.outcome.detail, retry_in_s=round(event.delay_s, 1)
+        )
+        bound.bind(attempt=event.message.attempts + event.counted, counted=event.counted).warning(
+            "message failed, will retry"
+        )
 
     @log.register
     def _(self, event: events.Buried) -> None:
@@ -95,9 +102,9 @@ class EventLog:
 
     @log.register
     def _(self, event: events.LeaseLost) -> None:
-        logger.bind(messages=len(event.messages), first=str(event.messages[0].message_id), certain=event.certain).warning(
-            "lease lost before settling, nothing was overwritten"
-        )
+        logger.bind(
+            messages=len(event.messages), first=str(event.messages[0].message_id), certain=event.certain
+        ).warning("lease lost before settling, nothing was overwritten")
 
     @log.register
     def _(self, event: events.SettleRefused) -> None:
@@ -151,7 +158,7 @@ class EventLog:
         logger.bind(took_s=round(event.took_s, 2), abandoned=event.abandoned).info("drained")
 
 
-def _of(message: events.Message) -> Any:  # noqa: ANN401 - loguru exports its Logger type to stubs only
+def _of(message: Message) -> Any:  # noqa: ANN401 - loguru exports its Logger type to stubs only
     """A logger with a message's identity bound."""
     return logger.bind(message_id=str(message.message_id), topic=message.topic)
 

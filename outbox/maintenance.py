@@ -24,7 +24,13 @@ class Maintenance:
     """Runs every duty at its turn until cancelled. A duty that fails is told of and tried again at its next turn."""
 
     def __init__(
-        self, store: Store, emit: Emit, *, worker_id: int, history_days: int, report: Callable[[], tuple[str, dict[str, Any]]]
+        self,
+        store: Store,
+        emit: Emit,
+        *,
+        worker_id: int,
+        history_days: int,
+        report: Callable[[], tuple[str, dict[str, Any]]],
     ) -> None:
         self._store = store
         self._emit = emit

@@ -46,15 +46,21 @@ async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
         with database.translated_errors("migrate"):
             async with connection.transaction():
                 await connection.execute(
-                    "select pg_advisory_xact_lock(hashtextextended($1, 0))", f"outbox.migrate.{schema}", timeout=_WAIT_FOR_OTHERS_S
+                    "select pg_advisory_xact_lock(hashtextextended($1, 0))",
+                    f"outbox.migrate.{schema}",
+                    timeout=_WAIT_FOR_OTHERS_S,
                 )
                 await connection.execute(f"create schema if not exists {schema}")
                 await connection.execute(in_schema(_CREATE_REGISTER, schema))
                 pending = [step for step in await _steps(connection, schema, refuse=True) if step.state == "pending"]
                 for migration in _of(pending):
                     await connection.execute(in_schema(migration.text, schema))
-                    await connection.execute(in_schema(_ENTER, schema), migration.version, migration.name, migration.checksum)
-                await connection.execute(in_schema("select outbox.create_history_partitions($1)", schema), _PARTITIONS_AHEAD)
+                    await connection.execute(
+                        in_schema(_ENTER, schema), migration.version, migration.name, migration.checksum
+                    )
+                await connection.execute(
+                    in_schema("select outbox.create_history_partitions($1)", schema), _PARTITIONS_AHEAD
+                )
             return pending
 
 
@@ -102,9 +108,13 @@ def _refuse_strangers(steps: list[Step], schema: str) -> None:
     for step in steps:
         label = f"migration {step.version:04d}_{step.name}"
         if step.state == "unknown":
-            raise SchemaError(f"schema {schema!r} is newer than this version: it has {label}; use the version that wrote it, or a later one")
+            raise SchemaError(
+                f"schema {schema!r} is newer than this version: it has {label}; use the version that wrote it"
+            )
         if step.state == "edited":
-            raise SchemaError(f"{label} was edited after it was applied to schema {schema!r}: restore the file, and put changes into a new one")
+            raise SchemaError(
+                f"{label} was edited after it was applied to schema {schema!r}: restore it, and change by a new one"
+            )
 
 
 def _of(steps: list[Step]) -> list[Migration]:

@@ -63,8 +63,8 @@ class Unknown:
     detail: str
 
 
-Setback = Failed | Throttled | Unavailable | Unknown
-Outcome = Delivered | Rejected | Setback
+Retryable = Failed | Throttled | Unknown
+Outcome = Delivered | Rejected | Retryable | Unavailable
 
 
 @dataclass(frozen=True, slots=True)

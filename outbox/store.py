@@ -95,7 +95,7 @@ class Store:
         return await self._settle("bury", [burial.message for burial in burials], *columns)
 
     async def release(self, messages: Sequence[Message]) -> set[UUID]:
-        """Give leases back as if they had never been taken."""
+        """Give leases back as if they had never been taken, and wake whoever listens for them."""
         return await self._settle("release", messages)
 
     async def register(self, name: str, version: str, detail: dict[str, Any]) -> int:
@@ -146,5 +146,5 @@ def _column(rows: Sequence[object], name: str) -> list[Any]:
 
 def _json_object(text: str) -> dict[str, Any]:
     value = orjson.loads(text)
-    assert isinstance(value, dict)  # noqa: S101 - the statement builds an object
+    assert isinstance(value, dict)
     return value

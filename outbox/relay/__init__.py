@@ -1,8 +1,8 @@
 """The relay: claim → deliver → settle. Read the modules in that order; this one only joins them.
 
-    store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete / retry / bury / release
-                      ▲  ▲                    │ sink.deliver        │
-                 Wakeup  Hold ◀───────────────┴── unavailable ──────┘
+store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete …
+                  ▲  ▲                    │ sink.deliver        │
+             Wakeup  Hold ◀───────────────┴── unavailable ──────┘
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ __all__ = ["Relay", "RelaySettings"]
 class Relay:
     """Moves messages from one store to one sink until stopped. One instance runs once."""
 
-    def __init__(  # noqa: PLR0913 - it is where the relay meets the worker
+    def __init__(
         self, store: Store, sink: Sink, wakeup: Wakeup, emit: Emit, settings: RelaySettings, *, worker_id: int
     ) -> None:
         self._emit = emit
         self._settings = settings
         self._stopped = anyio.Event()
-        self.hold = Hold(sink, emit, settings.probe)
+        self.hold = Hold(sink, wakeup, emit, settings.probe)
         self.pace = Pace()
         self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
-        self._settler = Settler(store, self.inbox, emit, settings)
-        self._claimer = Claimer(
-            store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id
-        )
+        self._settler = Settler(store, self.inbox, wakeup, emit, settings)
+        self._claimer = Claimer(store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id)
         self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings)
 
     @property

@@ -1,4 +1,4 @@
-"""Claiming: leasing due messages whenever there is room for them, woken by the doorbell, and by the clock in any case."""
+"""Claiming: leasing due messages whenever there is room for them, woken by the doorbell or else by the clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SOONEST_S = 0.005
 class Claimer:
     """One loop: hold, room, claim, hand over, wait."""
 
-    def __init__(  # noqa: PLR0913 - it is where the parts of the relay meet
+    def __init__(
         self,
         store: Store,
         inbox: Inbox,
@@ -65,15 +65,22 @@ class Claimer:
             await self._hold.passed()
             await self._inbox.wait_for_room()
             limit = self._inbox.room()
-            if self._stopping or not limit or self._hold.outcome is not None:
-                continue
-            lease = await self._claim(limit)
-            if lease is None:
-                continue
-            if lease.messages:
-                await self._hand_over(lease)
-            if not lease.more:
-                await self._wakeup.wait(self._pause_s(lease))
+            if limit and not self._may_not_claim():
+                await self._claim_and_wait(limit)
+
+    def _may_not_claim(self) -> bool:
+        """Whether the relay stops or holds, asked anew after every wait."""
+        return self._stopping or self._hold.outcome is not None
+
+    async def _claim_and_wait(self, limit: int) -> None:
+        """One round: claim, hand over, and wait at the doorbell unless more is due already."""
+        lease = await self._claim(limit)
+        if lease is None:
+            return
+        if lease.messages:
+            await self._hand_over(lease)
+        if not lease.more:
+            await self._wakeup.wait(self._pause_s(lease))
 
     async def _claim(self, limit: int) -> Lease | None:
         """Claim once; after a failure wait a little and return None."""
@@ -98,7 +105,7 @@ class Claimer:
         suspect = is_suspect(lease.messages[0], self._settings)
         if suspect:
             await self._inbox.wait_until_empty()
-        if self._stopping or self._hold.outcome is not None:
+        if self._may_not_claim():
             self._inbox.outstanding += len(parcels)
             self._settler.release(lease.messages, "drain" if self._stopping else "hold")
         elif burial := quarantine(lease.messages[0], self._settings):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement
+from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
 from outbox.relay.settings import LEASE_MARGIN_S
 from outbox.relay.verdict import Complete, PutBack, Release, judge
-from outbox.sink import Delivered, Failed, Rejected, Setback, Throttled, Unavailable, Unknown
+from outbox.sink import Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Unknown
 from outbox.store import Burial, Retry
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Slot:
 class Deliverer:
     """All slots, the watchdog over them, and the pace that the sink's throttling imposes."""
 
-    def __init__(  # noqa: PLR0913 - it is where the parts of the relay meet
+    def __init__(
         self, sink: Sink, inbox: Inbox, hold: Hold, settler: Settler, pace: Pace, emit: Emit, settings: RelaySettings
     ) -> None:
         self._sink = sink
@@ -62,7 +62,7 @@ class Deliverer:
         """How many messages the sink is being asked about at this moment."""
         return sum(slot.parcel is not None for slot in self.slots)
 
-    def turn_out(self, why: str) -> None:
+    def turn_out(self, why: Why) -> None:
         """Release everything that is claimed but not begun."""
         self._settler.release([parcel.message for parcel in self._inbox.turn_out()], why)
 
@@ -111,7 +111,7 @@ class Deliverer:
                     outcome = Failed(type(error).__name__, f"the sink raised: {error}")
                 self._conclude(slot, parcel, outcome)
 
-    def _conclude(self, slot: Slot, parcel: Parcel, outcome: Delivered | Rejected | Setback) -> None:
+    def _conclude(self, slot: Slot, parcel: Parcel, outcome: Outcome) -> None:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
         slot.parcel = None
         message = parcel.message
@@ -123,7 +123,7 @@ class Deliverer:
                 self._pace.accepted += 1
                 if self._pace.rate is not None and self._pace.speed_up(now_s):
                     self._emit(PaceChanged(None, "no throttling any more"))
-            case Retry() as retry if not isinstance(outcome, Delivered | Rejected):
+            case Retry() as retry if isinstance(outcome, Retryable):
                 self._settler.retry(retry, outcome)
             case Burial() as burial if isinstance(outcome, Rejected | Failed):
                 self._settler.bury(burial, outcome)

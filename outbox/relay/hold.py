@@ -9,13 +9,15 @@ import anyio
 from outbox.backoff import Backoff
 from outbox.events import Emit, Held, Resumed
 from outbox.sink import Sink, Unavailable
+from outbox.wakeup import Wakeup
 
 
 class Hold:
     """A gate for the claimer. It closes synchronously on the first sign of an outage and opens after a good probe."""
 
-    def __init__(self, sink: Sink, emit: Emit, pace: Backoff) -> None:
+    def __init__(self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff) -> None:
         self._sink = sink
+        self._wakeup = wakeup
         self._emit = emit
         self._pace = pace
         self._closed = anyio.Event()
@@ -55,6 +57,7 @@ class Hold:
             self.outcome = None
             self._closed = anyio.Event()
             self._opened.set()
+            self._wakeup.ring("resume")
             self._emit(Resumed(monotonic() - began_s))
 
     async def _probe(self) -> Unavailable | None:

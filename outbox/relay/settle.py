@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import anyio
 
 from outbox.errors import DatabaseRefused, OutboxError
-from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused
+from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
 from outbox.message import Message
 from outbox.relay.patience import Patience
-from outbox.sink import Failed, Rejected, Setback
+from outbox.sink import Failed, Rejected, Retryable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
     from outbox.store import Burial, Retry, Store
+    from outbox.wakeup import Wakeup
 
 T = TypeVar("T")
 
@@ -46,8 +47,9 @@ class _Desk(Generic[T]):
 class Settler:
     """Takes verdicts synchronously from the delivery slots and writes them in batches."""
 
-    def __init__(self, store: Store, inbox: Inbox, emit: Emit, settings: RelaySettings) -> None:
+    def __init__(self, store: Store, inbox: Inbox, wakeup: Wakeup, emit: Emit, settings: RelaySettings) -> None:
         self._inbox = inbox
+        self._wakeup = wakeup
         self._emit = emit
         self._batch = settings.batch
         self._patience = Patience("settle", emit, settings.reconnect)
@@ -58,13 +60,13 @@ class Settler:
             lambda row: row.message,
             lambda rows, took_s: emit(Completed(rows, took_s)),
         )
-        self._retries = _Desk[tuple["Retry", Setback]](
+        self._retries = _Desk[tuple["Retry", Retryable]](
             lambda rows: store.retry([retry for retry, _ in rows]), lambda row: row[0].message, self._tell_retried
         )
         self._burials = _Desk[tuple["Burial", Rejected | Failed]](
             lambda rows: store.bury([burial for burial, _ in rows]), lambda row: row[0].message, self._tell_buried
         )
-        self._releases = _Desk[tuple[Message, str]](
+        self._releases = _Desk[tuple[Message, Why]](
             lambda rows: store.release([message for message, _ in rows]), lambda row: row[0], self._tell_released
         )
 
@@ -73,7 +75,7 @@ class Settler:
         self._completes.pending.append(settlement)
         self._work_came.set()
 
-    def retry(self, retry: Retry, outcome: Setback) -> None:
+    def retry(self, retry: Retry, outcome: Retryable) -> None:
         """Have a message put back for later."""
         self._retries.pending.append((retry, outcome))
         self._work_came.set()
@@ -83,7 +85,7 @@ class Settler:
         self._burials.pending.append((burial, outcome))
         self._work_came.set()
 
-    def release(self, messages: Sequence[Message], why: str) -> None:
+    def release(self, messages: Sequence[Message], why: Why) -> None:
         """Have leases given back."""
         if messages:
             self._releases.pending.extend((message, why) for message in messages)
@@ -153,7 +155,8 @@ class Settler:
             self._emit(SettleRefused(desk.message_of(batch[0]), str(error)))
             self._inbox.settled(1)
 
-    def _tell_retried(self, rows: list[tuple[Retry, Setback]], _took_s: float) -> None:
+    def _tell_retried(self, rows: list[tuple[Retry, Retryable]], _took_s: float) -> None:
+        self._wakeup.ring("retry")  # the claimer must learn when they fall due
         for retry, outcome in rows:
             self._emit(Retried(retry.message, outcome, retry.delay_s, retry.counted))
 
@@ -161,6 +164,6 @@ class Settler:
         for burial, outcome in rows:
             self._emit(Buried(burial.message, burial.reason, outcome))
 
-    def _tell_released(self, rows: list[tuple[Message, str]], _took_s: float) -> None:
+    def _tell_released(self, rows: list[tuple[Message, Why]], _took_s: float) -> None:
         for why in {why for _, why in rows}:
             self._emit(Released([message for message, reason in rows if reason == why], why))

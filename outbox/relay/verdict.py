@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.sink import Delivered, Failed, Rejected, Setback, Throttled, Unavailable
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable
 from outbox.store import Burial, Retry
 
 _LONGEST_DETAIL = 2000
@@ -43,7 +43,7 @@ class PutBack:
 Verdict = Complete | Retry | Burial | Release | PutBack
 
 
-def judge(message: Message, outcome: Delivered | Rejected | Setback, settings: RelaySettings) -> Verdict:
+def judge(message: Message, outcome: Outcome, settings: RelaySettings) -> Verdict:
     """Decide what becomes of a message that the sink has answered for."""
     match outcome:
         case Delivered():
@@ -81,5 +81,5 @@ def clean(detail: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _retry(message: Message, outcome: Setback, settings: RelaySettings, *, failures: int, counted: bool) -> Retry:
+def _retry(message: Message, outcome: Retryable, settings: RelaySettings, *, failures: int, counted: bool) -> Retry:
     return Retry(message, settings.retry.delay_s(failures), counted, outcome.kind, clean(outcome.detail))

@@ -10,5 +10,12 @@ end
 $$;
 comment on function outbox.ring() is 'Trigger: wakes the workers that listen, once the transaction commits.';
 
+create function outbox.wake() returns void
+language sql
+as $$
+    select pg_notify(relnamespace::regnamespace::text || '_wakeup', '') from pg_class where oid = 'outbox.message'::regclass
+$$;
+comment on function outbox.wake() is 'Wakes the workers that listen, once the transaction commits.';
+
 create trigger wakeup after insert on outbox.message
 for each statement execute function outbox.ring();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +23,11 @@ from outbox import config, logs
 from outbox.events import Events
 from outbox.migrate import migrate
 from outbox.worker import Worker
+from workflows.connection import connect
 from workflows.demo.definitions import OrderWorkflow
 from workflows.demo.shop import Shop
 from workflows.demo.tally import Tally, Verdict, compare, percentile_ms
 from workflows.embedded import PostgresServer, TemporalServer, running
-from workflows.connection import connect
 from workflows.serving import serving
 from workflows.sink import temporal_sink
 
@@ -37,7 +37,7 @@ _SETTLED_WITHIN_S = 60.0
 def demo(
     orders: Annotated[int, typer.Option(help="How many business transactions to run.", min=10, max=100_000)] = 300,
     rate: Annotated[float, typer.Option(help="Transactions a second.", min=1)] = 60.0,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards, until Ctrl-C.")] = False,  # noqa: FBT002
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """See the main job on real servers: orders are committed, and become workflows.
 
@@ -76,7 +76,9 @@ async def _demo(orders: int, rate: float, *, keep: bool) -> bool:
         async with _servers(console) as servers:
             good = await _run(console, servers, orders, rate)
             if keep:
-                console.print(f"still running; Ctrl-C ends it\n  DATABASE_URL={servers.dsn} TEMPORAL_ADDRESS={servers.address}")
+                console.print(
+                    f"still running; Ctrl-C ends it\n  DATABASE_URL={servers.dsn} TEMPORAL_ADDRESS={servers.address}"
+                )
                 await anyio.sleep_forever()
         tasks.cancel_scope.cancel()
     return good
@@ -125,9 +127,14 @@ async def _run(console: Console, servers: Servers, orders: int, rate: float) -> 
 
 
 @contextmanager
-def _live(console: Console, shop: Shop, tally: Tally) -> Iterator[Callable[[], Awaitable[None]]]:
+def _live(console: Console, shop: Shop, tally: Tally) -> Iterator[Callable[[], Coroutine[None, None, None]]]:
     """Show two bars, what was committed and what was started, and yield the task that keeps them moving."""
-    columns = (TextColumn("{task.description:<22}"), BarColumn(40), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, refresh_per_second=20) as progress:
         transactions = progress.add_task("transactions", total=shop.orders, note="")
         workflows = progress.add_task("workflows started", total=None, note="")

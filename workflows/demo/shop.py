@@ -72,7 +72,9 @@ class Shop:
         self.duplicates += comes_twice
         self.committed_at |= dict.fromkeys(ids, committing_s)
 
-    async def _enqueue(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], workflow_id: str, number: int) -> UUID:
+    async def _enqueue(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], workflow_id: str, number: int
+    ) -> UUID:
         order = orjson.dumps({"number": number, "amount": 100 + number}).decode()
         statement = _START.replace("outbox.", f"{self.schema}.", 1)
         return UUID(str(await connection.fetchval(statement, workflow_id, order, self.task_queue)))

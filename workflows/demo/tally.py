@@ -61,7 +61,9 @@ class Tally:
 
     def latencies_ms(self, shop: Shop) -> list[float]:
         """Milliseconds from the commit to Temporal's acknowledgement of each start, sorted."""
-        return sorted(1000 * (self.started_at[i] - shop.committed_at[i]) for i in self.started_at if i in shop.committed_at)
+        return sorted(
+            1000 * (self.started_at[i] - shop.committed_at[i]) for i in self.started_at if i in shop.committed_at
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ class Verdict:
 
     def faults(self) -> list[str]:
         """One line for each kind of disagreement."""
-        kinds = {"committed but not started": self.missing, "rolled back but started": self.ghosts, "started twice": self.twice}
+        kinds = {
+            "committed but not started": self.missing,
+            "rolled back but started": self.ghosts,
+            "started twice": self.twice,
+        }
         return [f"{kind}: {', '.join(sorted(ids)[:5])}" for kind, ids in kinds.items() if ids]
 
 

@@ -1,0 +1,62 @@
+# Every target stands on .venv, which `setup` makes from the pinned and hashed requirements.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format chaos bench bench-smoke schema lock build clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with everything that the other targets need
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## see the main job on real servers
+	@$(BIN)/outbox demo
+
+test: $(READY)  ## run the test suite, in parallel and in random order
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, formatting, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## format, and mend what can be mended by itself
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+chaos: $(READY)  ## kill processes and servers, the long form
+	OUTBOX_CHAOS=long $(BIN)/python -m pytest -m chaos --numprocesses=1 --timeout=1200
+
+bench: $(READY)  ## measure the relay: rows a second, and event to start beside a direct start
+	$(BIN)/python -m bench.relay_throughput
+	$(BIN)/python -m bench.event_to_start
+
+bench-smoke: $(READY)  ## run each benchmark briefly
+	$(BIN)/python -m bench.relay_throughput --rows 5000 --runs 1
+	$(BIN)/python -m bench.event_to_start --events 20 --runs 1
+
+schema: $(READY)  ## regenerate sql/schema.sql from the migrations
+	$(BIN)/python -m tests.tools.schema_dump
+
+lock: $(READY)  ## pin requirements/dev.txt anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt
+
+build: $(READY)  ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## remove what can be made again
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

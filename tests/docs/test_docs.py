@@ -1,0 +1,86 @@
+"""The documents and the code name the same things."""
+
+from __future__ import annotations
+
+import re
+import typing
+from pathlib import Path
+
+import pytest
+import typer
+
+from outbox import cli, events
+from outbox.config import Settings, environment_name
+from outbox.sqlfiles import migrations
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+}
+ALL_DOCS = "\n".join(DOCS.values())
+
+
+def commands() -> list[str]:
+    group = typer.main.get_command(cli.app)
+    return sorted(group.commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(field: str) -> None:
+    info = Settings.model_fields[field]
+    row = next(
+        line
+        for line in DOCS["docs/configuration.md"].splitlines()
+        if line.startswith(f"| `{environment_name(field)}` |")
+    )
+    assert info.description
+    assert info.description in row
+    if info.default_factory is None and not info.is_required():
+        shown = str(info.default).lower() if isinstance(info.default, bool) else info.default
+        assert f"`{shown:g}`" in row if isinstance(shown, float) else f"`{shown}`" in row
+
+
+def test_every_documented_setting_exists() -> None:
+    known = {environment_name(field) for field in Settings.model_fields} | {"OUTBOX_DATABASE_URL", "OUTBOX_LOG_LEVEL"}
+    named = set(re.findall(r"\bOUTBOX_[A-Z_]+[A-Z]\b", ALL_DOCS))
+    temporal = {name for name in named if name.startswith("OUTBOX_TEMPORAL_")}
+    adapter = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("workflows/*.py"))
+    assert named - known - temporal == set()
+    assert {name for name in temporal if name not in adapter} == set()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_documented_and_has_help(command: str) -> None:
+    assert f"outbox {command}" in ALL_DOCS
+    assert typer.main.get_command(cli.app).commands[command].help  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("event", typing.get_args(events.Event), ids=lambda event: event.__name__)
+def test_every_event_is_explained_to_operators(event: type) -> None:
+    assert f"`{event.__name__}`" in DOCS["docs/operations.md"]
+
+
+def test_every_producer_function_and_argument_is_documented() -> None:
+    sql = "".join(migration.text for migration in migrations())
+    for match in re.finditer(r"create function outbox\.(\w+)\(([^$]*?)\) returns (?:uuid|setof uuid)", sql, re.DOTALL):
+        name, arguments = match.groups()
+        if name == "new_message_id":
+            continue
+        assert f"`{name}`" in ALL_DOCS or f"outbox.{name}" in DOCS["docs/producing.md"]
+        for argument in re.findall(
+            r"^\s*(\w+)\s+(?:text|json|jsonb|uuid|timestamptz|integer|interval)\b", arguments, re.MULTILINE
+        ):
+            assert f"`{argument}`" in DOCS["docs/producing.md"], f"{name}({argument})"
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", DOCS[name]):
+        assert ((ROOT / name).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_file_named_in_the_documents_exists(name: str) -> None:
+    for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs)/[\w/.]+)`", DOCS[name]):
+        assert (ROOT / path).exists(), path

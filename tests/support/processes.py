@@ -1,0 +1,47 @@
+"""`outbox run` as a real process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+EXIT_TIMEOUT_S = 45.0
+
+
+class WorkerProcess:
+    """A worker process whose log goes to a file."""
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "outbox.cli", "run"],
+                env=os.environ | {"LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": "json"} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return the exit code, within a bounded time."""
+        return self.process.wait(EXIT_TIMEOUT_S)
+
+
+@contextmanager
+def worker_process(directory: Path, name: str, **environment: str) -> Iterator[WorkerProcess]:
+    """Run a worker for the block; whatever is left of it afterwards is killed."""
+    worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment})
+    try:
+        yield worker
+    finally:
+        worker.process.kill()
+        worker.process.wait()
