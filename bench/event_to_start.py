@@ -85,7 +85,7 @@ async def measure(dsn: str, address: str, events: int) -> tuple[list[float], lis
 async def main(events: int, runs: int) -> None:
     """Measure, and print each run's percentiles and the median of their ratios."""
     ratios: dict[int, list[float]] = {50: [], 99: []}
-    async with running(PostgresServer.start) as postgres, running(partial(TemporalServer.start, ui=False)) as temporal:
+    async with running(PostgresServer.start) as postgres, running(partial(TemporalServer.start, ui=False, in_memory=True)) as temporal:
         for run in range(runs):
             direct_ms, event_ms = await measure(postgres.dsn(), temporal.address, events)
             for percent, collected in ratios.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -25,6 +25,7 @@ from outbox.database import open_pool
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
 from outbox.migrate import Step, inspect, migrate, require_current
+from outbox.sink import SinkFactory
 from outbox.store import Store
 from outbox.worker import Worker, stop_on_signals
 
@@ -47,15 +48,33 @@ def main() -> NoReturn:
     code: int | str | None = 0
     try:
         app()
-    except OutboxError as error:
-        for line in error.faults if isinstance(error, ConfigurationError) else (str(error),):
-            sys.stderr.write(f"outbox: {line}\n")
-        code = error.exit_code
+    except (OutboxError, ExceptionGroup) as error:
+        code = _report(error)
     except KeyboardInterrupt:
         code = 130
     except SystemExit as end:
         code = end.code
     _leave(code if isinstance(code, int) else int(code is not None))
+
+
+def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
+    """Write one line for each cause and return the exit code. What we did not foresee keeps its traceback."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if not isinstance(cause, OutboxError):
+            raise error
+        for line in cause.faults if isinstance(cause, ConfigurationError) else (str(cause),):
+            sys.stderr.write(f"outbox: {line}\n")
+    return max(cause.exit_code for cause in causes if isinstance(cause, OutboxError))
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """The errors in a task group's group of errors."""
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 @app.callback(invoke_without_command=True)
@@ -95,8 +114,7 @@ def run(
     """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
     settings = config.load(mode=mode, sink=sink, concurrency=concurrency)
     logs.configure(settings.log_level, settings.log_format)
-    worker = Worker(settings, config.load_sink(settings.sink), Events(logs.EventLog()))
-    if not _run(partial(_run_worker, worker)):
+    if not _run(partial(_run_worker, settings, config.load_sink(settings.sink))):
         raise typer.Exit(1)
 
 
@@ -157,8 +175,9 @@ def enqueue(
         sys.stdout.write(f"{message_id}\n")
 
 
-async def _run_worker(worker: Worker) -> bool:
+async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
+    worker = Worker(settings, sink_factory, Events(logs.EventLog()))
     async with stop_on_signals(worker):
         await worker.run()
         return True

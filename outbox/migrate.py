@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outbox import database
-from outbox.errors import SchemaError
+from outbox.errors import ConfigurationError, SchemaError
 from outbox.sqlfiles import DEFAULT_SCHEMA, Migration, in_schema, migrations, validated_schema
 
 _CREATE_REGISTER = """
@@ -44,12 +44,14 @@ async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
     validated_schema(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:
         with database.translated_errors("migrate"):
-            async with connection.transaction():
+            async with connection.transaction(isolation="read_committed"):
+                # A waiter must see what the one before it has done, whatever isolation the database defaults to.
                 await connection.execute(
                     "select pg_advisory_xact_lock(hashtextextended($1, 0))",
                     f"outbox.migrate.{schema}",
                     timeout=_WAIT_FOR_OTHERS_S,
                 )
+                await _refuse_word(connection, schema)
                 await connection.execute(f"create schema if not exists {schema}")
                 await connection.execute(in_schema(_CREATE_REGISTER, schema))
                 pending = [step for step in await _steps(connection, schema, refuse=True) if step.state == "pending"]
@@ -102,6 +104,12 @@ def _applied(version: int, name: str, checksum: str, migration: Migration | None
     if migration is None:
         return Step(version, name, "unknown")
     return Step(version, name, "applied" if migration.checksum == checksum else "edited")
+
+
+async def _refuse_word(connection: database.Connection, schema: str) -> None:
+    """Refuse a schema name that producers would have to quote in every call; the server knows its own words."""
+    if await connection.fetchval("select quote_ident($1)", schema) != schema:
+        raise ConfigurationError(f"schema {schema!r} is a word of SQL: choose another name (setting OUTBOX_SCHEMA)")
 
 
 def _refuse_strangers(steps: list[Step], schema: str) -> None:

@@ -132,15 +132,25 @@ class PostgresServer(Server):
 
 
 class TemporalServer(Server):
-    """Temporal's dev server with namespace `default`; keeps its state in a file, so a restart loses nothing."""
+    """Temporal's dev server with namespace `default`.
+
+    It keeps its state in a file, so that a restart loses nothing, or in memory, which is several times faster.
+    """
 
     title, stop_signal, death_signal = "Temporal dev server", signal.SIGTERM, signal.SIGKILL
 
     def __init__(
-        self, directory: Path | None, namespaces: Sequence[str], dynamic_config: Mapping[str, object], ui: bool
+        self,
+        directory: Path | None,
+        namespaces: Sequence[str],
+        dynamic_config: Mapping[str, object],
+        *,
+        ui: bool,
+        in_memory: bool,
     ) -> None:
         super().__init__(directory)
         self._namespaces, self._dynamic_config, self._ui = namespaces, dynamic_config, ui
+        self._in_memory = in_memory
         self._binary = ""
 
     @classmethod
@@ -151,12 +161,13 @@ class TemporalServer(Server):
         namespaces: Sequence[str] = (),
         dynamic_config: Mapping[str, object] | None = None,
         ui: bool = True,
+        in_memory: bool = False,
     ) -> Self:
         """Start on the state in `directory`/temporal.db; without a directory, on a temporary one.
 
         `namespaces` are made beside `default`; `dynamic_config` holds server settings such as `frontend.namespaceRPS`.
         """
-        return cls(directory, ("default", *namespaces), dynamic_config or {}, ui)._begin()
+        return cls(directory, ("default", *namespaces), dynamic_config or {}, ui=ui, in_memory=in_memory)._begin()
 
     @property
     def address(self) -> str:
@@ -181,7 +192,8 @@ class TemporalServer(Server):
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def _command(self) -> list[str | Path]:
-        options = ["--ip=127.0.0.1", f"--port={self._ports[0]}", f"--db-filename={self.directory / 'temporal.db'}"]
+        options = ["--ip=127.0.0.1", f"--port={self._ports[0]}"]
+        options += [] if self._in_memory else [f"--db-filename={self.directory / 'temporal.db'}"]
         options += ["--log-level=error", "--disable-config-env", "--disable-config-file", "--ui-disable-news-fetch"]
         options += [f"--ui-port={self._ports[1]}" if self._ui else "--headless"]
         options += [f"--namespace={name}" for name in self._namespaces]

@@ -1,13 +1,18 @@
 -- Daily partitions of the history, named history_YYYYMMDD, bounded in UTC.
+--
+-- One at a time: workers and a migrator may come at once. And not at any price: attaching and dropping need locks behind which
+-- every settle would queue, so whoever finds a long reader in the way gives up soon and comes again at the next maintenance.
 
 create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
 language plpgsql
+set lock_timeout = '10s'
 as $$
 declare
     first date := (now at time zone 'UTC')::date;
     day   date;
     part  text;
 begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
@@ -28,6 +33,7 @@ comment on function outbox.create_history_partitions is
 
 create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
 language plpgsql
+set lock_timeout = '1s'
 as $$
 declare
     part text;
@@ -35,6 +41,7 @@ begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
     for part in
         select c.relname
         from pg_inherits i

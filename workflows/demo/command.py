@@ -93,7 +93,7 @@ async def _servers(console: Console) -> AsyncIterator[Servers]:
         if not dsn:
             dsn = (await stack.enter_async_context(running(PostgresServer.start))).dsn()
         if not address:
-            temporal = await stack.enter_async_context(running(TemporalServer.start))
+            temporal = await stack.enter_async_context(running(partial(TemporalServer.start, in_memory=True)))
             address, ui_url = temporal.address, temporal.ui_url
             os.environ["TEMPORAL_ADDRESS"] = address
         console.print(f"PostgreSQL and Temporal ({address}) ready in {monotonic() - began_s:.1f} s")

@@ -50,7 +50,7 @@ class Shop:
 
     async def _lane(self, pool: asyncpg.Pool[asyncpg.Record], lane: int, began_s: float) -> None:
         for number in range(lane, self.orders, _CONNECTIONS):
-            await anyio.sleep(began_s + number / self.rate - monotonic())
+            await anyio.sleep(max(0.0, began_s + number / self.rate - monotonic()))
             await self._transact(pool, number)
 
     async def _transact(self, pool: asyncpg.Pool[asyncpg.Record], number: int) -> None:
