@@ -18,13 +18,13 @@ from uuid import UUID, uuid4
 import anyio
 import asyncpg
 from temporalio.client import Client
-from workflows.sink import temporal_sink
 
 from outbox import config
 from outbox.events import Completed, Event
 from outbox.migrate import migrate
 from outbox.worker import Worker
 from workflows.embedded import PostgresServer, TemporalServer, running
+from workflows.sink import temporal_sink
 
 _START = "select outbox.start_workflow('Bench', $1, '{\"organization_id\": 42}', task_queue => 'bench')"
 _WARM_UP = 30
@@ -85,7 +85,10 @@ async def measure(dsn: str, address: str, events: int) -> tuple[list[float], lis
 async def main(events: int, runs: int) -> None:
     """Measure, and print each run's percentiles and the median of their ratios."""
     ratios: dict[int, list[float]] = {50: [], 99: []}
-    async with running(PostgresServer.start) as postgres, running(partial(TemporalServer.start, ui=False, in_memory=True)) as temporal:
+    async with (
+        running(PostgresServer.start) as postgres,
+        running(partial(TemporalServer.start, ui=False, in_memory=True)) as temporal,
+    ):
         for run in range(runs):
             direct_ms, event_ms = await measure(postgres.dsn(), temporal.address, events)
             for percent, collected in ratios.items():

@@ -79,12 +79,14 @@ $$;
 
 CREATE FUNCTION outbox.create_history_partitions(days_ahead integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
     LANGUAGE plpgsql
+    SET lock_timeout TO '10s'
     AS $_$
 declare
     first date := (now at time zone 'UTC')::date;
     day   date;
     part  text;
 begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
@@ -105,6 +107,7 @@ COMMENT ON FUNCTION outbox.create_history_partitions(days_ahead integer, now tim
 
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
     LANGUAGE plpgsql
+    SET lock_timeout TO '1s'
     AS $_$
 declare
     part text;
@@ -112,6 +115,7 @@ begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
     for part in
         select c.relname
         from pg_inherits i

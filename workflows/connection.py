@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile
+from temporalio.service import GrpcCompression
 
-CONNECT_TIMEOUT_S = 5.0
+from outbox.errors import ConfigurationError
+from workflows import settings
+
+DEFAULT_ADDRESS = "localhost:7233"
 
 
-async def connect(*, lazy: bool = False) -> Client:
-    """Connect as the environment says; `lazy` does not wait for the server, and cannot serve a worker."""
-    settings = ClientConfigProfile.load().to_client_connect_config()
-    settings.setdefault("target_host", "localhost:7233")
-    return await Client.connect(**settings, lazy=lazy, connect_timeout=timedelta(seconds=CONNECT_TIMEOUT_S))
+async def connect(*, identity: str | None = None, lazy: bool = False, connect_timeout_s: float = 5.0) -> Client:
+    """Connect as the environment says. `lazy` does not wait for the server, and cannot serve a worker.
+
+    Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
+    """
+    own = settings.load()
+    options = _profile()
+    options.setdefault("target_host", DEFAULT_ADDRESS)
+    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(options.get("tls")))
+    return await Client.connect(
+        **options,
+        data_converter=own.converter(),
+        identity=identity,
+        lazy=lazy,
+        connect_timeout=timedelta(seconds=connect_timeout_s),
+        grpc_compression=GrpcCompression.GZIP if gzip else GrpcCompression.NONE,
+    )
+
+
+def _profile() -> dict[str, Any]:
+    """Temporal's variables and profile file, as arguments of `Client.connect`."""
+    named = os.environ.get("TEMPORAL_CONFIG_FILE")
+    if named and not Path(named).is_file():  # the SDK passes over a missing file in silence
+        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE is {named!r}: there is no such file")
+    if os.environ.get("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "").lower() in ("1", "true"):  # the SDK drops it
+        raise ConfigurationError(
+            "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION is not supported by Temporal's Python SDK: unset it, and name the "
+            "certificate's host in TEMPORAL_TLS_SERVER_NAME or its authority in TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+        )
+    try:
+        return dict(ClientConfigProfile.load(config_file_strict=True).to_client_connect_config())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigurationError(f"Temporal's settings (TEMPORAL_…) cannot be used: {error}") from error

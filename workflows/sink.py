@@ -1,33 +1,154 @@
-"""thin placeholder"""
+"""The Temporal adapter: `OUTBOX_SINK=workflows.sink:temporal_sink`.
+
+A delivery is one raw call to Temporal's frontend under the message id as request id, without the SDK's retries: the
+relay decides what an error means and when to try again.
+"""
+
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-import orjson
-from temporalio.api.common.v1 import Payload, Payloads, WorkflowType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
-from temporalio.service import RPCError, RPCStatusCode
-from outbox.sink import *
-from workflows.connection import connect
 
-class S:
-    def __init__(self, client, ctx): self.c=client; self.ctx=ctx
-    async def deliver(self, m):
-        t=orjson.loads(m.target)
-        req=StartWorkflowExecutionRequest(namespace=t.get("namespace") or self.c.namespace, workflow_id=t["workflow_id"], workflow_type=WorkflowType(name=t["workflow"]), task_queue=TaskQueue(name=t["task_queue"]), request_id=str(m.message_id), identity=self.ctx.identity, workflow_id_reuse_policy=3, input=Payloads(payloads=[Payload(metadata={"encoding":b"json/plain"},data=m.payload.encode())]))
-        try:
-            r=await self.c.workflow_service.start_workflow_execution(req, retry=False, timeout=timedelta(seconds=5))
-            return Delivered(t["workflow_id"], r.run_id)
-        except RPCError as e:
-            if e.status==RPCStatusCode.ALREADY_EXISTS: return Delivered(t["workflow_id"], None, duplicate=True)
-            if e.status==RPCStatusCode.UNAVAILABLE: return Unavailable(e.status.name, e.message)
-            return Unknown(e.status.name, e.message)
-        except RuntimeError as e: return Unavailable("CONNECT", str(e))
-    async def probe(self):
-        try:
-            await self.c.service_client.check_health(timeout=timedelta(seconds=2)); return None
-        except (RPCError,RuntimeError) as e: return Unavailable("PROBE", str(e))
+import orjson
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from outbox.message import Message
+from outbox.sink import Delivered, Failed, Outcome, Rejected, SinkContext, Unavailable, Unknown
+from workflows import settings
+from workflows.connection import connect
+from workflows.outcomes import detail, outcome_of
+from workflows.requests import MEMO_KEY, InvalidPayload, Requests
+from workflows.target import Target, parse
+
+_CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
+"""Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
+_COMPLETED = "already completed"
+"""How the server says that a workflow exists and has ended; the code is NOT_FOUND in both cases."""
+
 
 @asynccontextmanager
-async def temporal_sink(ctx):
-    yield S(await connect(lazy=True), ctx)
+async def temporal_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
+    """Yield a sink on a lazy connection: it starts whether or not Temporal can be reached yet."""
+    client = await connect(
+        identity=context.identity, lazy=True, connect_timeout_s=context.deliver_timeout_s * _CONNECT_SHARE
+    )
+    yield TemporalSink(client, context, task_queue=settings.load().task_queue)
+
+
+class TemporalSink:
+    """Implements `outbox.sink.Sink`."""
+
+    def __init__(self, client: Client, context: SinkContext, *, task_queue: str | None = None) -> None:
+        self._service = client.workflow_service
+        self._health = client.service_client
+        self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
+        self._requests = Requests(
+            namespace=client.namespace,
+            identity=context.identity,
+            task_queue=task_queue,
+            converter=client.data_converter,
+        )
+
+    async def deliver(self, message: Message) -> Outcome:
+        """Carry the message's target out, once, and say what is known afterwards."""
+        target = parse(message.target)
+        if isinstance(target, Rejected):
+            return target
+        try:
+            return Delivered(target.workflow_id, await self._call(message, target))
+        except InvalidPayload as error:
+            return Rejected("INVALID_PAYLOAD", str(error))
+        except RPCError as error:
+            return await self._judge(error, message, target)
+        except RuntimeError as error:  # the SDK's way to say that the first connect failed
+            return Unavailable("NOT_CONNECTED", str(error))
+
+    async def probe(self) -> Unavailable | None:
+        """Ask for the namespace, which needs the server, the credentials and the namespace itself."""
+        try:
+            await self._health.check_health(retry=False, timeout=self._timeout)
+            request = DescribeNamespaceRequest(namespace=self._requests.namespace)
+            await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
+        except RPCError as error:
+            if error.status is RPCStatusCode.PERMISSION_DENIED:  # a key may start workflows and not read namespaces
+                return None
+            return Unavailable(error.status.name, error.message)
+        except RuntimeError as error:
+            return Unavailable("NOT_CONNECTED", str(error))
+        return None
+
+    async def _call(self, message: Message, target: Target) -> str | None:
+        """Make the call that the target names; return the run id where Temporal tells one."""
+        service, requests, timeout = self._service, self._requests, self._timeout
+        match target.operation:
+            case "start_workflow":
+                start = await requests.start(message, target)
+                return (await service.start_workflow_execution(start, retry=False, timeout=timeout)).run_id
+            case "signal_with_start_workflow":
+                both = await requests.signal_with_start(message, target)
+                answer = await service.signal_with_start_workflow_execution(both, retry=False, timeout=timeout)
+                return answer.run_id
+            case "signal_workflow":
+                signal = await requests.signal(message, target)
+                await service.signal_workflow_execution(signal, retry=False, timeout=timeout)
+            case "cancel_workflow":
+                cancel = requests.cancel(message, target)
+                await service.request_cancel_workflow_execution(cancel, retry=False, timeout=timeout)
+            case "terminate_workflow":
+                end = requests.terminate(message, target)
+                await service.terminate_workflow_execution(end, retry=False, timeout=timeout)
+        return target.run_id
+
+    async def _judge(self, error: RPCError, message: Message, target: Target) -> Outcome:
+        """Give an error its meaning for this message."""
+        if error.status is RPCStatusCode.ALREADY_EXISTS:
+            return await self._already_exists(error, message, target)
+        if error.status is RPCStatusCode.NOT_FOUND and _COMPLETED in error.message:
+            ended = target.operation in ("cancel_workflow", "terminate_workflow")
+            return Delivered(target.workflow_id, target.run_id) if ended else Failed("COMPLETED", error.message)
+        foreign = target.namespace not in (None, self._requests.namespace)
+        return outcome_of(error, foreign_namespace=foreign)
+
+    async def _already_exists(self, error: RPCError, message: Message, target: Target) -> Outcome:
+        """Find out whether the id was taken by an earlier delivery of this very message, or by another."""
+        if target.operation == "cancel_workflow":
+            return Delivered(target.workflow_id, target.run_id)
+        holder = detail(error, WorkflowExecutionAlreadyStartedFailure) or WorkflowExecutionAlreadyStartedFailure()
+        if holder.start_request_id == str(message.message_id):
+            return Delivered(target.workflow_id, holder.run_id)
+        strict = target.on_duplicate == "reject" or target.operation == "signal_with_start_workflow"
+        if strict or _was_tried_before(message):
+            # After continue-as-new the running chain has another request id, and still our memo.
+            ours = await self._carries_our_memo(message, target)
+            if isinstance(ours, Unknown):
+                return ours
+            if ours:
+                return Delivered(target.workflow_id, holder.run_id)
+        if strict:
+            return Rejected(
+                "DUPLICATE", f"workflow id {target.workflow_id!r} belongs to another start: {error.message}"
+            )
+        return Delivered(target.workflow_id, holder.run_id, duplicate=True)
+
+    async def _carries_our_memo(self, message: Message, target: Target) -> bool | Unknown:
+        """Whether the workflow that holds the id was started by this message."""
+        request = DescribeWorkflowExecutionRequest(
+            namespace=target.namespace or self._requests.namespace,
+            execution=WorkflowExecution(workflow_id=target.workflow_id),
+        )
+        try:
+            found = await self._service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)
+        except RPCError as error:
+            return Unknown(error.status.name, f"the workflow id is taken, and asking by whom failed: {error.message}")
+        memo = found.workflow_execution_info.memo.fields.get(MEMO_KEY)
+        return memo is not None and memo.data == orjson.dumps(str(message.message_id))
+
+
+def _was_tried_before(message: Message) -> bool:
+    """Whether an earlier delivery of this message may have reached Temporal."""
+    return message.deliveries > 1 or message.setbacks > 0

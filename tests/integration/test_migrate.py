@@ -77,7 +77,9 @@ async def test_migrator_and_maintenance_may_make_partitions_at_once(database: st
         async with anyio.create_task_group() as group:
             group.start_soon(migrate, database)
             with anyio.fail_after(15):
-                while not await observer.fetchval("select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'"):
+                while not await observer.fetchval(
+                    "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'"
+                ):
                     await anyio.lowlevel.checkpoint()
             await transaction.commit()
 
@@ -105,7 +107,9 @@ async def test_newer_schema_is_refused_by_name(database: str) -> None:
 async def test_older_schema_is_not_current_and_names_what_is_missing(database: str) -> None:
     async with connected(database) as connection:
         await connection.execute("delete from outbox.migration where version = 5")
-        with pytest.raises(SchemaError, match=r"older than this version, 0005_message_life missing: run `outbox migrate`"):
+        with pytest.raises(
+            SchemaError, match=r"older than this version, 0005_message_life missing: run `outbox migrate`"
+        ):
             await require_current(connection)
 
 
@@ -187,7 +191,9 @@ async def exercise(dsn: str, schema: str) -> None:
         store = Store(pool, schema)
         worker_id = await store.register("worker", "1", {})
         assert await store.heartbeat(worker_id, "running", {}) == {}
-        ids = await store.enqueue_many(b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]')
+        ids = await store.enqueue_many(
+            b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'
+        )
         started = await pool.fetchval(f"select {schema}.start_workflow('W', 'w-1', start_delay => '1 minute')")
         lease = await store.claim(10, lease_s=60, worker_id=worker_id, suspect_after=2)
         assert [message.message_id for message in lease.messages] == [*ids, started]
@@ -231,7 +237,9 @@ class OlderServer(PostgresServer):
         self.install = self._bin.parent
 
 
-@pytest.mark.parametrize(("name", "install"), installed_versions(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "install"), installed_versions(), ids=lambda value: value if isinstance(value, str) else ""
+)
 async def test_older_postgresql_serves_every_statement(name: str, install: Path) -> None:
     server_class = type("Server", (OlderServer,), {"install": install})
     async with running(lambda: server_class.start(fsync=False)) as server:

@@ -1,0 +1,239 @@
+"""Builds Temporal's requests from messages.
+
+They are built raw, not through the SDK's client, because only so the request id can be the message id and the payload's
+bytes can pass untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.common.v1 import (
+    Header,
+    Memo,
+    Payload,
+    Payloads,
+    SearchAttributes,
+    WorkflowExecution,
+    WorkflowType,
+)
+from temporalio.api.common.v1 import RetryPolicy as RetryPolicyRequest
+from temporalio.api.enums.v1 import WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.sdk.v1 import UserMetadata
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import OnConflictOptions
+from temporalio.api.workflowservice.v1 import (
+    RequestCancelWorkflowExecutionRequest,
+    SignalWithStartWorkflowExecutionRequest,
+    SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+    TerminateWorkflowExecutionRequest,
+)
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter, WorkflowSerializationContext
+
+from outbox.message import Message
+from workflows.target import RetryPolicy, Target
+
+MEMO_KEY = "outbox_message_id"
+"""The memo field that holds the message id; unlike the request id it survives continue-as-new."""
+_TRACE_KEY = "_tracer-data"
+"""The header field of the SDK's OpenTelemetry interceptors (temporalio.contrib.opentelemetry)."""
+_TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
+_JSON = {"encoding": b"json/plain"}
+
+_REUSE = {
+    "reject_duplicate": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+    "allow_duplicate": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+    "allow_duplicate_failed_only": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+}
+_CONFLICT = {
+    "fail": WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+    "use_existing": WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+    "terminate_existing": WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+}
+
+
+class InvalidPayload(ValueError):
+    """The payload does not have the shape that its target announces."""
+
+
+class Requests:
+    """Builds requests for one connection."""
+
+    def __init__(self, *, namespace: str, identity: str, task_queue: str | None, converter: DataConverter) -> None:
+        self.namespace = namespace
+        self._identity = identity
+        self._task_queue = task_queue
+        self._converter = converter
+        self._untouched = converter.payload_codec is None and converter.external_storage is None
+
+    async def start(self, message: Message, target: Target) -> StartWorkflowExecutionRequest:
+        """A start, with the message id as request id and in the memo."""
+        namespace = target.namespace or self.namespace
+        request = StartWorkflowExecutionRequest(
+            input=await self._arguments(message, target, namespace),
+            workflow_id_conflict_policy=_CONFLICT[target.id_conflict_policy],
+            **await self._start_fields(message, target, namespace),
+        )
+        if target.id_conflict_policy == "use_existing":  # a repeat is recognised also after that run has closed
+            request.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
+        return request
+
+    async def signal(self, message: Message, target: Target) -> SignalWorkflowExecutionRequest:
+        """A signal; Temporal drops a repeat of its request id within one run."""
+        namespace = target.namespace or self.namespace
+        return SignalWorkflowExecutionRequest(
+            signal_name=target.signal or "",
+            input=await self._arguments(message, target, namespace),
+            header=_header(message),
+            **self._execution_fields(message, target),
+        )
+
+    async def signal_with_start(self, message: Message, target: Target) -> SignalWithStartWorkflowExecutionRequest:
+        """A signal that starts its workflow first if need be. The server accepts no conflict policy with it."""
+        namespace = target.namespace or self.namespace
+        both = _parsed(message.payload)
+        if not isinstance(both, dict) or not both.keys() <= {"args", "signal_args"}:
+            raise InvalidPayload('the payload of signal_with_start_workflow is {"args": […], "signal_args": […]}')
+        return SignalWithStartWorkflowExecutionRequest(
+            input=await self._many(both.get("args", []), target, namespace),
+            signal_name=target.signal or "",
+            signal_input=await self._many(both.get("signal_args", []), target, namespace),
+            **await self._start_fields(message, target, namespace),
+        )
+
+    def cancel(self, message: Message, target: Target) -> RequestCancelWorkflowExecutionRequest:
+        """A request to cancel."""
+        return RequestCancelWorkflowExecutionRequest(
+            reason=target.reason or "", **self._execution_fields(message, target)
+        )
+
+    def terminate(self, message: Message, target: Target) -> TerminateWorkflowExecutionRequest:
+        """A termination. It knows no request id, and needs none: repeating it changes nothing."""
+        fields = self._execution_fields(message, target)
+        del fields["request_id"]
+        return TerminateWorkflowExecutionRequest(reason=target.reason or "", **fields)
+
+    def _execution_fields(self, message: Message, target: Target) -> dict[str, Any]:
+        """What every command to an existing workflow carries."""
+        return {
+            "namespace": target.namespace or self.namespace,
+            "workflow_execution": WorkflowExecution(workflow_id=target.workflow_id, run_id=target.run_id or ""),
+            "identity": self._identity,
+            "request_id": str(message.message_id),
+        }
+
+    async def _start_fields(self, message: Message, target: Target, namespace: str) -> dict[str, Any]:
+        """What both kinds of start carry. Absent fields stay unset: Temporal has its own defaults."""
+        task_queue = target.task_queue or self._task_queue
+        if not task_queue:
+            raise InvalidPayload("no task queue: name one with task_queue =>, or set OUTBOX_TEMPORAL_TASK_QUEUE")
+        message_id = str(message.message_id)
+        fields: dict[str, Any] = {
+            "namespace": namespace,
+            "workflow_id": target.workflow_id,
+            "workflow_type": WorkflowType(name=target.workflow or ""),
+            "task_queue": TaskQueue(name=task_queue),
+            "identity": self._identity,
+            "request_id": message_id,
+            "workflow_id_reuse_policy": _REUSE[target.id_reuse_policy],
+            "memo": await self._memo(message_id, target, namespace),
+        }
+        durations = {
+            "workflow_execution_timeout": target.execution_timeout_s,
+            "workflow_run_timeout": target.run_timeout_s,
+            "workflow_task_timeout": target.task_timeout_s,
+            "workflow_start_delay": target.start_delay_s,
+        }
+        fields |= {name: _duration(seconds) for name, seconds in durations.items() if seconds is not None}
+        if target.retry_policy is not None:
+            fields["retry_policy"] = _retry_policy(target.retry_policy)
+        if target.search_attributes:
+            fields["search_attributes"] = _search_attributes(target.search_attributes)
+        if message.headers != "{}":
+            fields["header"] = _header(message)
+        if target.summary or target.details:
+            fields["user_metadata"] = UserMetadata(summary=_json(target.summary), details=_json(target.details))
+        return fields
+
+    async def _arguments(self, message: Message, target: Target, namespace: str) -> Payloads | None:
+        """The payload as arguments: one argument's bytes pass as the producer wrote them."""
+        arguments = target.arguments or ("none" if message.payload is None else "one")
+        if arguments == "none" or message.payload is None:
+            return None
+        if arguments == "many":
+            return await self._many(_parsed(message.payload), target, namespace)
+        return await self._encoded([Payload(metadata=_JSON, data=message.payload.encode())], target, namespace)
+
+    async def _many(self, values: object, target: Target, namespace: str) -> Payloads | None:
+        if not isinstance(values, list):
+            raise InvalidPayload("several arguments must be a JSON array")
+        payloads = [Payload(metadata=_JSON, data=orjson.dumps(value)) for value in values]
+        return await self._encoded(payloads, target, namespace) if payloads else None
+
+    async def _memo(self, message_id: str, target: Target, namespace: str) -> Memo:
+        fields = {MEMO_KEY: _json(message_id)}
+        if target.memo:
+            payloads = [_json(value) for value in target.memo.values()]
+            encoded = await self._encoded(payloads, target, namespace)
+            fields |= dict(zip(target.memo, encoded.payloads, strict=True))
+        return Memo(fields=fields)
+
+    async def _encoded(self, payloads: list[Payload], target: Target, namespace: str) -> Payloads:
+        """Payloads through the team's codec, if it has one; the payload converter leaves raw values alone."""
+        if self._untouched:
+            return Payloads(payloads=payloads)
+        context = WorkflowSerializationContext(namespace=namespace, workflow_id=target.workflow_id)
+        encoded = await self._converter.with_context(context).encode([RawValue(payload) for payload in payloads])
+        return Payloads(payloads=encoded)
+
+
+def _header(message: Message) -> Header:
+    """The message's headers as Temporal's: the trace where the SDK's interceptors look for it, the rest by name."""
+    headers = orjson.loads(message.headers)
+    trace = {name: headers.pop(name) for name in _TRACE_FIELDS if name in headers}
+    fields = {name: _json(value) for name, value in headers.items()}
+    if trace:
+        fields[_TRACE_KEY] = _json(trace)
+    return Header(fields=fields)
+
+
+def _search_attributes(attributes: dict[str, Any]) -> SearchAttributes:
+    """Values as JSON; {"type": …, "value": …} also says the type, without which the server takes the registered one."""
+    fields = {}
+    for name, given in attributes.items():
+        typed = isinstance(given, dict) and given.keys() == {"type", "value"}
+        payload = _json(given["value"] if typed else given)
+        if typed:
+            payload.metadata["type"] = str(given["type"]).encode()
+        fields[name] = payload
+    return SearchAttributes(indexed_fields=fields)
+
+
+def _retry_policy(policy: RetryPolicy) -> RetryPolicyRequest:
+    request = RetryPolicyRequest(
+        backoff_coefficient=policy.backoff_coefficient or 0.0,
+        maximum_attempts=policy.maximum_attempts or 0,
+        non_retryable_error_types=policy.non_retryable_error_types,
+    )
+    if policy.initial_interval_s is not None:
+        request.initial_interval.CopyFrom(_duration(policy.initial_interval_s))
+    if policy.maximum_interval_s is not None:
+        request.maximum_interval.CopyFrom(_duration(policy.maximum_interval_s))
+    return request
+
+
+def _duration(seconds: float) -> Duration:
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e6) * 1000)
+
+
+def _parsed(payload: str | None) -> object:
+    return None if payload is None else orjson.loads(payload)
+
+
+def _json(value: object) -> Payload:
+    return Payload(metadata=_JSON, data=orjson.dumps(value))
