@@ -49,6 +49,36 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.check_names(place text, message json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    stranger text;
+begin
+    if json_typeof(message) <> 'object' then
+        perform outbox.refuse(place || 'a message must be a JSON object');
+    end if;
+    select name into stranger
+    from json_object_keys(message) as name
+    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority}')
+    limit 1;
+    if found then
+        perform outbox.refuse(format('%sunknown name %L', place, stranger),
+                              'use topic, payload, key, headers, target, message_id, dedup_key, available_at or priority');
+    end if;
+end
+$$;
+
+CREATE FUNCTION outbox.check_object(place text, name text, value jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if jsonb_typeof(value) <> 'object' then
+        perform outbox.refuse(format('%s: %s must be a JSON object', place, name));
+    end if;
+end
+$$;
+
 CREATE FUNCTION outbox.check_target(place text, target jsonb) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -74,6 +104,35 @@ begin
     elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
         perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
     end if;
+    perform outbox.check_word(place || operation, 'id_reuse_policy', target ->> 'id_reuse_policy',
+                              '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
+    perform outbox.check_word(place || operation, 'id_conflict_policy', target ->> 'id_conflict_policy',
+                              '{fail,use_existing,terminate_existing}');
+    perform outbox.check_word(place || operation, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}');
+    perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
+    perform outbox.check_object(place || operation, 'memo', target -> 'memo');
+    perform outbox.check_object(place || operation, 'search_attributes', target -> 'search_attributes');
+end
+$$;
+
+CREATE FUNCTION outbox.check_values(place text, message json) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
+            (message -> 'headers')::jsonb, (message -> 'target')::jsonb;
+exception when data_exception then
+    perform outbox.refuse(place || sqlerrm);
+end
+$$;
+
+CREATE FUNCTION outbox.check_word(place text, name text, value text, words text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if value <> all (words) then
+        perform outbox.refuse(format('%s: %s is %L', place, name, value), 'use ' || array_to_string(words, ', '));
+    end if;
 end
 $$;
 
@@ -90,6 +149,9 @@ begin
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
+        -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
+        -- come to their end, and those that come wait. Readers go on.
+        lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
         execute format(
@@ -207,22 +269,33 @@ begin
             clock_timestamp() as now,
             -- A message that may meet its like takes enqueue's careful way, and then all do, to keep their order.
             bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null) over () as all_new
-        from json_array_elements(messages) with ordinality as e (message, place)
+        from json_array_elements(messages) with ordinality as e (message, place),
+             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message)
+    ),
+    checked as materialized (
+        select g.*
+        from given g,
+             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.headers, g.target, g.dedup_key, g.priority)
     ),
     added as (
         insert into outbox.message (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
-        select g.new_id, outbox.due_at(coalesce(g.available_at, g.now), g.priority, g.now), coalesce(g.available_at, g.now), g.now,
-               g.priority, g.topic, g.key, g.target, g.headers, g.payload
-        from given g,
-             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.headers, g.target, g.dedup_key, g.priority)
-        where g.all_new
-        order by g.place
+        select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
+               c.priority, c.topic, c.key, c.target, c.headers, c.payload
+        from checked c
+        where c.all_new
+        order by c.place
     )
-    select case when g.all_new then g.new_id
-                else outbox.enqueue(g.topic, g.payload, g.key, g.headers, g.target, g.message_id, g.dedup_key, g.available_at, g.priority)
+    select case when c.all_new then c.new_id
+                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority)
            end
-    from given g
-    order by g.place;
+    from checked c
+    order by c.place;
+exception when data_exception then
+    if sqlstate <> '22023' then  -- a value that its type does not take: find out whose
+        perform outbox.check_values(format('messages[%s]: ', e.place - 1), e.message)
+        from json_array_elements(messages) with ordinality as e (message, place);
+    end if;
+    raise;
 end
 $$;
 

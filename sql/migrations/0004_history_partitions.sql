@@ -16,6 +16,9 @@ begin
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
+        -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
+        -- come to their end, and those that come wait. Readers go on.
+        lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
         execute format(

@@ -33,7 +33,9 @@ async def test_claims_come_in_the_order_of_falling_due_then_of_enqueueing(worker
     await worker.enqueue("late", due_in_s=5)
     await worker.enqueue("early", due_in_s=1)
     await worker.enqueue("same", due_in_s=3)
-    await worker.pool.execute("update outbox.message set due_at = (select max(due_at) from outbox.message where topic = 'same')")
+    await worker.pool.execute(
+        "update outbox.message set due_at = (select max(due_at) from outbox.message where topic = 'same')"
+    )
     await worker.enqueue("first", due_in_s=2)
     worker.pass_s(10)
     assert [topics(await worker.claim(1)) for _ in range(5)] == [["first"], ["late"], ["early"], ["same"], []]
@@ -128,7 +130,9 @@ async def test_expired_lease_is_claimed_by_another_worker(worker: Clock, databas
 
 
 async def test_concurrent_claimers_never_share_a_row(worker: Clock) -> None:
-    await worker.pool.execute("select outbox.enqueue_many((select json_agg(json_build_object('topic', n::text)) from generate_series(1, 3000) n))")
+    await worker.pool.execute(
+        "select outbox.enqueue_many((select json_agg(json_build_object('topic', n::text)) from generate_series(1, 3000) n))"
+    )
     worker.pass_s(60)
     claimed: list[UUID] = []
 
@@ -153,7 +157,9 @@ async def test_locked_rows_are_skipped_and_not_waited_for(worker: Clock, databas
 
 
 async def test_server_clock_is_the_clock_when_none_is_given(worker: Clock) -> None:
-    await worker.pool.execute("select outbox.enqueue('now'), outbox.enqueue('later', available_at => now() + interval '1 hour')")
+    await worker.pool.execute(
+        "select outbox.enqueue('now'), outbox.enqueue('later', available_at => now() + interval '1 hour')"
+    )
     worker.store.now = None
     lease = await worker.store.claim(10, lease_s=60, worker_id=worker.worker_id, suspect_after=2)
     assert topics(lease.messages) == ["now"]
@@ -198,7 +204,10 @@ async def test_message_is_a_suspect_after_so_many_claims_without_outcome(worker:
     await worker.enqueue("killer", "innocent")
     for deliveries in (1, 2, 3):
         messages = await worker.claim(lease_s=10, suspect_after=3)
-        assert [(message.topic, message.deliveries) for message in messages] == [("killer", deliveries), ("innocent", deliveries)]
+        assert [(message.topic, message.deliveries) for message in messages] == [
+            ("killer", deliveries),
+            ("innocent", deliveries),
+        ]
         worker.pass_s(10)
     assert [(message.topic, message.deliveries) for message in await worker.claim(suspect_after=3)] == [("killer", 4)]
     assert [(message.topic, message.deliveries) for message in await worker.claim(suspect_after=3)] == [("innocent", 4)]

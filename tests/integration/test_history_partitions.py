@@ -66,12 +66,25 @@ async def test_a_day_is_utcs_whatever_the_session_thinks(db: Connection, zone: s
     """Berlin puts its clocks forward on that day."""
     await db.execute(f"set timezone = '{zone}'")
     await db.execute(f"select outbox.create_history_partitions(0, {NOW})")
-    await settled(db, "2031-03-29 23:59:59.999999+00", "2031-03-30 00:00+00", "2031-03-30 23:59:59.999999+00", "2031-03-31 00:00+00")
+    await settled(
+        db,
+        "2031-03-29 23:59:59.999999+00",
+        "2031-03-30 00:00+00",
+        "2031-03-30 23:59:59.999999+00",
+        "2031-03-31 00:00+00",
+    )
     assert await places(db) == {"default": 2, "20310330": 2}
 
 
 async def test_rows_move_out_of_the_default_partition(db: Connection) -> None:
-    await settled(db, "2031-03-29 23:59+00", "2031-03-30 00:00+00", "2031-03-30 10:00+00", "2031-03-31 10:00+00", "2031-04-05 10:00+00")
+    await settled(
+        db,
+        "2031-03-29 23:59+00",
+        "2031-03-30 00:00+00",
+        "2031-03-30 10:00+00",
+        "2031-03-31 10:00+00",
+        "2031-04-05 10:00+00",
+    )
     await db.execute(f"select outbox.create_history_partitions(1, {NOW})")
     assert await places(db) == {"default": 2, "20310330": 2, "20310331": 1}
 
@@ -81,7 +94,12 @@ async def test_partitions_have_the_historys_index_and_checks(db: Connection) -> 
     columns = "select indexdef from pg_indexes where tablename = 'history_20310330'"
     assert "(message_id)" in await db.fetchval(columns)
     assert await db.fetchval(f"select count(*) from ({columns}) i") == 1
-    assert await db.fetchval("select count(*) from pg_constraint where conrelid = 'outbox.history_20310330'::regclass and contype = 'c'") == 1
+    assert (
+        await db.fetchval(
+            "select count(*) from pg_constraint where conrelid = 'outbox.history_20310330'::regclass and contype = 'c'"
+        )
+        == 1
+    )
 
 
 async def test_dropping_keeps_the_days_of_retention(db: Connection) -> None:
@@ -183,7 +201,9 @@ async def test_maintenance_skips_while_another_worker_is_at_it(db: Connection, d
 
 async def test_settles_go_on_while_partitions_come_and_go(db: Connection, database: str) -> None:
     """Completions land in the default partition first, then in a daily one that is attached under them."""
-    await db.execute("select outbox.enqueue_many((select json_agg(json_build_object('topic', 't')) from generate_series(1, 1000)))")
+    await db.execute(
+        "select outbox.enqueue_many((select json_agg(json_build_object('topic', 't')) from generate_series(1, 1000)))"
+    )
     async with clock(database, size=6) as worker:
         worker.store.now = None
         finished = anyio.Event()

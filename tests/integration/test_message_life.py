@@ -159,7 +159,12 @@ async def test_worker_register_and_heartbeat(worker: Clock) -> None:
     store, pool = worker.store, worker.pool
     worker_id = await store.register("bob", "1.2.3", {"pid": 7})
     row = await pool.fetchrow("select * from outbox.worker where worker_id = $1", worker_id)
-    assert (row["name"], row["version"], row["state"], json.loads(row["detail"])) == ("bob", "1.2.3", "starting", {"pid": 7})
+    assert (row["name"], row["version"], row["state"], json.loads(row["detail"])) == (
+        "bob",
+        "1.2.3",
+        "starting",
+        {"pid": 7},
+    )
     assert row["stopped_at"] is None
     await pool.execute("update outbox.worker set seen_at = now() - interval '1 day'")
     await pool.execute("insert into outbox.control values ('pause', 'true'), ('rate.limit', '5')")
@@ -174,7 +179,13 @@ async def test_worker_register_and_heartbeat(worker: Clock) -> None:
 
 async def test_status_of_an_empty_outbox(worker: Clock) -> None:
     report = await worker.store.status()
-    assert report["messages"] == {"pending": 0, "processing": 0, "scheduled": 0, "retrying": 0, "oldest_pending_s": None}
+    assert report["messages"] == {
+        "pending": 0,
+        "processing": 0,
+        "scheduled": 0,
+        "retrying": 0,
+        "oldest_pending_s": None,
+    }
     assert report["dead_letters"] == {}
     assert report["completed"] == {"last_minute": 0, "last_hour": 0, "latency_p50_s": None, "latency_p99_s": None}
     assert report["errors"] == []

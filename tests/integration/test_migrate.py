@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 
 import anyio
-import asyncpg
 import pytest
 
 from outbox import migrate as module

@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import anyio
 import asyncpg
 import pytest
-
 from asyncpg import Connection
 
 from tests.support.sql import blocked_on, connected
@@ -316,7 +315,7 @@ async def test_rollback_leaves_nothing(db: Connection) -> None:
     transaction = db.transaction()
     await transaction.start()
     await db.execute("select outbox.enqueue('t'), outbox.start_workflow('W', 'w')")
-    await db.execute("select * from outbox.enqueue_many('[{\"topic\": \"u\"}]')")
+    await db.execute('select * from outbox.enqueue_many(\'[{"topic": "u"}]\')')
     assert await count(db) == 3
     await transaction.rollback()
     assert await count(db) == 0
@@ -339,7 +338,7 @@ async def test_producer_without_other_rights_than_insert_can_enqueue(db: Connect
         await db.execute("grant usage on schema outbox to shop_app; grant select, insert on outbox.message to shop_app")
         await db.execute("set role shop_app")
         await db.execute("select outbox.enqueue('t', dedup_key => 'd'), outbox.start_workflow('W', 'w')")
-        await db.execute("select * from outbox.enqueue_many('[{\"topic\": \"u\"}]')")
+        await db.execute('select * from outbox.enqueue_many(\'[{"topic": "u"}]\')')
     finally:
         await db.execute("reset role; drop owned by shop_app; drop role shop_app")
     assert await count(db) == 3

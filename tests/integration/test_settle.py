@@ -92,9 +92,12 @@ async def test_batch_settles_what_is_held_and_names_what_is_not(worker: Clock, s
     messages = await worker.claim()
     lost = messages[::3]
     await worker.pool.execute(
-        "update outbox.message set lease_token = lease_token + 1000 where message_id = any ($1)", [m.message_id for m in lost[::2]]
+        "update outbox.message set lease_token = lease_token + 1000 where message_id = any ($1)",
+        [m.message_id for m in lost[::2]],
     )
-    await worker.pool.execute("delete from outbox.message where message_id = any ($1)", [m.message_id for m in lost[1::2]])
+    await worker.pool.execute(
+        "delete from outbox.message where message_id = any ($1)", [m.message_id for m in lost[1::2]]
+    )
     assert await settle(worker, messages) == {message.message_id for message in lost}
     assert await worker.pool.fetchval("select count(*) from outbox.message where lease_token < 1000") == 0
 
@@ -105,7 +108,9 @@ async def test_empty_batch_settles_nothing(worker: Clock, settle: Settle) -> Non
 
 
 @every_settle
-async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(worker: Clock, database: str, settle: Settle) -> None:
+async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(
+    worker: Clock, database: str, settle: Settle
+) -> None:
     """A claim by another worker that commits while we wait for its lock has taken the lease."""
     await worker.enqueue("a")
     messages = await worker.claim()
@@ -120,7 +125,9 @@ async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(worke
         await other.execute("update outbox.message set lease_token = nextval('outbox.lease_token')")
         group.start_soon(late)
         with anyio.fail_after(15):
-            while not await other.fetchval("select count(*) > 0 from pg_locks where not granted and pid <> pg_backend_pid()"):
+            while not await other.fetchval(
+                "select count(*) > 0 from pg_locks where not granted and pid <> pg_backend_pid()"
+            ):
                 await anyio.lowlevel.checkpoint()
         await transaction.commit()
     assert lost == [{messages[0].message_id}]
@@ -163,7 +170,9 @@ async def test_completed_message_moves_to_the_history(worker: Clock) -> None:
 async def test_each_completed_message_keeps_its_own_outcome(worker: Clock) -> None:
     await worker.enqueue("a", "b", "c")
     a, b, c = await worker.claim()
-    await worker.store.complete([(c, Delivered("wc", "rc", duplicate=True)), (a, Delivered()), (b, Delivered("wb", None))])
+    await worker.store.complete(
+        [(c, Delivered("wc", "rc", duplicate=True)), (a, Delivered()), (b, Delivered("wb", None))]
+    )
     rows = await worker.pool.fetch("select topic, workflow_id, run_id, outcome from outbox.history order by topic")
     assert [tuple(row) for row in rows] == [
         ("a", None, None, "delivered"),
@@ -247,7 +256,9 @@ async def test_buried_message_is_a_dead_letter_with_everything_it_had(worker: Cl
     assert await worker.store.bury([Burial(message, "rejected", counted=True, kind="TooLong", detail="d")]) == set()
     assert await worker.rows() == {}
     [letter] = await worker.pool.fetch("select * from outbox.dead_letter")
-    kept = {name: value for name, value in before.items() if name not in ("due_at", "lease_token", "errors", "attempts")}
+    kept = {
+        name: value for name, value in before.items() if name not in ("due_at", "lease_token", "errors", "attempts")
+    }
     assert {name: letter[name] for name in kept} == kept
     assert letter["reason"] == "rejected"
     assert letter["died_at"] == worker.now

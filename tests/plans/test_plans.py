@@ -1,0 +1,164 @@
+"""The hot statements read in proportion to the batch, whatever else the table holds and whatever the planner believes of it.
+
+Each plan is compared with the plan of the same statement on a hundredth of the rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from asyncpg import Connection
+
+from outbox.sqlfiles import query
+from tests.support.sql import connected
+
+MANY, FEW = 200_000, 2_000
+TYPES = {
+    "claim": "int, float, bigint, int, timestamptz",
+    "complete": "uuid[], bigint[], text[], text[], bool[], bool, timestamptz",
+    "retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
+    "bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
+    "release": "uuid[], bigint[], timestamptz",
+}
+SEED = """
+    insert into outbox.message (message_id, due_at, available_at, created_at, topic, target, payload, lease_token, claimed_at, worker_id, deliveries)
+    select outbox.new_message_id(), now() + {due}, now(), now() - interval '1 hour', 'topic', '{{"operation": "start_workflow"}}', '{{"n": 1}}',
+           {token}, case when {token}::bigint is not null then now() end, case when {token}::bigint is not null then 1 end, 0
+    from generate_series(1, {rows}) n
+"""
+PENDING = SEED.replace("{due}", "n * interval '1 millisecond' - interval '30 minutes'").replace("{token}", "null")
+BEYOND = SEED.replace("{due}", "n * interval '1 millisecond' + interval '30 minutes'").replace("{token}", "{TOKEN}")
+
+
+@dataclass
+class Work:
+    """What a statement did: buffers touched, and rows read by the scans of each table."""
+
+    buffers: int
+    scans: list[dict[str, Any]]
+    kinds: set[str]
+
+    @property
+    def rows_read(self) -> int:
+        """Rows that came out of scans of the hot table or were filtered away in them."""
+        removed = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
+        return sum(
+            int((s["Actual Rows"] + sum(s.get(name, 0) for name in removed)) * s["Actual Loops"]) for s in self.scans
+        )
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+@pytest.fixture
+async def db(database: str) -> AsyncIterator[Connection]:
+    async with connected(database) as connection:
+        await connection.execute("alter table outbox.message set (autovacuum_enabled = false)")
+        yield connection
+
+
+async def work(db: Connection, name: str, arguments: str) -> Work:
+    """Run a prepared statement with a generic and with a custom plan, and return the work of the costlier.
+
+    It runs for real, in a transaction that is rolled back. The driver's statements are prepared: after five
+    executions the server may choose either.
+    """
+    works = [await _work(db, name, arguments, mode) for mode in ("force_generic_plan", "force_custom_plan")]
+    return Work(
+        max(w.buffers for w in works), max(works, key=lambda w: w.rows_read).scans, works[0].kinds | works[1].kinds
+    )
+
+
+async def _work(db: Connection, name: str, arguments: str, mode: str) -> Work:
+    transaction = db.transaction()
+    await transaction.start()
+    try:
+        await db.execute(f"set local plan_cache_mode = {mode}")
+        [[text]] = await db.fetch(f"explain (analyze, buffers, format json) execute {name} ({arguments})")
+    finally:
+        await transaction.rollback()
+    plan = json.loads(text)[0]["Plan"]
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == "message" and "Scan" in node["Node Type"]]
+    return Work(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], scans, {scan["Node Type"] for scan in scans})
+
+
+async def prepare(db: Connection) -> None:
+    for name, types in TYPES.items():
+        await db.execute(f"prepare {name} ({types}) as {query(name)}")
+
+
+CLAIM = "100, 60, 1, 2, null"
+SETTLES: dict[str, Callable[[str, str], str]] = {
+    "complete": lambda ids, n: f"{ids}, array_fill('w'::text, array[{n}]), array_fill('r'::text, array[{n}]), array_fill(false, array[{n}]), true, null",
+    "retry": lambda ids, n: f"{ids}, array_fill(5::float8, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
+    "bury": lambda ids, n: f"{ids}, array_fill('rejected'::text, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
+    "release": lambda ids, _: f"{ids}, null",
+}  # fmt: skip
+statistics = pytest.mark.parametrize("analyzed", ["now", "when-empty", "never"])
+
+
+async def seed(db: Connection, statement: str, *, analyzed: str) -> None:
+    await db.execute("truncate outbox.message")
+    if analyzed == "when-empty":
+        await db.execute("vacuum (analyze) outbox.message")
+    await db.execute(statement)
+    if analyzed == "now":
+        await db.execute("vacuum (analyze) outbox.message")
+
+
+@statistics
+async def test_claim_reads_the_batch_and_not_the_backlog(db: Connection, analyzed: str) -> None:
+    await prepare(db)
+    await seed(db, PENDING.format(rows=FEW), analyzed=analyzed)
+    few = await work(db, "claim", CLAIM)
+    await seed(db, PENDING.format(rows=MANY), analyzed=analyzed)
+    many = await work(db, "claim", CLAIM)
+    assert "Seq Scan" not in many.kinds | few.kinds
+    assert many.rows_read <= 201  # the candidates, the same by their place, and the look at what is due next
+    assert many.buffers <= 3 * few.buffers
+
+
+@statistics
+async def test_claim_reads_nothing_of_what_is_leased_or_scheduled(db: Connection, analyzed: str) -> None:
+    """None is due but the ten that are: 200,000 rows lie in the future, half of them leased."""
+    await prepare(db)
+    works = []
+    for rows in (FEW, MANY):
+        await seed(db, BEYOND.format(rows=rows, TOKEN="case when n % 2 = 0 then n end"), analyzed=analyzed)
+        await db.execute(PENDING.format(rows=10))
+        works.append(await work(db, "claim", CLAIM))
+    few, many = works
+    assert "Seq Scan" not in many.kinds | few.kinds
+    assert many.rows_read <= 21
+    assert many.buffers <= 3 * few.buffers
+
+
+@statistics
+@pytest.mark.parametrize("batch", [100, 500])
+async def test_settle_reads_its_batch_and_not_the_table(db: Connection, analyzed: str, batch: int) -> None:
+    await prepare(db)
+    works: dict[str, list[Work]] = {name: [] for name in SETTLES}
+    for rows in (FEW, MANY):
+        await seed(db, BEYOND.format(rows=rows, TOKEN="7"), analyzed=analyzed)
+        # Spread over the table, as the rows of a claim are after a while.
+        ids = await db.fetchval(
+            "select array_agg(message_id) from (select message_id from outbox.message where seq % $1 = 0 limit $2) m",
+            rows // batch,
+            batch,
+        )
+        places = "'{" + ",".join(map(str, ids)) + "}'"
+        held = f"{places}, array_fill(7::bigint, array[{batch}])"
+        for name, arguments in SETTLES.items():
+            works[name].append(await work(db, name, arguments(held, str(batch))))
+    for name, (few, many) in works.items():
+        assert "Seq Scan" not in many.kinds, name
+        assert many.rows_read <= batch, name
+        # A hundred times the rows: the index is a level deeper, and each row lies on a page of its own.
+        assert many.buffers <= 3 * few.buffers + 2 * batch, name

@@ -1,0 +1,51 @@
+"""Workflows for the adapter's tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import workflow
+
+
+@workflow.defn
+class Echo:
+    """Returns its arguments, decoded."""
+
+    @workflow.run
+    async def run(self, first: Any = None, second: Any = None) -> list[Any]:
+        return [first, second]
+
+
+@workflow.defn
+class ContinuesOnce:
+    """Continues as new once, then waits for a signal."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    @workflow.run
+    async def run(self, again: bool) -> None:
+        if again:
+            workflow.continue_as_new(False)
+        await workflow.wait_condition(lambda: self._done)
+
+    @workflow.signal
+    def finish(self) -> None:
+        self._done = True
+
+
+@workflow.defn
+class Collects:
+    """Returns the signals it saw once "stop" is among them."""
+
+    def __init__(self) -> None:
+        self._seen: list[Any] = []
+
+    @workflow.run
+    async def run(self, name: str = "") -> list[Any]:
+        await workflow.wait_condition(lambda: "stop" in self._seen)
+        return [name, *self._seen]
+
+    @workflow.signal
+    def add(self, item: Any) -> None:
+        self._seen.append(item)
