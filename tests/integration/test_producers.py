@@ -80,8 +80,10 @@ OBJECTS_SQL = """retry_policy => '{"maximum_attempts": 3}', memo => '{"a": null}
         ("start_workflow('W', 'w-1', 'null')", "W", START | {"arguments": "one"}, "null"),
         ("start_workflow('W', 'w-1', args => '[1, 2]')", "W", START | {"arguments": "many"}, "[1, 2]"),
         (
-            "start_workflow('W', 'w-1', task_queue => 'q', namespace => 'n', id_reuse_policy => 'allow_duplicate',"
-            f"id_conflict_policy => 'use_existing', on_duplicate => 'reject', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')",
+            (
+                f"start_workflow('W', 'w-1', task_queue => 'q', namespace => 'n', id_reuse_policy => 'allow_duplicate',"
+                f"id_conflict_policy => 'use_existing', on_duplicate => 'reject', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')"
+            ),
             "T",
             START
             | TIMES
@@ -100,8 +102,10 @@ OBJECTS_SQL = """retry_policy => '{"maximum_attempts": 3}', memo => '{"a": null}
         ("signal_workflow('w-1', 's', args => '[]')", "s", SIGNAL | {"arguments": "many"}, "[]"),
         ("signal_with_start_workflow('W', 'w-1', 's')", "W", BOTH, {"args": [], "signal_args": []}),
         (
-            "signal_with_start_workflow('W', 'w-1', 's', '1', signal_args => '[2, 3]', task_queue => 'q', namespace => 'n',"
-            f"id_reuse_policy => 'reject_duplicate', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')",
+            (
+                "signal_with_start_workflow('W', 'w-1', 's', '1', signal_args => '[2, 3]', task_queue => 'q', namespace => 'n',"
+                f"id_reuse_policy => 'reject_duplicate', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')"
+            ),
             "T",
             BOTH | TIMES | OBJECTS | {"task_queue": "q", "namespace": "n", "id_reuse_policy": "reject_duplicate"},
             {"args": [1], "signal_args": [2, 3]},

@@ -1,0 +1,203 @@
+"""Settings: every fault is found before anything starts, and named as its reader wrote it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import pytest
+
+from outbox import config
+from outbox.errors import ConfigurationError
+from outbox.relay.settings import RelaySettings
+
+SECRET = "hunter2"
+URL = f"postgresql://u:{SECRET}@db:5432/x"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nothing of the environment in which the tests happen to run, and the one setting that must be there."""
+    for name in [config.environment_name(field) for field in config.Settings.model_fields]:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("OUTBOX_DATABASE_URL", "OUTBOX_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", URL)
+    return monkeypatch
+
+
+def faults(**overrides: object) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as raised:
+        config.load(**overrides)
+    assert raised.value.exit_code == 2
+    return raised.value.faults
+
+
+def test_the_database_is_all_that_must_be_set() -> None:
+    settings = config.load()
+    assert settings.dsn == URL
+    assert settings.relay() == RelaySettings()
+    assert settings.schema_name == "outbox"
+
+
+def test_missing_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    assert faults() == ("DATABASE_URL is not set",)
+
+
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and manifests write `NAME=` for what is not set."""
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("OUTBOX_LEASE_S", "")
+    assert faults() == ("DATABASE_URL is not set",)
+
+
+def test_prefixed_names_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", "postgresql://other")
+    monkeypatch.setenv("OUTBOX_LOG_LEVEL", "debug")
+    settings = config.load()
+    assert (settings.dsn, settings.log_level) == ("postgresql://other", "DEBUG")
+
+
+def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "OUTBOX_SCHEMA": "No-Such",
+        "OUTBOX_MODE": "telepathy",
+        "OUTBOX_CONCURRENCY": "0",
+        "OUTBOX_PREFETCH": "-1",
+        "OUTBOX_BATCH": "many",
+        "OUTBOX_LEASE_S": "0",
+        "OUTBOX_DELIVER_TIMEOUT_S": "86401",
+        "OUTBOX_MAX_ATTEMPTS": "1.5",
+        "OUTBOX_HISTORY": "perhaps",
+        "OUTBOX_HISTORY_DAYS": "0",
+        "LOG_LEVEL": "loud",
+        "OUTBOX_LOG_FORMAT": "xml",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DATABASE_URL")
+    found = faults()
+    assert len(found) == len(wrong) + 1
+    for name, value in wrong.items():
+        [line] = [line for line in found if name in line]
+        assert "\n" not in line
+        assert value.upper() in line.upper()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("OUTBOX_CONCURRENCY", "0", "OUTBOX_CONCURRENCY is '0': input should be greater than or equal to 1"),
+        ("OUTBOX_LEASE_S", "soon", "OUTBOX_LEASE_S is 'soon': input should be a valid number"),
+        ("OUTBOX_LEASE_S", "nan", "OUTBOX_LEASE_S is 'nan'"),
+        ("OUTBOX_LEASE_S", "inf", "OUTBOX_LEASE_S is 'inf'"),
+        ("OUTBOX_MODE", "x", "OUTBOX_MODE is 'x': input should be 'listen' or 'poll'"),
+        ("LOG_LEVEL", "x", "LOG_LEVEL is 'X': input should be 'TRACE', 'DEBUG'"),
+        ("OUTBOX_SCHEMA", "1st", "schema '1st' is not usable"),
+        ("OUTBOX_SCHEMA", "pg_outbox", "schema 'pg_outbox' is not usable"),
+    ],
+)
+def test_a_fault_is_one_line_with_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    [found] = faults()
+    assert found.startswith(line)
+    assert name in found
+
+
+@pytest.mark.parametrize(
+    ("lease_s", "timeout_s", "good"), [(14, 10, True), (13.9, 10, False), (10, 10, False), (5, 1, True)]
+)
+def test_lease_must_outlast_a_delivery_and_its_settling(
+    monkeypatch: pytest.MonkeyPatch, lease_s: float, timeout_s: float, good: bool
+) -> None:
+    monkeypatch.setenv("OUTBOX_LEASE_S", str(lease_s))
+    monkeypatch.setenv("OUTBOX_DELIVER_TIMEOUT_S", str(timeout_s))
+    if good:
+        assert config.load().relay().lease_s == lease_s
+    else:
+        [line] = faults()
+        assert "OUTBOX_LEASE_S" in line
+        assert "OUTBOX_DELIVER_TIMEOUT_S" in line
+        assert "at least 14" in line
+
+
+def test_quarantine_needs_a_claim_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_MAX_DELIVERIES", "2")
+    [line] = faults()
+    assert "OUTBOX_MAX_DELIVERIES (2) must be greater than OUTBOX_SUSPECT_AFTER (2)" in line
+
+
+def test_flags_go_before_the_environment_and_absent_flags_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_CONCURRENCY", "5")
+    monkeypatch.setenv("OUTBOX_MODE", "poll")
+    settings = config.load(mode="listen", concurrency=None, sink=None)
+    assert (settings.mode, settings.concurrency) == ("listen", 5)
+
+
+def test_wrong_flag_is_named_by_its_setting() -> None:
+    assert faults(concurrency=0)[0].startswith("OUTBOX_CONCURRENCY is 0:")
+
+
+def test_secrets_do_not_appear(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load()
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings.model_dump())
+    assert SECRET not in settings.model_dump_json()
+
+
+def test_secrets_do_not_appear_in_the_traceback_of_a_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OUTBOX_LEASE_S", "1")  # a fault of the settings together: its input is all of them
+    with pytest.raises(ConfigurationError) as raised:
+        config.load()
+    logging.getLogger().error("", exc_info=raised.value)
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+    assert SECRET not in caplog.text
+
+
+def test_unknown_settings_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_TEMPORAL_TASK_QUEUE", "orders")
+    config.load()
+
+
+def test_settings_do_not_change_once_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config.load().batch = 1  # type: ignore[misc]
+
+
+def test_every_setting_has_a_description() -> None:
+    assert [name for name, field in config.Settings.model_fields.items() if not field.description] == []
+
+
+# The sink
+
+
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("nonsense", "write it as module:attribute"),
+        (":x", "write it as module:attribute"),
+        ("outbox.sink:", "write it as module:attribute"),
+        ("no.such.module:sink", "No module named 'no'"),
+        ("outbox.sink:no_such", "has no attribute 'no_such'"),
+        ("outbox.cli:app.name", "has no attribute"),
+        ("outbox.database:CONNECT_TIMEOUT_S", "CONNECT_TIMEOUT_S cannot be called"),
+    ],
+)
+def test_sink_that_cannot_be_had_is_named_with_the_cause(reference: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        config.load_sink(reference)
+    [line] = raised.value.faults
+    assert line.startswith(f"OUTBOX_SINK is {reference!r}: ")
+    assert fault in line
+
+
+def test_sink_is_found_by_reference() -> None:
+    from tests.support import null_sink
+
+    assert config.load_sink("tests.support.sinks:null_sink") is null_sink

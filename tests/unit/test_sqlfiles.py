@@ -1,0 +1,81 @@
+"""SQL is text in files: all there, in order, and only a validated name gets into it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from outbox import sqlfiles
+from outbox.errors import ConfigurationError
+from outbox.store import Store
+
+ROOT = Path(__file__).parents[2]
+QUERIES = sorted(path.stem for path in (ROOT / "sql" / "queries").glob("*.sql"))
+
+
+def test_migrations_are_numbered_from_one_without_gaps() -> None:
+    assert [migration.version for migration in sqlfiles.migrations()] == list(range(1, len(sqlfiles.migrations()) + 1))
+
+
+def test_every_file_among_the_migrations_is_one() -> None:
+    """A file whose name has a typing error would be left out in silence."""
+    files = sorted(path.name for path in (ROOT / "sql" / "migrations").iterdir())
+    assert files == [f"{migration.version:04d}_{migration.name}.sql" for migration in sqlfiles.migrations()]
+
+
+def test_checksum_is_of_the_file_as_shipped() -> None:
+    for migration in sqlfiles.migrations():
+        text = (ROOT / "sql" / "migrations" / f"{migration.version:04d}_{migration.name}.sql").read_bytes()
+        assert migration.checksum == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_statement_is_a_method_of_the_store(name: str) -> None:
+    assert inspect.iscoroutinefunction(getattr(Store, name))
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_statement_file_says_what_it_does_and_explains_each_parameter(name: str) -> None:
+    text = sqlfiles.query(name)
+    comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
+    used = set(re.findall(r"\$\d+", text.replace(comment, "")))
+    assert comment
+    assert used == set(re.findall(r"\$\d+", comment))
+
+
+def test_default_schema_leaves_the_text_as_it_is() -> None:
+    text = (ROOT / "sql" / "queries" / "claim.sql").read_text(encoding="utf-8")
+    assert sqlfiles.query("claim") == text
+
+
+def test_another_schema_replaces_the_qualifier_and_nothing_else() -> None:
+    text = "select outbox.f(), 'outbox.g', outbox_x.h, my_outbox.i from outbox -- the outbox."
+    assert (
+        sqlfiles.in_schema(text, "team")
+        == "select team.f(), 'team.g', outbox_x.h, my_outbox.i from outbox -- the team."
+    )
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_no_statement_keeps_the_default_schema(name: str) -> None:
+    assert "outbox." not in sqlfiles.query(name, "team_events")
+
+
+@pytest.mark.parametrize("schema", ["outbox", "a", "_x", "team_2", "x" * 40, "pgx"])
+def test_plain_names_are_schemas(schema: str) -> None:
+    assert sqlfiles.validated_schema(schema) == schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["", "1a", "A", "a-b", "a b", "a.b", "a;drop table x", 'a"', "a'", "é", "x" * 41, "pg_x", "a\n", "a\x00", "аdmin"],
+)
+def test_everything_else_is_refused_with_the_setting(schema: str) -> None:
+    with pytest.raises(ConfigurationError, match="OUTBOX_SCHEMA"):
+        sqlfiles.validated_schema(schema)
+    with pytest.raises(ConfigurationError):
+        sqlfiles.in_schema("select outbox.f()", schema)
