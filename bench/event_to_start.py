@@ -1,6 +1,6 @@
 """Time from an event to its started workflow, beside a direct start, interleaved in one run on embedded servers.
 
-    python -m bench.event_to_start --events 300 --runs 5
+    `python -m bench.event_to_start --events 300 --runs 5`
 
 "Event" runs from before the insert to Temporal's acknowledgement of the start that the relay makes; "direct" is
 `client.start_workflow` with the same input. One of each at a time, so nothing waits in a queue.

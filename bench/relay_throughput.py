@@ -1,6 +1,7 @@
 """How many rows a second one worker moves through a sink that does nothing: claim, deliver, settle, history on.
 
-python -m bench.relay_throughput --dsn postgresql://… --rows 200000 --runs 5
+`python -m bench.relay_throughput --rows 200000 --runs 5` measures on an embedded PostgreSQL with fsync on; --dsn names
+a database of yours instead, whose outbox is then emptied.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from outbox.message import Message
 from outbox.migrate import migrate
 from outbox.sink import Delivered, SinkContext, Unavailable
 from outbox.worker import Worker
+from workflows.embedded import PostgresServer, running
 
+_SERVER = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 _FILL = """
 select count(*)
 from (
@@ -84,7 +87,16 @@ async def drain(dsn: str, rows: int) -> float:
     return rows / (ended_s - began_s)
 
 
-async def main(dsn: str, rows: int, runs: int) -> None:
+async def main(dsn: str | None, rows: int, runs: int) -> None:
+    """Measure on the given database or on an embedded one."""
+    if dsn:
+        await measure(dsn, rows, runs)
+    else:
+        async with running(partial(PostgresServer.start, settings=_SERVER)) as postgres:
+            await measure(postgres.dsn(), rows, runs)
+
+
+async def measure(dsn: str, rows: int, runs: int) -> None:
     """Measure, and print the median with its range."""
     rates = []
     for run in range(runs):
@@ -97,7 +109,7 @@ async def main(dsn: str, rows: int, runs: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dsn", required=True)
+    parser.add_argument("--dsn")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()

@@ -30,7 +30,9 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 class Settings(BaseSettings):
     """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr = Field(
         validation_alias=AliasChoices("DATABASE_URL", "OUTBOX_DATABASE_URL"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 
 import pytest
@@ -81,7 +82,7 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = faults()
     assert len(found) == len(wrong) + 1
     for name, value in wrong.items():
-        [line] = [line for line in found if name in line]
+        [line] = [line for line in found if re.search(rf"\b{name}\b", line)]
         assert "\n" not in line
         assert value.upper() in line.upper()
 
