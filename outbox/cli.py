@@ -18,7 +18,9 @@ import orjson
 import typer
 from loguru import logger
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from outbox import __version__, config, logs
 from outbox.database import open_pool
@@ -43,8 +45,10 @@ _ANSWER_TIMEOUT_S = 30.0
 
 def main() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     for entry in entry_points(group="outbox.commands"):
-        _add_command(entry.name, entry.load)
+        if asked in (None, entry.name):  # another one's dependencies would cost every command a second
+            _add_command(entry.name, entry.load)
     code: int | str | None = 0
     try:
         app()
@@ -154,7 +158,9 @@ def enqueue(
     {"topic": "orders", "payload": {"id": 1}}. All lines are enqueued, or none.
     """
     if topic is None:
-        messages = [_parse(line, f"line {number}") for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
+        lines = [(number, line.strip()) for number, line in enumerate(sys.stdin.buffer, 1)]
+        # Fragments: the database shall get the payloads as they were written, not as Python reads numbers.
+        messages: list[Any] = [_fragment(line, f"line {number}") for number, line in lines if line]
     else:
         one: dict[str, Any] = {
             "topic": topic,
@@ -164,12 +170,7 @@ def enqueue(
             "priority": priority,
         }
         texts = {"payload": payload, "headers": headers, "target": target}
-        one |= {
-            name: orjson.Fragment(text)
-            for name, text in texts.items()
-            if text is not None and _parse(text, name) is not ...
-        }
-        messages = [one]
+        messages = [one | {name: _fragment(text, name) for name, text in texts.items() if text is not None}]
     body = orjson.dumps(messages)
     for message_id in _run(partial(_with_store, config.load(), lambda store: store.enqueue_many(body))):
         sys.stdout.write(f"{message_id}\n")
@@ -203,11 +204,13 @@ def _run(call: Callable[[], Awaitable[T]]) -> T:
     return anyio.run(call, backend_options={"use_uvloop": True})
 
 
-def _parse(text: str | bytes, where: str) -> Any:  # noqa: ANN401 - any JSON value
+def _fragment(text: str | bytes, where: str) -> orjson.Fragment:
+    """Checked JSON that will be written exactly as it was read."""
     try:
-        return orjson.loads(text)
+        orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ConfigurationError(f"{where} is not JSON: {error}") from error
+    return orjson.Fragment(text)
 
 
 def _print_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
@@ -229,7 +232,7 @@ def _print_status(report: dict[str, Any]) -> None:
     table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
     console.print(table)
     for error in report["errors"]:
-        console.print(f"[red]{error['kind']}[/] × {error['messages']}: {error['example']}", highlight=False)
+        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"), highlight=False)
     workers = Table("worker", "state", "seen", "in flight", "version", box=None)
     for worker in report["workers"]:
         detail = worker["detail"]
@@ -240,7 +243,7 @@ def _print_status(report: dict[str, Any]) -> None:
             str(detail.get("in_flight", "")),
             worker["version"],
         ]
-        workers.add_row(*shown)
+        workers.add_row(*map(escape, shown))
     console.print(workers if report["workers"] else "no worker is running")
 
 

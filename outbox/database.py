@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -60,7 +61,7 @@ def translated_errors(doing: str) -> Iterator[None]:
 
 async def connect(dsn: str, *, application_name: str) -> asyncpg.Connection[asyncpg.Record]:
     """Open one connection, bounded by CONNECT_TIMEOUT_S. The caller owns it."""
-    with translated_errors("connect"), invalid_dsn():
+    with translated_errors(f"connect to {_place(dsn)}"), invalid_dsn():
         return await asyncpg.connect(
             dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": application_name}
         )
@@ -84,7 +85,7 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
 
     The first connection is made at once, so that a wrong address or password shows at the start.
     """
-    with translated_errors("connect"), invalid_dsn():
+    with translated_errors(f"connect to {_place(dsn)}"), invalid_dsn():
         pool = await asyncpg.create_pool(
             dsn,
             min_size=1,
@@ -110,11 +111,32 @@ def invalid_dsn() -> Iterator[None]:
     """Name the setting when the driver cannot read the connection string."""
     try:
         yield
-    except (ValueError, asyncpg.ClientConfigurationError) as error:
+    except asyncpg.ClientConfigurationError as error:
         raise ConfigurationError(f"DATABASE_URL cannot be used: {_line(error)}") from error
+    except ValueError:
+        # Its text quotes what stands where the port should be, and that may be the password's beginning.
+        raise ConfigurationError(
+            "DATABASE_URL cannot be used: the port is not a number (write / ? # @ in a password as %2F %3F %23 %40)"
+        ) from None
+
+
+def _place(dsn: str) -> str:
+    """Where a connection string leads, for people, and nothing else of it."""
+    try:
+        parts = urlsplit(dsn)
+        hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["its default address"])[0]
+    except ValueError:
+        return "PostgreSQL"
+    return f"PostgreSQL at {hosts}"
 
 
 def _line(error: BaseException) -> str:
-    """An error as one line: its message, or its class where it has none."""
-    text = " ".join(str(error).split())
+    """An error as one line: its message, or its class where it has none.
+
+    PostgreSQL's detail stays out, because it quotes rows, and with them payloads.
+    """
+    text = str(error)
+    if isinstance(error, asyncpg.PostgresError) and error.args:
+        text = f"{error.args[0]} HINT: {error.hint}" if error.hint else str(error.args[0])
+    text = " ".join(text.split())
     return text or type(error).__name__

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from outbox import __version__
-from outbox.database import open_pool
+from outbox.database import open_pool, translated_errors
 from outbox.errors import DatabaseUnavailable
 from outbox.events import Emit, WorkerStarted
 from outbox.maintenance import Maintenance
@@ -76,16 +76,19 @@ class Worker:
         patience = Patience("start", self._emit, self._settings.relay().reconnect)
         while True:
             try:
-                pool = await stack.enter_async_context(
-                    open_pool(
-                        self._settings.dsn,
-                        size=_POOL_SIZE,
-                        application_name=f"outbox {self._settings.worker_name}",
-                        statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                async with AsyncExitStack() as attempt:
+                    pool = await attempt.enter_async_context(
+                        open_pool(
+                            self._settings.dsn,
+                            size=_POOL_SIZE,
+                            application_name=f"outbox {self._settings.worker_name}",
+                            statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                        )
                     )
-                )
-                async with pool.acquire() as connection:
-                    await require_current(connection, self._settings.schema_name)
+                    with translated_errors("connect"):
+                        async with pool.acquire() as connection:
+                            await require_current(connection, self._settings.schema_name)
+                    stack.push_async_exit(attempt.pop_all())
             except DatabaseUnavailable as error:
                 await patience.failed(error)
             else:

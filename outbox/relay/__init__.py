@@ -15,7 +15,7 @@ import anyio
 from outbox.events import Drained, DrainStarted, Emit
 from outbox.limits import Pace
 from outbox.relay.claim import Claimer
-from outbox.relay.deliver import Deliverer
+from outbox.relay.deliver import OVERRUN_S, Deliverer
 from outbox.relay.hold import Hold
 from outbox.relay.inbox import Inbox
 from outbox.relay.settings import RelaySettings
@@ -38,7 +38,8 @@ class Relay:
         self._emit = emit
         self._settings = settings
         self._stopped = anyio.Event()
-        self.hold = Hold(sink, wakeup, emit, settings.probe)
+        probe_timeout_s = settings.deliver_timeout_s + OVERRUN_S
+        self.hold = Hold(sink, wakeup, emit, settings.probe, probe_timeout_s=probe_timeout_s)
         self.pace = Pace()
         self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
         self._settler = Settler(store, self.inbox, wakeup, emit, settings)

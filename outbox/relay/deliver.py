@@ -6,6 +6,7 @@ slots together, and gives up on a sink that overruns its own time-out.
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from outbox.relay.settle import Settler
     from outbox.sink import Sink
 
-_OVERRUN_S = 1.0
+OVERRUN_S = 1.0
 """How far a sink may overrun its time-out before the watchdog gives the delivery up. Also the watchdog's period."""
 
 
@@ -79,37 +80,46 @@ class Deliverer:
 
     async def watch(self) -> None:
         """Give up deliveries whose sink overran its time-out, until cancelled."""
-        limit_s = self._settings.deliver_timeout_s + _OVERRUN_S
+        limit_s = self._settings.deliver_timeout_s + OVERRUN_S
         while True:
-            await anyio.sleep(_OVERRUN_S)
             now_s = monotonic()
             self._pace.tick(now_s)
             for slot in self.slots:
                 if slot.parcel is not None and now_s - slot.began_s > limit_s:
                     slot.scope.cancel()
+            await anyio.sleep(OVERRUN_S)
 
     async def _deliver_all(self, slot: Slot) -> None:
-        """The hot loop."""
-        inbox, sink, needs_s = self._inbox, self._sink, self._settings.deliver_timeout_s + LEASE_MARGIN_S
-        while True:
+        """The hot loop. It returns when the inbox is closed and empty, or when the slot's scope is spent."""
+        inbox, sink, scope = self._inbox, self._sink, slot.scope
+        while not scope.cancel_called:  # an answer may cross the watchdog, which then must not hit the next delivery
             if self._pace.rate is not None:
                 await self._wait_for_turn()
-            now_s = monotonic()
-            parcel = inbox.take(now_s)
+            parcel = self._take()
             if parcel is None:
                 if inbox.closed:
                     return
                 await inbox.wait_for_parcel()
-            elif parcel.expires_s - now_s < needs_s:
-                self._settler.release([parcel.message], "lease")
-            else:
-                slot.began_s = now_s
-                slot.parcel = parcel
-                try:
-                    outcome = await sink.deliver(parcel.message)
-                except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
-                    outcome = Failed(type(error).__name__, f"the sink raised: {error}")
-                self._conclude(slot, parcel, outcome)
+                continue
+            slot.began_s = monotonic()
+            slot.parcel = parcel
+            try:
+                outcome = await sink.deliver(parcel.message)
+            except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
+                outcome = Failed(type(error).__name__, f"the sink raised: {error}")
+            except anyio.get_cancelled_exc_class():
+                if anyio.current_effective_deadline() == -inf:  # the watchdog, or the end of the drain
+                    raise
+                outcome = Unknown("CANCELLED", "something inside the sink was cancelled")
+            self._conclude(slot, parcel, outcome)
+
+    def _take(self) -> Parcel | None:
+        """The next parcel whose lease outlasts its delivery. Those before it go back, and cost no turn of the pace."""
+        now_s = monotonic()
+        enough_s = now_s + self._settings.deliver_timeout_s + LEASE_MARGIN_S
+        while (parcel := self._inbox.take(now_s)) is not None and parcel.expires_s < enough_s:
+            self._settler.release([parcel.message], "lease")
+        return parcel
 
     def _conclude(self, slot: Slot, parcel: Parcel, outcome: Outcome) -> None:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
@@ -145,4 +155,5 @@ class Deliverer:
     async def _wait_for_turn(self) -> None:
         """Wait for the next moment that the pace allows; slots stand in line without holding a message."""
         async with self._turn:
-            await anyio.sleep(self._pace.reserve(monotonic()))
+            if not self._inbox.closed:  # a drain does not wait for turns that nobody needs
+                await anyio.sleep(self._pace.reserve(monotonic()))

@@ -11,12 +11,16 @@ from outbox.events import Emit, Held, Resumed
 from outbox.sink import Sink, Unavailable
 from outbox.wakeup import Wakeup
 
+_STEADY_S = 5.0
+"""A sink that failed again sooner than this after a good probe was not back: probing goes on where it had stopped."""
+
 
 class Hold:
     """A gate for the claimer. It closes synchronously on the first sign of an outage and opens after a good probe."""
 
-    def __init__(self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff) -> None:
+    def __init__(self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, *, probe_timeout_s: float) -> None:
         self._sink = sink
+        self._probe_timeout_s = probe_timeout_s
         self._wakeup = wakeup
         self._emit = emit
         self._pace = pace
@@ -46,10 +50,13 @@ class Hold:
 
     async def run(self) -> None:
         """Probe whenever the gate is closed, until cancelled."""
+        failures, resumed_s = 0, float("-inf")
         while True:
             await self._closed.wait()
             began_s = monotonic()
-            failures = 0
+            failures = failures + 1 if began_s - resumed_s < _STEADY_S else 0
+            if failures:
+                await anyio.sleep(self._pace.delay_s(failures))
             while (outcome := await self._probe()) is not None:
                 failures += 1
                 self.outcome = outcome
@@ -58,10 +65,12 @@ class Hold:
             self._closed = anyio.Event()
             self._opened.set()
             self._wakeup.ring("resume")
-            self._emit(Resumed(monotonic() - began_s))
+            resumed_s = monotonic()
+            self._emit(Resumed(resumed_s - began_s))
 
     async def _probe(self) -> Unavailable | None:
         try:
-            return await self._sink.probe()
+            with anyio.fail_after(self._probe_timeout_s):
+                return await self._sink.probe()
         except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
             return Unavailable(type(error).__name__, f"the sink's probe raised: {error}")

@@ -49,7 +49,9 @@ class ListenSource:
             try:
                 await self._subscribed(task_status)
             except OutboxError as error:
-                self._wakeup.attended_by.discard(NAME)
+                if NAME in self._wakeup.attended_by:
+                    self._wakeup.attended_by.discard(NAME)
+                    self._wakeup.ring(NAME)  # the relay shall look now, and from now on more often
                 failures = 1 if monotonic() - began_s > _STEADY_S else failures + 1
                 delay_s = self._reconnect.delay_s(failures)
                 self._emit(SourceLost(NAME, str(error), delay_s))
@@ -62,7 +64,7 @@ class ListenSource:
         try:
             closed = anyio.Event()
             connection.add_termination_listener(lambda _connection: closed.set())
-            with translated_errors("listen"):
+            with translated_errors("listen"), anyio.fail_after(_PING_TIMEOUT_S):
                 await connection.add_listener(self._channel, self._ring)
             self._wakeup.attended_by.add(NAME)
             self._emit(SourceReady(NAME))

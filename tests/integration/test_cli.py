@@ -90,8 +90,8 @@ async def test_missing_database_url_is_one_line(arguments: list[str]) -> None:
 async def test_refused_connection_is_one_line(arguments: list[str]) -> None:
     done = await outbox(NOBODY_LISTENS, *arguments)
     assert done.code == 1
-    assert done.fault.startswith("connect: ")
-    assert "127.0.0.1" in done.fault
+    assert done.fault.startswith("connect to PostgreSQL at 127.0.0.1:1: ")
+    assert "refused" in done.fault
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,13 @@ async def test_dsn_that_cannot_be_read_is_one_line_without_the_password(dsn: str
     done = await outbox(dsn, "status")
     assert done.code == 2
     assert done.fault.startswith("DATABASE_URL cannot be used: ")
-    assert "hunter2@" not in done.fault
-    assert "ter2" not in done.fault or "sslmode" in dsn
+    assert "hun" not in done.fault
 
 
 async def test_unknown_host_is_one_line() -> None:
     done = await outbox("postgresql://postgres@no-such-host.invalid/x", "status")
     assert done.code == 1
-    assert "connect: " in done.fault
+    assert done.fault.startswith("connect to PostgreSQL at no-such-host.invalid: ")
 
 
 async def test_unknown_database_and_unknown_role_are_configuration(postgres: PostgresServer) -> None:

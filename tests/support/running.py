@@ -1,0 +1,115 @@
+"""A worker inside the test's own event loop, with its sink and its events at hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import anyio
+import asyncpg
+
+from outbox.config import Settings
+from outbox.events import Buried, Completed, Events
+from outbox.worker import Worker
+from tests.support.event_log import EventLog
+from tests.support.sinks import FakeSink
+
+STOPS_WITHIN_S = 20.0
+
+
+def settings(dsn: str, **chosen: Any) -> Settings:
+    """A worker's settings; whatever the test does not choose is made for short tests."""
+    short: dict[str, Any] = {"deliver_timeout_s": 5.0, "lease_s": 30.0, "retry_base_s": 0.02, "retry_cap_s": 0.1}
+    return Settings(DATABASE_URL=dsn, worker_name="worker-1", **(short | chosen))  # type: ignore[call-arg]
+
+
+@dataclass
+class Running:
+    """A worker that runs, and what the test can see of it."""
+
+    worker: Worker
+    sink: FakeSink
+    log: EventLog
+    ended: anyio.Event
+
+    @property
+    def completed(self) -> list[UUID]:
+        """Ids of completed messages in the order in which they were settled."""
+        return [s.message.message_id for event in self.log.of(Completed) for s in event.settlements]
+
+    async def wait_completed(self, count: int, *, timeout_s: float = 15.0) -> None:
+        """Return once so many messages are completed."""
+        await self.log.wait_until(lambda: len(self.completed) >= count, what=f"{count} completed", timeout_s=timeout_s)
+
+    async def wait_buried(self) -> Buried:
+        """The first dead letter."""
+        return await self.log.wait_for(Buried)
+
+    async def stop(self) -> None:
+        """Drain, and return when the worker has ended."""
+        self.worker.stop()
+        await self.wait_ended()
+
+    async def wait_ended(self) -> None:
+        """Return when the worker has ended."""
+        with anyio.fail_after(STOPS_WITHIN_S):
+            await self.ended.wait()
+
+
+@asynccontextmanager
+async def running(
+    dsn: str, sink: FakeSink | None = None, *, wait: bool = True, **chosen: Any
+) -> AsyncIterator[Running]:
+    """Run a worker for the block; without `wait`, enter the block before it is connected. What is left is cancelled."""
+    sink, log, ended = sink or FakeSink(), EventLog(), anyio.Event()
+    worker = Worker(settings(dsn, **chosen), sink.factory, Events(log))
+
+    async def run(*, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        await worker.run(task_status=task_status)
+        ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        if wait:
+            await tasks.start(run)
+        else:
+            tasks.start_soon(run)
+        yield Running(worker, sink, log, ended)
+        worker.stop()
+        sink.unblock()
+        with anyio.move_on_after(STOPS_WITHIN_S):
+            await ended.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def enqueue(dsn: str, count: int = 1, *, topic: str = "test", payload: str = "{}") -> list[UUID]:
+    """Commit so many messages in one transaction and return their ids in order."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        rows = await connection.fetch(
+            "select outbox.enqueue($1, $3::json) as id from generate_series(1, $2)", topic, count, payload
+        )
+    finally:
+        await connection.close(timeout=10)
+    return [row["id"] for row in rows]
+
+
+async def fetch(dsn: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
+    """Run one statement over a connection of its own."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return await connection.fetch(statement, *arguments)
+    finally:
+        await connection.close(timeout=10)
+
+
+async def counts(dsn: str) -> dict[str, int]:
+    """Rows in the three tables where a message can be."""
+    [row] = await fetch(
+        dsn,
+        """select (select count(*) from outbox.message) as message, (select count(*) from outbox.history) as history,
+                  (select count(*) from outbox.dead_letter) as dead_letter""",
+    )
+    return dict(row)
