@@ -50,8 +50,8 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise DatabaseRefused(f"{doing}: {_line(error)}", sqlstate=error.sqlstate or "") from error
     except asyncpg.DataError as error:  # the driver could not encode a value
         raise DatabaseRefused(f"{doing}: {_line(error)}", sqlstate="22000") from error
-    except asyncpg.InterfaceError as error:
-        # The driver's own state: a connection closed under us, or a pool being closed.
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The driver's own state: a connection closed under us (which may also confuse it), or a pool being closed.
         raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
     except TimeoutError as error:
         raise DatabaseUnavailable(f"{doing}: no answer in time") from error

@@ -12,6 +12,8 @@ _HOLD_S = 1.0
 _DECREASE = 0.7
 _GROWTH = 0.1
 """Each second without throttling adds this share of the rate that last proved too high."""
+_FIRST = 20.0
+"""Messages a second that a sink is thought to take when it throttles before it has taken any."""
 _SLOWEST = 0.5
 """Messages a second. Also a sink that refuses everything is asked again every two seconds."""
 _FREE_AT = 3.0
@@ -52,7 +54,10 @@ class Pace:
         if self.rate is not None and now_s - self._changed_s < _HOLD_S:
             return False
         taken = max(self._accepted_rate, (self.accepted - self._ticked_at) / max(now_s - self._ticked_s, _HOLD_S))
-        self._too_high = max(taken if self.rate is None else min(self.rate, taken), _SLOWEST)
+        if self.rate is None:
+            self._too_high = taken or _FIRST
+        else:
+            self._too_high = max(min(self.rate, taken), self.rate / 2, _SLOWEST)
         self.rate = max(self._too_high * _DECREASE, _SLOWEST)
         self._changed_s = now_s
         self._next_s = now_s + 1.0 / self.rate

@@ -9,6 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.support.eventually import eventually
 
 EXIT_TIMEOUT_S = 45.0
 
@@ -30,6 +35,24 @@ class WorkerProcess:
     def send(self, number: signal.Signals) -> None:
         """Signal the process."""
         self.process.send_signal(number)
+
+    def lines(self, message: str) -> list[dict[str, Any]]:
+        """The log's lines with this message, so far."""
+        entries = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
+        return [entry for entry in entries if entry["message"] == message]
+
+    async def logged(self, message: str, *, count: int = 1, timeout_s: float = EXIT_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Return these lines once there are so many."""
+
+        async def look() -> list[dict[str, Any]]:
+            return self.lines(message)
+
+        return await eventually(look, lambda found: len(found) >= count, timeout_s=timeout_s)
+
+    def stop(self) -> int:
+        """Drain the worker and return its exit code."""
+        self.send(signal.SIGTERM)
+        return self.wait()
 
     def wait(self) -> int:
         """Return the exit code, within a bounded time."""

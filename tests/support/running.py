@@ -13,6 +13,7 @@ import asyncpg
 
 from outbox.config import Settings
 from outbox.events import Buried, Completed, Events
+from outbox.sink import SinkFactory
 from outbox.worker import Worker
 from tests.support.event_log import EventLog
 from tests.support.sinks import FakeSink
@@ -23,7 +24,8 @@ STOPS_WITHIN_S = 20.0
 def settings(dsn: str, **chosen: Any) -> Settings:
     """A worker's settings; whatever the test does not choose is made for short tests."""
     short: dict[str, Any] = {"deliver_timeout_s": 5.0, "lease_s": 30.0, "retry_base_s": 0.02, "retry_cap_s": 0.1}
-    return Settings(DATABASE_URL=dsn, worker_name="worker-1", **(short | chosen))  # type: ignore[call-arg]
+    short["worker_name"] = "worker-1"
+    return Settings(DATABASE_URL=dsn, **(short | chosen))  # type: ignore[call-arg]
 
 
 @dataclass
@@ -61,11 +63,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    dsn: str, sink: FakeSink | None = None, *, wait: bool = True, **chosen: Any
+    dsn: str, sink: FakeSink | None = None, *, factory: SinkFactory | None = None, wait: bool = True, **chosen: Any
 ) -> AsyncIterator[Running]:
-    """Run a worker for the block; without `wait`, enter the block before it is connected. What is left is cancelled."""
+    """Run a worker for the block, with a fake sink or a real one's `factory`. What is left of it is cancelled.
+
+    Without `wait`, enter the block before the worker is connected.
+    """
     sink, log, ended = sink or FakeSink(), EventLog(), anyio.Event()
-    worker = Worker(settings(dsn, **chosen), sink.factory, Events(log))
+    worker = Worker(settings(dsn, **chosen), factory or sink.factory, Events(log))
 
     async def run(*, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         await worker.run(task_status=task_status)

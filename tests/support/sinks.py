@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -125,3 +127,37 @@ class NullSink:
 async def null_sink(context: SinkContext) -> AsyncIterator[Sink]:
     """`OUTBOX_SINK=tests.support.sinks:null_sink`."""
     yield NullSink()
+
+
+class DeadlySink(NullSink):
+    """Kills its own process on any message with the topic `killer`; takes its time over the others."""
+
+    async def deliver(self, message: Message) -> Outcome:
+        if message.topic == "killer":
+            os.kill(os.getpid(), signal.SIGKILL)
+        await anyio.sleep(0.3)  # so that the innocent are in flight when the killer strikes
+        return Delivered()
+
+
+@asynccontextmanager
+async def deadly_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:deadly_sink`."""
+    yield DeadlySink()
+
+
+class ShutSink(NullSink):
+    """Delivers nothing until the file exists that `OUTBOX_TEST_GATE` names."""
+
+    def __init__(self, gate: anyio.Path) -> None:
+        self._gate = gate
+
+    async def deliver(self, message: Message) -> Outcome:
+        while not await self._gate.exists():
+            await anyio.sleep(0.02)
+        return Delivered()
+
+
+@asynccontextmanager
+async def shut_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:shut_sink`."""
+    yield ShutSink(anyio.Path(os.environ["OUTBOX_TEST_GATE"]))

@@ -1,0 +1,264 @@
+"""The relay's answers to everything a sink can say, on a real database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import monotonic
+
+import pytest
+
+from outbox.events import (
+    Claimed,
+    DeliveryStuck,
+    Held,
+    PaceChanged,
+    Released,
+    Resumed,
+    Retried,
+)
+from outbox.message import Message
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unknown
+from tests.support.running import counts, enqueue, fetch, running
+from tests.support.sinks import FakeSink, deliver_all
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def failing_first(times: int, outcome: Outcome) -> FakeSink:
+    """A sink that answers every message's first deliveries with an outcome, and then takes it."""
+    seen: Counter[object] = Counter()
+
+    def answer(message: Message) -> Outcome:
+        seen[message.message_id] += 1
+        return outcome if seen[message.message_id] <= times else deliver_all(message)
+
+    return FakeSink(answer)
+
+
+async def test_delivered_message_stands_in_the_history_with_its_workflow(database: str) -> None:
+    [message_id] = await enqueue(database)
+    async with running(database) as relay:
+        await relay.wait_completed(1)
+    [row] = await fetch(database, "select * from outbox.message_life")
+    assert (row["message_id"], row["status"]) == (message_id, "completed")
+    assert (row["workflow_id"], row["run_id"], row["worker"]) == (f"workflow-{message_id}", "run-1", "worker-1")
+
+
+async def test_backlog_is_delivered_in_order_and_each_message_once(database: str) -> None:
+    ids = await enqueue(database, 3000)
+    async with running(database, concurrency=1) as relay:
+        await relay.wait_completed(3000, timeout_s=40)
+    assert relay.sink.ids == ids
+    assert await counts(database) == {"message": 0, "history": 3000, "dead_letter": 0}
+
+
+async def test_deliveries_in_flight_never_exceed_the_concurrency(database: str) -> None:
+    await enqueue(database, 100)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink, concurrency=7) as relay:
+        await sink.wait_received(7)
+        sink.unblock()
+        await relay.wait_completed(100)
+    assert sink.most_in_flight == 7
+
+
+async def test_claims_are_bounded_by_concurrency_and_prefetch(database: str) -> None:
+    await enqueue(database, 100)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink, concurrency=4, prefetch=6) as relay:
+        await sink.wait_received(4)
+        assert sum(len(event.messages) for event in relay.log.of(Claimed)) <= 10
+
+
+async def test_poison_message_is_a_dead_letter_at_once_and_delays_nobody(database: str) -> None:
+    [poison] = await enqueue(database, topic="poison")
+    others = await enqueue(database, 50)
+    sink = FakeSink(lambda m: Rejected("BAD", "never") if m.topic == "poison" else deliver_all(m))
+    async with running(database, sink, concurrency=1) as relay:
+        buried = await relay.wait_buried()
+        await relay.wait_completed(50)
+    assert (buried.message.message_id, buried.reason) == (poison, "rejected")
+    assert relay.completed == others
+    assert relay.sink.ids.count(poison) == 1
+
+
+async def test_failing_message_is_buried_after_its_attempts_with_every_error(database: str) -> None:
+    await enqueue(database)
+    async with running(database, FakeSink(lambda _: Failed("NOPE", "not yet")), max_attempts=3) as relay:
+        buried = await relay.wait_buried()
+    assert buried.reason == "exhausted"
+    assert [event.counted for event in relay.log.of(Retried)] == [True, True]
+    [row] = await fetch(database, "select attempts, json_array_length(errors::json) as errors from outbox.dead_letter")
+    assert tuple(row) == (3, 3)
+
+
+async def test_message_that_fails_twice_is_completed_on_its_third_attempt(database: str) -> None:
+    await enqueue(database)
+    async with running(database, failing_first(2, Failed("NOPE", "not yet"))) as relay:
+        await relay.wait_completed(1)
+    [row] = await fetch(database, "select attempts from outbox.history")
+    assert row["attempts"] == 2
+
+
+@pytest.mark.parametrize("outcome", [Unknown("LOST", "no answer"), Throttled("BUSY", "one id", scope="message")])
+async def test_what_is_not_the_messages_fault_burns_no_attempt(database: str, outcome: Outcome) -> None:
+    await enqueue(database)
+    async with running(database, failing_first(5, outcome), max_attempts=2) as relay:
+        await relay.wait_completed(1)
+    assert [event.counted for event in relay.log.of(Retried)] == [False] * 5
+    [row] = await fetch(database, "select attempts from outbox.history")
+    assert row["attempts"] == 0
+
+
+async def test_sink_that_raises_fails_the_message_and_not_the_relay(database: str) -> None:
+    def answer(message: Message) -> Outcome:
+        if message.topic == "bug":
+            raise ZeroDivisionError("a fault of the sink")
+        return deliver_all(message)
+
+    await enqueue(database, topic="bug")
+    await enqueue(database, 10)
+    async with running(database, FakeSink(answer), max_attempts=2) as relay:
+        buried = await relay.wait_buried()
+        await relay.wait_completed(10)
+    assert buried.outcome == Failed("ZeroDivisionError", "the sink raised: a fault of the sink")
+
+
+async def test_error_text_that_the_database_cannot_store_is_made_fit(database: str) -> None:
+    await enqueue(database)
+    async with running(database, FakeSink(lambda _: Rejected("BAD", "a\0b\ud800" + "x" * 100_000))) as relay:
+        await relay.wait_buried()
+    [row] = await fetch(database, "select errors::text as errors from outbox.dead_letter")
+    assert "a\N{REPLACEMENT CHARACTER}b?" in row["errors"]
+    assert len(row["errors"]) < 3000
+
+
+async def test_unavailable_sink_holds_the_relay_and_no_attempt_is_burnt(database: str) -> None:
+    sink = FakeSink()
+    sink.available = False
+    await enqueue(database, 200)
+    async with running(database, sink, concurrency=8, max_attempts=1) as relay:
+        await relay.log.wait_for(Held)
+        claimed = sum(len(event.messages) for event in relay.log.of(Claimed))
+        await relay.log.wait_until(lambda: sum(len(e.messages) for e in relay.log.of(Released)) >= claimed or None)
+        asked, claims = len(sink.received), len(relay.log.of(Claimed))
+        await sink.wait_until(lambda: sink.probes >= 5)
+        assert len(sink.received) == asked, "nothing is delivered while the relay holds"
+        assert len(relay.log.of(Claimed)) == claims, "nothing is claimed while the relay holds"
+        rows = await fetch(
+            database,
+            "select max(attempts + deliveries), bool_or(lease_token is not null) from outbox.message",
+        )
+        assert tuple(rows[0]) == (0, False)
+        sink.available = True
+        returned_s = monotonic()
+        await relay.log.wait_for(Resumed)
+        await relay.wait_completed(1)
+        assert monotonic() - returned_s < 2.0
+        await relay.wait_completed(200)
+    assert await counts(database) == {"message": 0, "history": 200, "dead_letter": 0}
+
+
+async def test_sink_that_flaps_is_held_again_and_loses_nothing(database: str) -> None:
+    sink = FakeSink()
+    await enqueue(database, 300)
+    async with running(database, sink, concurrency=4) as relay:
+        for round_ in range(1, 4):
+            sink.available = False
+            await relay.log.wait_until(lambda n=round_: len(relay.log.of(Held)) >= n or None)
+            sink.available = True
+            await enqueue(database, 10)
+            await relay.log.wait_until(lambda n=round_: len(relay.log.of(Resumed)) >= n or None)
+            await enqueue(database, 300)
+        await relay.wait_completed(1230)
+    assert (await counts(database))["history"] == 1230
+    assert len(set(relay.completed)) == 1230
+
+
+async def test_throttling_slows_the_relay_and_burns_no_attempt(database: str) -> None:
+    refusals = 5
+
+    def answer(message: Message) -> Outcome:
+        nonlocal refusals
+        refusals -= 1
+        return Throttled("BUSY", "too many") if refusals >= 0 else deliver_all(message)
+
+    await enqueue(database, 30)
+    async with running(database, FakeSink(answer), max_attempts=1) as relay:
+        slowed = await relay.log.wait_for(PaceChanged)
+        began_s = monotonic()
+        await relay.wait_completed(30)
+    assert slowed.rate is not None
+    assert monotonic() - began_s > 20 / slowed.rate, "thirty messages do not go faster than the pace allows"
+    assert not relay.log.of(Retried)
+    rows = await fetch(database, "select max(attempts), max(deliveries) from outbox.history")
+    assert tuple(rows[0]) == (0, 1)
+
+
+async def test_stuck_delivery_is_given_up_and_tried_again_under_the_same_id(database: str) -> None:
+    [message_id] = await enqueue(database)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink, deliver_timeout_s=0.2) as relay:
+        stuck = await relay.log.wait_for(DeliveryStuck)
+        assert stuck.after_s >= 1.2
+        sink.unblock()
+        await relay.wait_completed(1)
+    assert sink.ids == [message_id, message_id]
+    [row] = await fetch(database, "select attempts from outbox.history")
+    assert row["attempts"] == 0
+
+
+async def test_suspect_is_delivered_with_nothing_else_in_flight(database: str) -> None:
+    await enqueue(database, 50)
+    await enqueue(database, topic="suspect")
+    await enqueue(database, 50)
+    await fetch(database, "update outbox.message set deliveries = 2 where topic = 'suspect' returning 1")
+    company: list[int] = []
+
+    def answer(message: Message) -> Outcome:
+        if message.topic == "suspect":
+            company.append(sink.in_flight)
+        return deliver_all(message)
+
+    sink = FakeSink(answer)
+    async with running(database, sink) as relay:
+        await relay.wait_completed(101)
+    assert company == [1]
+
+
+async def test_killer_is_quarantined_and_the_rest_goes_on(database: str) -> None:
+    await enqueue(database, topic="killer")
+    await enqueue(database, 20)
+    await fetch(database, "update outbox.message set deliveries = 5 where topic = 'killer' returning 1")
+    async with running(database) as relay:
+        buried = await relay.wait_buried()
+        await relay.wait_completed(20)
+    assert (buried.reason, buried.message.topic) == ("quarantined", "killer")
+    assert all(message.topic != "killer" for message in relay.sink.received)
+
+
+async def test_two_workers_share_a_backlog_without_doubles(database: str) -> None:
+    await enqueue(database, 2000)
+    sink = FakeSink()
+    async with running(database, sink, worker_name="a"), running(database, sink, worker_name="b"):
+        await sink.wait_until(lambda: len(sink.answered) >= 2000)
+    assert len(sink.ids) == len(set(sink.ids)) == 2000
+    assert await counts(database) == {"message": 0, "history": 2000, "dead_letter": 0}
+
+
+async def test_history_may_be_off(database: str) -> None:
+    await enqueue(database, 10)
+    async with running(database, history=False) as relay:
+        await relay.wait_completed(10)
+    assert await counts(database) == {"message": 0, "history": 0, "dead_letter": 0}
+
+
+async def test_duplicate_is_noted_in_the_history(database: str) -> None:
+    await enqueue(database)
+    async with running(database, FakeSink(lambda _: Delivered("w", "r", duplicate=True))) as relay:
+        await relay.wait_completed(1)
+    [row] = await fetch(database, "select outcome from outbox.history")
+    assert row["outcome"] == "duplicate"

@@ -1,0 +1,91 @@
+"""What the log says, and what it must never say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, get_args
+from uuid import UUID
+
+import pytest
+from loguru import logger
+
+from outbox import events, logs
+from outbox.message import Message
+from outbox.sink import Delivered, Rejected, Unavailable, Unknown
+
+SECRET = "canary-of-the-payload"
+MESSAGE = Message(
+    UUID(int=1),
+    1,
+    "orders",
+    None,
+    f'{{"password": "{SECRET}"}}',
+    f'{{"authorization": "{SECRET}"}}',
+    None,
+    1,
+    0,
+    0,
+    0.0,
+    7,
+)
+MANY = [MESSAGE]
+SAMPLES: dict[str, Any] = {
+    "messages": MANY,
+    "message": MESSAGE,
+    "settlements": [events.Settlement(MESSAGE, Delivered("w", "r"), 1.0, 0.5)],
+    "reason": "rejected",
+    "why": "hold",
+}
+OUTCOMES = {
+    "Retried": Unknown("LOST", "no answer"),
+    "Buried": Rejected("BAD", "too big"),
+    "Held": Unavailable("DOWN", "refused"),
+}
+
+
+def sample(kind: type) -> Any:
+    """An event of this type, filled with something."""
+    values = {}
+    for field in fields(kind):
+        plain = 1.5 if "float" in str(field.type) else 2 if field.type in ("int", "bool") else "text"
+        values[field.name] = OUTCOMES[kind.__name__] if field.name == "outcome" else SAMPLES.get(field.name, plain)
+    return kind(**values)
+
+
+@pytest.fixture
+def lines(capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Any]:
+    """A log of JSON lines, and what has been written to it."""
+    logs.configure("TRACE", "json")
+    yield lambda: [json.loads(line) for line in capfdbinary.readouterr().err.splitlines()]
+    logger.remove()
+
+
+@pytest.mark.parametrize("kind", get_args(events.Event), ids=lambda kind: kind.__name__)
+def test_every_event_is_one_line_without_payload_or_headers(kind: type, lines: Any) -> None:
+    logs.EventLog()(sample(kind))
+    [line] = lines()
+    assert {"time", "level", "message"} <= line.keys()
+    assert SECRET not in json.dumps(line)
+
+
+def test_dead_letter_is_an_error_that_names_the_message_and_its_cause(lines: Any) -> None:
+    logs.EventLog()(sample(events.Buried))
+    [line] = lines()
+    assert (line["level"], line["kind"], line["detail"]) == ("ERROR", "BAD", "too big")
+    assert line["message_id"] == str(MESSAGE.message_id)
+
+
+def test_level_bounds_what_is_written(lines: Any) -> None:
+    logs.configure("WARNING", "json")
+    logs.EventLog()(sample(events.Resumed))
+    assert lines() == []
+
+
+def test_braces_and_markup_in_data_are_written_as_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    logs.configure("INFO", "text")
+    logs.EventLog()(events.SourceLost("listen", "<red>{oops}</red> {0}", 1.0))
+    logger.remove()
+    written = capfdbinary.readouterr().err.decode()
+    assert "<red>{oops}</red> {0}" in written

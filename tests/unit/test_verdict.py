@@ -1,0 +1,93 @@
+"""The table of outcomes, line by line."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from outbox.backoff import Backoff
+from outbox.message import Message
+from outbox.relay.settings import RelaySettings
+from outbox.relay.verdict import Complete, PutBack, Release, clean, is_suspect, judge, quarantine
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
+from outbox.store import Burial, Retry
+
+SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry=Backoff(1.0, 8.0))
+
+
+def message(*, attempts: int = 0, setbacks: int = 0, deliveries: int = 1) -> Message:
+    return Message(UUID(int=1), 1, "t", None, None, "{}", None, deliveries, attempts, setbacks, 0.0, 1)
+
+
+def test_delivered_is_completed() -> None:
+    outcome = Delivered("w", "r")
+    assert judge(message(), outcome, SETTINGS) == Complete(outcome)
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 100])
+def test_rejected_is_buried_at_once(attempts: int) -> None:
+    verdict = judge(message(attempts=attempts), Rejected("BAD", "why"), SETTINGS)
+    assert isinstance(verdict, Burial)
+    assert (verdict.reason, verdict.counted, verdict.kind, verdict.detail) == ("rejected", True, "BAD", "why")
+
+
+def test_unavailable_is_released_and_sink_throttling_put_back() -> None:
+    assert judge(message(), Unavailable("DOWN", ""), SETTINGS) == Release()
+    assert judge(message(), Throttled("BUSY", ""), SETTINGS) == PutBack()
+
+
+@pytest.mark.parametrize(("attempts", "buried"), [(0, False), (1, False), (2, True), (3, True)])
+def test_failed_is_retried_until_its_last_attempt(attempts: int, buried: bool) -> None:
+    verdict = judge(message(attempts=attempts), Failed("NOPE", ""), SETTINGS)
+    if buried:
+        assert isinstance(verdict, Burial)
+        assert verdict.reason == "exhausted"
+    else:
+        assert isinstance(verdict, Retry)
+        assert verdict.counted
+
+
+@pytest.mark.parametrize("outcome", [Unknown("LOST", ""), Throttled("BUSY", "", scope="message")])
+def test_what_is_not_the_messages_fault_is_retried_for_ever(outcome: Outcome) -> None:
+    verdict = judge(message(attempts=2, setbacks=1000), outcome, SETTINGS)
+    assert isinstance(verdict, Retry)
+    assert not verdict.counted
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tried", "longest_s"),
+    [
+        (Failed("NOPE", ""), message(attempts=0, setbacks=50), 1.0),
+        (Failed("NOPE", ""), message(attempts=1), 2.0),
+        (Unknown("LOST", ""), message(setbacks=0), 1.0),
+        (Unknown("LOST", ""), message(setbacks=2), 4.0),
+        (Unknown("LOST", ""), message(setbacks=1000), 8.0),
+    ],
+)
+def test_delay_grows_with_what_has_failed_before(outcome: Outcome, tried: Message, longest_s: float) -> None:
+    verdict = judge(tried, outcome, SETTINGS)
+    assert isinstance(verdict, Retry)
+    assert longest_s / 2 <= verdict.delay_s <= longest_s
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "suspect", "quarantined"), [(1, 0, 0), (2, 0, 0), (3, 1, 0), (5, 1, 0), (6, 1, 1)]
+)
+def test_claims_without_outcome_make_a_suspect_and_then_a_killer(
+    deliveries: int, suspect: bool, quarantined: bool
+) -> None:
+    claimed = message(deliveries=deliveries)
+    assert is_suspect(claimed, SETTINGS) == suspect
+    burial = quarantine(claimed, SETTINGS)
+    assert (burial is not None) == quarantined
+    if burial:
+        assert (burial.reason, burial.counted) == ("quarantined", False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "stored"),
+    [("plain", "plain"), ("a\0b", "a\N{REPLACEMENT CHARACTER}b"), ("\ud800", "?"), ("x" * 9999, "x" * 2000)],
+)
+def test_error_text_is_made_fit_for_the_database(raw: str, stored: str) -> None:
+    assert clean(raw) == stored
