@@ -36,7 +36,7 @@ _SETTLED_WITHIN_S = 60.0
 
 def demo(
     orders: Annotated[int, typer.Option(help="How many business transactions to run.", min=10, max=100_000)] = 300,
-    rate: Annotated[float, typer.Option(help="Transactions a second.", min=1)] = 60.0,
+    rate: Annotated[float, typer.Option(help="Transactions a second.", min=1)] = 30.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """See the main job on real servers: orders are committed, and become workflows.
