@@ -11,24 +11,24 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from time import monotonic
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import anyio
 import orjson
 import typer
 from loguru import logger
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from outbox import __version__, config, logs
 from outbox.database import open_pool
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
-from outbox.migrate import Step, inspect, migrate, require_current
+from outbox.maintenance import HEARTBEAT_S
+from outbox.migrate import inspect, migrate, require_current
+from outbox.screens import show_modes, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
+from outbox.switchboard import MODES, SWITCH
 from outbox.worker import Worker, stop_on_signals
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _ANSWER_TIMEOUT_S = 30.0
+_SWITCHED_WITHIN_S = 3.0
+"""How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
 
 
 def main() -> NoReturn:
@@ -99,19 +101,21 @@ def migrate_command(
     settings = config.load()
     if not status and not dry_run:
         applied = _run(partial(migrate, settings.dsn, settings.schema_name))
-        _print_steps(applied, done="applied")
+        show_steps(applied, done="applied")
         sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
         return
     steps = _run(partial(inspect, settings.dsn, settings.schema_name))
     wrong = [step for step in steps if step.state != "applied"]
-    _print_steps(steps if status else wrong)
+    show_steps(steps if status else wrong)
     if status and wrong:
         raise typer.Exit(3)
 
 
 @app.command()
 def run(
-    mode: Annotated[str | None, typer.Option(help="What wakes the worker besides polling: listen or poll.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="What wakes the worker besides polling: auto, listen, realtime or poll.")
+    ] = None,
     sink: Annotated[str | None, typer.Option(help="Where messages go: module:attribute.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Deliveries in flight at once, at most.")] = None,
 ) -> None:
@@ -131,7 +135,28 @@ def status(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
-        _print_status(report)
+        show_status(report)
+
+
+@app.command()
+def mode(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODE]", help=f"{', '.join(MODES)}, or default for each worker's own OUTBOX_MODE."),
+    ] = None,
+) -> None:
+    """Show what wakes each worker and why, or switch every running worker within a second.
+
+    The switch is kept in the database and holds, also for workers that start later, until it is set to default.
+    """
+    if wanted is not None and wanted not in (*MODES, "default"):
+        raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
+    workers = _run(partial(_with_store, config.load(), partial(_switch_mode, wanted=wanted)))
+    show_modes(workers)
+    late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
+    if late:
+        sys.stderr.write(f"outbox: the switch is set, but no answer yet from {', '.join(late)}\n")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -185,6 +210,18 @@ async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> b
     return False
 
 
+async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, Any]]:
+    """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
+    if wanted is not None:
+        await store.set_switch(SWITCH, None if wanted == "default" else wanted)
+    end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted in MODES else 0.0)
+    while True:
+        workers = [w for w in (await store.status())["workers"] if w["seen_s_ago"] < 2 * HEARTBEAT_S]
+        if monotonic() >= end_s or all(worker["detail"].get("mode") == wanted for worker in workers):
+            return workers
+        await anyio.sleep(0.1)
+
+
 async def _with_store(settings: config.Settings, ask: Callable[[Store], Awaitable[T]]) -> T:
     """Answer one question about the outbox over a connection of its own."""
     async with open_pool(
@@ -211,46 +248,6 @@ def _fragment(text: str | bytes, where: str) -> orjson.Fragment:
     except orjson.JSONDecodeError as error:
         raise ConfigurationError(f"{where} is not JSON: {error}") from error
     return orjson.Fragment(text)
-
-
-def _print_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
-    for step in steps:
-        sys.stdout.write(f"{done or step.state:8} {step.version:04d}_{step.name}\n")
-
-
-def _print_status(report: dict[str, Any]) -> None:
-    console = Console()
-    messages, completed = report["messages"], report["completed"]
-    table = Table("messages", "", show_header=False, box=None)
-    for name in ("pending", "processing", "scheduled", "retrying"):
-        table.add_row(name, f"{messages[name]}")
-    table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
-    table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
-    table.add_row(
-        "completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour"
-    )
-    table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
-    console.print(table)
-    for error in report["errors"]:
-        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"), highlight=False)
-    workers = Table("worker", "state", "seen", "in flight", "version", box=None)
-    for worker in report["workers"]:
-        detail = worker["detail"]
-        shown = [
-            worker["name"],
-            worker["state"],
-            f"{worker['seen_s_ago']:.0f} s ago",
-            str(detail.get("in_flight", "")),
-            worker["version"],
-        ]
-        workers.add_row(*map(escape, shown))
-    console.print(workers if report["workers"] else "no worker is running")
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
 
 
 def _add_command(name: str, load: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ import importlib
 import os
 import socket
 from typing import Annotated, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,7 +19,11 @@ from outbox.backoff import Backoff
 from outbox.errors import ConfigurationError
 from outbox.relay.settings import LEASE_MARGIN_S, RelaySettings
 from outbox.sink import SinkFactory
+from outbox.sources.phoenix import Via
+from outbox.sources.realtime import RealtimeSettings
+from outbox.sources.token import Token
 from outbox.sqlfiles import validated_schema
+from outbox.switchboard import Mode
 
 _PREFIX = "OUTBOX_"
 _DEFAULTS = RelaySettings()
@@ -46,7 +51,32 @@ class Settings(BaseSettings):
     sink: str = Field(
         "workflows.sink:temporal_sink", description="Where messages go: module:attribute of a sink factory."
     )
-    mode: Literal["listen", "poll"] = Field("listen", description="What wakes the worker besides polling.")
+    mode: Mode = Field(
+        "auto",
+        description="What wakes the worker besides polling: auto, listen, realtime or poll; see `outbox mode`.",
+    )
+    listen_url: SecretStr | None = Field(
+        None, description="Where to LISTEN, if DATABASE_URL leads through a pooler in transaction mode."
+    )
+    supabase_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("SUPABASE_URL"),
+        description="Supabase's address, https://<project>.supabase.co; self-hosted: the socket's own, with its path.",
+    )
+    supabase_service_role_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("SUPABASE_SERVICE_ROLE_KEY"),
+        description="Supabase's service role key. Another role's key needs SELECT on the message table, and a policy.",
+    )
+    realtime_via: Via = Field(
+        "postgres_changes", description="How Realtime reports commits: postgres_changes or broadcast."
+    )
+    realtime_token_file: str | None = Field(
+        None, description="File with Realtime's access token, read again before the token expires."
+    )
+    realtime_token_command: str | None = Field(
+        None, description="Command that prints Realtime's access token, run again before the token expires."
+    )
     worker_name: str = Field(
         default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}",
         description="Name of this worker in logs, in the database, and towards the sink. Default: host:pid.",
@@ -61,10 +91,12 @@ class Settings(BaseSettings):
         _DEFAULTS.deliver_timeout_s, description="How long one delivery may take before its outcome counts as unknown."
     )
     poll_interval_s: Seconds = Field(
-        _DEFAULTS.poll_interval_s, description="How often to look for due messages although nobody rang."
+        _DEFAULTS.poll_interval_s,
+        description="How often an idle worker looks for messages although a trusted source would ring.",
     )
     fallback_interval_s: Seconds = Field(
-        _DEFAULTS.fallback_interval_s, description="How often to look while no wake-up source is subscribed."
+        _DEFAULTS.fallback_interval_s,
+        description="How often an idle worker looks while no source is subscribed and trusted.",
     )
     max_attempts: Count = Field(
         _DEFAULTS.max_attempts, description="Counted failures of a message before it becomes a dead letter."
@@ -120,6 +152,33 @@ class Settings(BaseSettings):
             )
             raise ValueError(message)
         return self
+
+    @model_validator(mode="after")
+    def _check_realtime(self) -> Settings:
+        needed = {"SUPABASE_URL": self.supabase_url, "SUPABASE_SERVICE_ROLE_KEY": self.supabase_service_role_key}
+        missing = [name for name, value in needed.items() if value is None]
+        if missing and (self.mode == "realtime" or len(missing) < len(needed)):
+            raise ValueError(f"{' and '.join(missing)} must be set for Supabase Realtime")
+        if self.supabase_url is not None:
+            parts = urlsplit(self.supabase_url)
+            if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+                raise ValueError(f"SUPABASE_URL is {self.supabase_url!r}: write it as https://<project>.supabase.co")
+        return self
+
+    @property
+    def listen_dsn(self) -> str:
+        """The connection string for LISTEN, in the clear."""
+        return self.listen_url.get_secret_value() if self.listen_url else self.dsn
+
+    def realtime(self) -> tuple[RealtimeSettings, Token] | None:
+        """What the Realtime source needs; None where it is not configured."""
+        if self.supabase_url is None or self.supabase_service_role_key is None:
+            return None
+        key = self.supabase_service_role_key.get_secret_value()
+        return (
+            RealtimeSettings(self.supabase_url, key, self.realtime_via, self.schema_name),
+            Token(self.realtime_token_command, self.realtime_token_file, key),
+        )
 
     @property
     def dsn(self) -> str:

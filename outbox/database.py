@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
 CONNECT_TIMEOUT_S = 5.0
+_STATEMENTS_KEPT = 100
+"""Prepared statements that a connection keeps; the driver's default."""
 """Bounds one attempt to connect, TLS and authentication included."""
 
 _MISCONFIGURED = (
@@ -60,11 +62,22 @@ def translated_errors(doing: str) -> Iterator[None]:
 
 
 async def connect(dsn: str, *, application_name: str) -> asyncpg.Connection[asyncpg.Record]:
-    """Open one connection, bounded by CONNECT_TIMEOUT_S. The caller owns it."""
-    with translated_errors(f"connect to {_place(dsn)}"), invalid_dsn():
+    """Open one connection, bounded by CONNECT_TIMEOUT_S. The caller owns it. It uses no named statements."""
+    with translated_errors(f"connect to {place(dsn)}"), invalid_dsn():
         return await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": application_name}
+            dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            statement_cache_size=0,
+            server_settings={"application_name": application_name},
         )
+
+
+async def is_pooled(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
+    """Say whether something stands between this connection and its PostgreSQL backend, as poolers do.
+
+    It does not say in which mode the pooler works; that only shows when notifications do not arrive.
+    """
+    return bool(connection.get_server_pid() != await connection.fetchval("select pg_backend_pid()"))
 
 
 @asynccontextmanager
@@ -83,9 +96,13 @@ async def connected(dsn: str, *, application_name: str) -> AsyncIterator[asyncpg
 async def open_pool(dsn: str, *, size: int, application_name: str, statement_timeout_s: float) -> AsyncIterator[Pool]:
     """Open the worker's one pool. Every statement on it is bounded by `statement_timeout_s`.
 
-    The first connection is made at once, so that a wrong address or password shows at the start.
+    The first connection is made at once, so that a wrong address or password shows at the start. Behind a pooler no
+    named statements are used: the next statement may run in another backend, which has never heard of them.
     """
-    with translated_errors(f"connect to {_place(dsn)}"), invalid_dsn():
+    async with connected(dsn, application_name=application_name) as connection:
+        with translated_errors("connect"):
+            pooled = await is_pooled(connection)
+    with translated_errors(f"connect to {place(dsn)}"), invalid_dsn():
         pool = await asyncpg.create_pool(
             dsn,
             min_size=1,
@@ -94,6 +111,7 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
             command_timeout=statement_timeout_s,
             max_inactive_connection_lifetime=0,
             reset=_nothing_to_reset,
+            statement_cache_size=0 if pooled else _STATEMENTS_KEPT,
             server_settings={"application_name": application_name},
         )
     try:
@@ -120,7 +138,7 @@ def invalid_dsn() -> Iterator[None]:
         ) from None
 
 
-def _place(dsn: str) -> str:
+def place(dsn: str) -> str:
     """Where a connection string leads, for people, and nothing else of it."""
     try:
         parts = urlsplit(dsn)

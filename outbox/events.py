@@ -146,6 +146,33 @@ class SourceLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceDegraded:
+    """A poll found messages that a subscribed source, silent for `silent_s` seconds around, had not announced.
+
+    Polling is quick again until the source has proved itself.
+    """
+
+    source: str
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRestored:
+    """A degraded source announces messages again, and is trusted."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged:
+    """The worker changed what it listens to. `mode` is what was asked for, `sources` what now runs, `why` the cause."""
+
+    mode: str
+    sources: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseLost:
     """A statement could not reach the database; it is tried again for ever."""
 
@@ -199,6 +226,9 @@ Event = (
     | PaceChanged
     | SourceReady
     | SourceLost
+    | SourceDegraded
+    | SourceRestored
+    | ModeChanged
     | DatabaseLost
     | DatabaseRestored
     | MaintenanceFailed

@@ -138,6 +138,20 @@ class EventLog:
         )
 
     @log.register
+    def _(self, event: events.SourceDegraded) -> None:
+        logger.bind(source=event.source, silent_s=event.silent_s).warning(
+            "wake-up source missed messages, polling meanwhile"
+        )
+
+    @log.register
+    def _(self, event: events.SourceRestored) -> None:
+        logger.bind(source=event.source).info("wake-up source trusted again")
+
+    @log.register
+    def _(self, event: events.ModeChanged) -> None:
+        logger.bind(mode=event.mode, sources=",".join(event.sources), why=event.why).info("wake-up mode changed")
+
+    @log.register
     def _(self, event: events.DatabaseLost) -> None:
         logger.bind(doing=event.doing, error=event.error).warning("database lost, trying again")
 

@@ -15,7 +15,7 @@ from outbox.events import Emit, MaintenanceFailed
 if TYPE_CHECKING:
     from outbox.store import Store
 
-HEARTBEAT_S = 10.0
+HEARTBEAT_S = 30.0
 _MAINTAIN_EVERY_S = 3600.0
 _DAYS_AHEAD = 3
 
@@ -37,6 +37,11 @@ class Maintenance:
         self._worker_id = worker_id
         self._history_days = history_days
         self._report = report
+        self._news = anyio.Event()
+
+    def beat_soon(self) -> None:
+        """Have the worker's state written now, because it changed. Synchronous."""
+        self._news.set()
 
     async def run(self) -> None:
         """Beat, and maintain once an hour; workers that started together drift apart."""
@@ -46,7 +51,9 @@ class Maintenance:
             if monotonic() - maintained_s > _MAINTAIN_EVERY_S:
                 maintained_s = monotonic()
                 await self._maintain()
-            await anyio.sleep(HEARTBEAT_S * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+            with anyio.move_on_after(HEARTBEAT_S * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
+                await self._news.wait()
+            self._news = anyio.Event()
 
     async def beat(self) -> None:
         """Write one heartbeat with the worker's present state."""

@@ -67,9 +67,9 @@ class Store:
         sent_s = monotonic()
         with translated_errors("claim"):
             rows = await self._pool.fetch(self._sql("claim"), limit, lease_s, worker_id, suspect_after, self.now)
-        more, next_due_s = rows[0][_FIELDS:]
+        more, quiet, fresh, next_due_s = rows[0][_FIELDS:]
         messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
-        return Lease(messages, monotonic(), sent_s + lease_s, more, next_due_s)
+        return Lease(messages, monotonic(), sent_s + lease_s, more, quiet, fresh, next_due_s)
 
     async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[UUID]:
         """Move delivered messages to the history."""
@@ -103,13 +103,26 @@ class Store:
         with translated_errors("register"):
             return int(await self._pool.fetchval(self._sql("register"), name, version, orjson.dumps(detail).decode()))
 
-    async def heartbeat(self, worker_id: int, state: str, detail: dict[str, Any]) -> dict[str, Any]:
-        """Say that the worker lives, and return the switches of the control table."""
+    async def heartbeat(self, worker_id: int, state: str, detail: dict[str, Any]) -> None:
+        """Say that the worker lives and what it does."""
         with translated_errors("heartbeat"):
-            switches = await self._pool.fetchval(
-                self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode()
-            )
-        return _json_object(switches)
+            await self._pool.execute(self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode())
+
+    async def switches(self) -> dict[str, Any]:
+        """Return the switches of the control table."""
+        with translated_errors("control"):
+            return _json_object(await self._pool.fetchval(self._sql("switches")))
+
+    async def set_switch(self, name: str, value: object) -> None:
+        """Set a switch for every worker; None removes it."""
+        with translated_errors("control"):
+            text = None if value is None else orjson.dumps(value).decode()
+            await self._pool.execute(self._sql("set_switch"), name, text)
+
+    async def probe(self) -> None:
+        """Notify whoever listens for wake-ups, without a message behind it."""
+        with translated_errors("probe"):
+            await self._pool.execute(self._sql("probe"))
 
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create and drop history partitions unless another worker is at it; return (what, name) of each."""

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskStatus
 
 from outbox import __version__
+from outbox.control import Control
 from outbox.database import open_pool, translated_errors
-from outbox.errors import DatabaseUnavailable
+from outbox.errors import DatabaseUnavailable, OutboxError
 from outbox.events import Emit, WorkerStarted
 from outbox.maintenance import Maintenance
 from outbox.migrate import require_current
 from outbox.relay import Relay
 from outbox.relay.patience import Patience
 from outbox.sink import SinkContext, SinkFactory
-from outbox.sources.listen import ListenSource
+from outbox.sources import listen, realtime
 from outbox.store import Store
+from outbox.switchboard import Source, Switchboard
 from outbox.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 _POOL_SIZE = 4
 """Claim, settle, maintenance, and one to spare while a broken connection is replaced."""
 _STATEMENT_TIMEOUT_S = 30.0
-_PING_INTERVAL_S = 10.0
 _FAREWELL_S = 2.0
 
 
@@ -44,6 +45,7 @@ class Worker:
         self._emit = emit
         self._starting = anyio.CancelScope()
         self._relay: Relay | None = None
+        self._switchboard: Switchboard
         self.stopping = False
         """Whether the shutdown has begun."""
 
@@ -66,7 +68,7 @@ class Worker:
                 sink = await stack.enter_async_context(self._sink_factory(context))
                 store = Store(pool, self._settings.schema_name, keep_history=self._settings.history)
                 worker_id = await store.register(self._settings.worker_name, __version__, {"pid": os.getpid()})
-                wakeup = Wakeup()
+                wakeup = Wakeup(self._emit)
                 self._relay = Relay(store, sink, wakeup, self._emit, self._settings.relay(), worker_id=worker_id)
             if self._relay is not None and not self.stopping:
                 await self._run_relay(self._relay, store, wakeup, worker_id, task_status)
@@ -102,17 +104,16 @@ class Worker:
         maintenance = Maintenance(
             store, self._emit, worker_id=worker_id, history_days=settings.history_days, report=self._report
         )
+        control = Control(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
+        self._switchboard = switchboard = Switchboard(
+            self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
+        )
+        control.subscribe(switchboard.apply)
+        with suppress(OutboxError):  # it is read again at once
+            await control.read()
         async with anyio.create_task_group() as duties:
-            if settings.mode == "listen":
-                source = ListenSource(
-                    settings.dsn,
-                    settings.schema_name,
-                    wakeup,
-                    self._emit,
-                    ping_interval_s=_PING_INTERVAL_S,
-                    reconnect=settings.relay().reconnect,
-                )
-                await duties.start(source.run)
+            duties.start_soon(switchboard.run)
+            duties.start_soon(control.run)
             duties.start_soon(maintenance.run)
             self._emit(WorkerStarted(settings.worker_name, settings.schema_name))
             task_status.started()
@@ -122,14 +123,33 @@ class Worker:
         with anyio.move_on_after(_FAREWELL_S):
             await maintenance.beat()
 
+    def _sources(self, store: Store, wakeup: Wakeup, control: Control) -> dict[str, Source]:
+        """Every source that is configured, whether it will run or not."""
+        settings = self._settings
+        sources: dict[str, Source] = {
+            listen.NAME: listen.ListenSource(
+                settings.listen_dsn,
+                settings.schema_name,
+                store,
+                wakeup,
+                self._emit,
+                on_control=control.look,
+                reconnect=settings.relay().reconnect,
+            )
+        }
+        configured = settings.realtime()
+        if configured is not None:
+            sources[realtime.NAME] = realtime.RealtimeSource(*configured, wakeup, self._emit)
+        return sources
+
     def _report(self) -> tuple[str, dict[str, Any]]:
         """The worker's state for its row in the register."""
         relay = self._relay
         if relay is None:
-            return "stopped", {}
+            return "stopped", {"sources": {}}
         state = "draining" if self.stopping else "holding" if relay.hold.outcome else "running"
         return state, {
-            "mode": self._settings.mode,
+            **self._switchboard.report(),
             "in_flight": relay.in_flight,
             "outstanding": relay.inbox.outstanding,
             "rate_limit": relay.pace.rate,

@@ -15,6 +15,17 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.broadcast() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform realtime.send('{}'::jsonb, 'wake', tg_table_schema, true);
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.broadcast() IS 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
+
 CREATE FUNCTION outbox.cancel_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
     LANGUAGE sql
     AS $$
@@ -204,6 +215,25 @@ CREATE FUNCTION outbox.due_at(available_at timestamp with time zone, priority in
     select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end
 $$;
 
+CREATE FUNCTION outbox.enable_broadcast(enabled boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    drop trigger if exists broadcast on outbox.message;
+    if not enabled then
+        return;
+    end if;
+    if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null then
+        perform outbox.refuse('this database has no function realtime.send(jsonb, text, text, boolean)',
+                              'broadcast from database needs Supabase Realtime; use postgres_changes, LISTEN or polling');
+    end if;
+    create trigger broadcast after insert on outbox.message
+    for each statement execute function outbox.broadcast();
+end
+$$;
+
+COMMENT ON FUNCTION outbox.enable_broadcast(enabled boolean) IS 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
+
 CREATE FUNCTION outbox.enqueue(topic text, payload json DEFAULT NULL::json, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, target jsonb DEFAULT NULL::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
@@ -322,6 +352,14 @@ CREATE FUNCTION outbox.present(name text, value jsonb) RETURNS jsonb
     select case when value is null then '{}' else jsonb_build_object(name, value) end
 $$;
 
+CREATE FUNCTION outbox.probe() RETURNS void
+    LANGUAGE sql
+    AS $$
+    select pg_notify(relnamespace::regnamespace::text || '_wakeup', 'probe') from pg_class where oid = 'outbox.message'::regclass
+$$;
+
+COMMENT ON FUNCTION outbox.probe() IS 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
+
 CREATE FUNCTION outbox.refuse(fault text, cure text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -337,7 +375,10 @@ CREATE FUNCTION outbox.ring() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    perform pg_notify(tg_table_schema || '_wakeup', '');
+    if pg_try_advisory_xact_lock(hashtextextended(tg_table_schema || '.notifies', 0))
+       or not pg_try_advisory_xact_lock_shared(hashtextextended(tg_table_schema || '.unannounced', 0)) then
+        perform pg_notify(tg_table_schema || '_wakeup', '');
+    end if;
     return null;
 end
 $$;
@@ -354,6 +395,22 @@ begin
     return round(extract(epoch from duration), 6);
 end
 $$;
+
+CREATE FUNCTION outbox.set_switch(name text, value jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if set_switch.value is null then
+        delete from outbox.control c where c.name = set_switch.name;
+    else
+        insert into outbox.control as c (name, value) values (set_switch.name, set_switch.value)
+        on conflict on constraint control_pkey do update
+            set value = excluded.value, changed_at = now(), changed_by = session_user;
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.set_switch(name text, value jsonb) IS 'Set a switch for every worker; null removes it. The names are in the documentation of operations.';
 
 CREATE FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id text, signal text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, signal_input json DEFAULT NULL::json, signal_args json DEFAULT NULL::json, task_queue text DEFAULT NULL::text, namespace text DEFAULT NULL::text, id_reuse_policy text DEFAULT NULL::text, execution_timeout interval DEFAULT NULL::interval, run_timeout interval DEFAULT NULL::interval, task_timeout interval DEFAULT NULL::interval, start_delay interval DEFAULT NULL::interval, retry_policy jsonb DEFAULT NULL::jsonb, memo jsonb DEFAULT NULL::jsonb, search_attributes jsonb DEFAULT NULL::jsonb, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
     LANGUAGE sql
@@ -410,6 +467,17 @@ CREATE FUNCTION outbox.start_workflow(workflow text, workflow_id text, input jso
 $$;
 
 COMMENT ON FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json, args json, task_queue text, namespace text, id_reuse_policy text, id_conflict_policy text, on_duplicate text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
+
+CREATE FUNCTION outbox.tell_switch() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_notify(tg_table_schema || '_wakeup', 'control');
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.tell_switch() IS 'Trigger: has the workers that listen read the control table, once the transaction commits.';
 
 CREATE FUNCTION outbox.terminate_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
     LANGUAGE sql
@@ -703,5 +771,7 @@ CREATE UNIQUE INDEX message_dedup ON outbox.message USING btree (dedup_key) WHER
 CREATE INDEX message_due ON outbox.message USING btree (due_at, seq);
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
+
+CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 
 CREATE TRIGGER wakeup AFTER INSERT ON outbox.message FOR EACH STATEMENT EXECUTE FUNCTION outbox.ring();

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from time import monotonic
 from typing import TYPE_CHECKING
+
+import anyio
 
 from outbox.errors import OutboxError
 from outbox.events import Claimed, Emit
 from outbox.message import Lease, Parcel
+from outbox.polling import Polling
 from outbox.relay.patience import Patience
 from outbox.relay.verdict import is_suspect, quarantine
 from outbox.sink import Rejected
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from outbox.store import Store
     from outbox.wakeup import Wakeup
 
-_JITTER = 0.1
-"""Share of the poll interval by which workers that started together drift apart."""
 _SOONEST_S = 0.005
 """The database's clock has moved on while its answer travelled: do not come back a hair too early."""
 
@@ -50,14 +50,19 @@ class Claimer:
         self._settings = settings
         self._worker_id = worker_id
         self._patience = Patience("claim", emit, settings.reconnect)
+        self._polling = Polling(attended_s=settings.poll_interval_s, alone_s=settings.fallback_interval_s)
         self._stopping = False
+        self._woken_by: str | None = "start"
+        """Who rang before this claim; None when nobody did and the time was up."""
+        self._was_quiet = False
+        """Whether the claim before found nobody in flight who would not ring."""
 
     def stop(self) -> None:
         """Claim nothing any more, however long the loop would have waited."""
         self._stopping = True
         self._hold.open()
         self._inbox.close()
-        self._wakeup.ring("stop")
+        self._wakeup.nudge("stop")
 
     async def run(self) -> None:
         """Claim until stopped. Returns between two claims, never with a lease in hand."""
@@ -77,10 +82,26 @@ class Claimer:
         lease = await self._claim(limit)
         if lease is None:
             return
+        self._learn(lease)
         if lease.messages:
             await self._hand_over(lease)
+        self._woken_by = "more"
         if not lease.more:
-            await self._wakeup.wait(self._pause_s(lease))
+            await self._wait(lease)
+
+    def _learn(self, lease: Lease) -> None:
+        """See from what a claim brought whether whoever woke it was right, or whoever did not should have."""
+        if self._woken_by is None and lease.fresh and self._was_quiet:
+            self._wakeup.found_unannounced()
+        elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
+            self._polling.answered(found=bool(lease.messages))
+        self._was_quiet = lease.quiet
+
+    async def _wait(self, lease: Lease) -> None:
+        """Wait until there may be something to claim."""
+        self._woken_by = await self._wakeup.wait(self._pause_s(lease))
+        if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
+            await anyio.sleep(self._polling.answer_s())
 
     async def _claim(self, limit: int) -> Lease | None:
         """Claim once; after a failure wait a little and return None."""
@@ -117,10 +138,8 @@ class Claimer:
             await self._inbox.wait_until_empty()
 
     def _pause_s(self, lease: Lease) -> float:
-        """How long to wait if nobody rings: the poll interval, or less if a message falls due before."""
-        settings = self._settings
-        interval_s = settings.poll_interval_s if self._wakeup.attended_by else settings.fallback_interval_s
-        poll_s = interval_s * random.uniform(1.0 - _JITTER, 1.0 + _JITTER)  # noqa: S311 - no secret
+        """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
+        poll_s = self._polling.pause_s(attended=self._wakeup.attended, found=bool(lease.messages), quiet=lease.quiet)
         if lease.next_due_s is None:
             return poll_s
         return min(poll_s, lease.next_due_s + _SOONEST_S)

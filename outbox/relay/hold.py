@@ -64,7 +64,7 @@ class Hold:
             self.outcome = None
             self._closed = anyio.Event()
             self._opened.set()
-            self._wakeup.ring("resume")
+            self._wakeup.nudge("resume")
             resumed_s = monotonic()
             self._emit(Resumed(resumed_s - began_s))
 

@@ -22,10 +22,10 @@ class RelaySettings:
     """Messages in one claim or settle statement, at most."""
     lease_s: float = 60.0
     deliver_timeout_s: float = 10.0
-    poll_interval_s: float = 5.0
-    """The claim's period when nobody rings: the guarantee behind every wake-up source."""
+    poll_interval_s: float = 10.0
+    """The idle claim's period while a trusted source would ring: the guarantee behind every wake-up source."""
     fallback_interval_s: float = 1.0
-    """The same while no source is subscribed."""
+    """The same while there is no such source."""
     max_attempts: int = 20
     """Counted failures of a message before it becomes a dead letter."""
     suspect_after: int = 2

@@ -156,7 +156,7 @@ class Settler:
             self._inbox.settled(1)
 
     def _tell_retried(self, rows: list[tuple[Retry, Retryable]], _took_s: float) -> None:
-        self._wakeup.ring("retry")  # the claimer must learn when they fall due
+        self._wakeup.nudge("retry")  # the claimer must learn when they fall due
         for retry, outcome in rows:
             self._emit(Retried(retry.message, outcome, retry.delay_s, retry.counted))
 

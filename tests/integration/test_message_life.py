@@ -167,14 +167,25 @@ async def test_worker_register_and_heartbeat(worker: Clock) -> None:
     )
     assert row["stopped_at"] is None
     await pool.execute("update outbox.worker set seen_at = now() - interval '1 day'")
-    await pool.execute("insert into outbox.control values ('pause', 'true'), ('rate.limit', '5')")
-    assert await store.heartbeat(worker_id, "running", {"in_flight": 3}) == {"pause": True, "rate.limit": 5}
+    await store.heartbeat(worker_id, "running", {"in_flight": 3})
     row = await pool.fetchrow("select *, now() - seen_at as age from outbox.worker where worker_id = $1", worker_id)
     assert (row["state"], json.loads(row["detail"])) == ("running", {"pid": 7, "in_flight": 3})
     assert row["age"] < timedelta(minutes=1)
     await store.heartbeat(worker_id, "stopped", {})
     assert await pool.fetchval("select stopped_at is not null from outbox.worker where worker_id = $1", worker_id)
     assert await pool.fetchval("select seen_at < now() - interval '1 hour' from outbox.worker where name = 'alice'")
+
+
+async def test_switches_are_set_changed_and_removed(worker: Clock) -> None:
+    store = worker.store
+    assert await store.switches() == {}
+    await store.set_switch("mode", "poll")
+    await store.set_switch("rate.limit", 5)
+    await store.set_switch("mode", "listen")
+    assert await store.switches() == {"mode": "listen", "rate.limit": 5}
+    await store.set_switch("mode", None)
+    await store.set_switch("mode", None)
+    assert await store.switches() == {"rate.limit": 5}
 
 
 async def test_status_of_an_empty_outbox(worker: Clock) -> None:

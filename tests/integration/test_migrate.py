@@ -189,7 +189,10 @@ async def exercise(dsn: str, schema: str) -> None:
         await require_current(pool, schema)
         store = Store(pool, schema)
         worker_id = await store.register("worker", "1", {})
-        assert await store.heartbeat(worker_id, "running", {}) == {}
+        await store.heartbeat(worker_id, "running", {})
+        await store.set_switch("mode", "poll")
+        assert await store.switches() == {"mode": "poll"}
+        await store.probe()
         ids = await store.enqueue_many(
             b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'
         )

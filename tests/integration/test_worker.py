@@ -33,6 +33,7 @@ ASLEEP = {"poll_interval_s": 3600.0, "fallback_interval_s": 3600.0}
 
 async def test_commit_wakes_an_idle_worker(database: str) -> None:
     async with running(database, **ASLEEP) as relay:
+        await relay.log.wait_for(SourceReady)
         for n in range(1, 6):
             await enqueue(database)
             await relay.wait_completed(n)
@@ -40,6 +41,7 @@ async def test_commit_wakes_an_idle_worker(database: str) -> None:
 
 async def test_rollback_delivers_nothing(database: str) -> None:
     async with running(database, **ASLEEP) as relay:
+        await relay.log.wait_for(SourceReady)
         await fetch(
             database,
             "do $$begin perform outbox.enqueue('test', '{}'); raise 'no'; exception when raise_exception then null; end$$",

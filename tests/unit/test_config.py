@@ -94,7 +94,7 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OUTBOX_LEASE_S", "soon", "OUTBOX_LEASE_S is 'soon': input should be a valid number"),
         ("OUTBOX_LEASE_S", "nan", "OUTBOX_LEASE_S is 'nan'"),
         ("OUTBOX_LEASE_S", "inf", "OUTBOX_LEASE_S is 'inf'"),
-        ("OUTBOX_MODE", "x", "OUTBOX_MODE is 'x': input should be 'listen' or 'poll'"),
+        ("OUTBOX_MODE", "x", "OUTBOX_MODE is 'x': input should be 'auto', 'listen', 'realtime' or 'poll'"),
         ("LOG_LEVEL", "x", "LOG_LEVEL is 'X': input should be 'TRACE', 'DEBUG'"),
         ("OUTBOX_SCHEMA", "1st", "schema '1st' is not usable"),
         ("OUTBOX_SCHEMA", "pg_outbox", "schema 'pg_outbox' is not usable"),

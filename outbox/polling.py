@@ -1,0 +1,63 @@
+"""When to look at the database although nobody rang, and when to answer a ring. Pure: nothing waits here.
+
+Polling is quick while there is work and slows down in silence. A ring reaches every worker at once, but its message
+is for one: workers that keep coming too late answer later and later, so that a hundred of them do not all run a
+statement for each message, while a lone worker answers at once.
+"""
+
+from __future__ import annotations
+
+import random
+
+_FASTEST_S = 0.05
+"""Pause after a claim that brought something: the next message is likely near."""
+_UNQUIET_S = 0.002
+"""First pause while messages are about to come unannounced; it doubles up to the fastest other."""
+_SLOWER = 2.0
+_JITTER = 0.2
+"""Share of a pause by which workers that started together drift apart."""
+_LATE_TOLERATED = 3
+"""Rings in a row that may find nothing: a lone worker's claim often brings the next ring's message along."""
+_LATE_STEP_S = 0.002
+_LATE_GROWTH = 1.3
+_LATEST_S = 0.25
+"""Longest span over which a crowd of workers spreads its answers to one ring."""
+
+
+class Polling:
+    """The rhythm of one claimer. Durations are seconds."""
+
+    def __init__(self, *, attended_s: float, alone_s: float) -> None:
+        self._attended_s = attended_s
+        self._alone_s = alone_s
+        self._pause_s = min(_FASTEST_S, alone_s)
+        self._unquiet_s = _UNQUIET_S
+        self._spread_s = 0.0
+        self._late = 0
+
+    def pause_s(self, *, attended: bool, found: bool, quiet: bool = True) -> float:
+        """How long to wait for a ring after a claim: longer after each that found nothing, up to the interval.
+
+        While it is not `quiet`, messages are about to be committed for which nobody will ring.
+        """
+        if not quiet:
+            self._unquiet_s = min(self._unquiet_s * _SLOWER, _FASTEST_S)
+            return self._unquiet_s
+        self._unquiet_s = _UNQUIET_S
+        interval_s = self._attended_s if attended else self._alone_s
+        self._pause_s = min(_FASTEST_S if found else self._pause_s * _SLOWER, interval_s)
+        return self._pause_s * random.uniform(1.0 - _JITTER, 1.0)  # noqa: S311 - no secret
+
+    def answer_s(self) -> float:
+        """How long to wait before answering a ring: 0 for whoever usually finds something."""
+        return random.uniform(0.0, self._spread_s)  # noqa: S311 - no secret
+
+    def answered(self, *, found: bool) -> None:
+        """Note whether the answer to a ring came in time to find something."""
+        if found:
+            self._late = 0
+            self._spread_s = self._spread_s / 2 if self._spread_s > _LATE_STEP_S else 0.0
+        else:
+            self._late += 1
+            if self._late > _LATE_TOLERATED:
+                self._spread_s = min(_LATEST_S, max(_LATE_STEP_S, self._spread_s * _LATE_GROWTH))

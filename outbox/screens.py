@@ -1,0 +1,67 @@
+"""What the commands show to people: plain lines and rich tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from outbox.migrate import Step
+
+
+def show_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
+    """Migrations, a line each."""
+    for step in steps:
+        sys.stdout.write(f"{done or step.state:8} {step.version:04d}_{step.name}\n")
+
+
+def show_status(report: dict[str, Any]) -> None:
+    """The answer of `status.sql`."""
+    console = Console()
+    messages, completed = report["messages"], report["completed"]
+    table = Table("messages", "", show_header=False, box=None)
+    for name in ("pending", "processing", "scheduled", "retrying"):
+        table.add_row(name, f"{messages[name]}")
+    table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
+    table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
+    table.add_row(
+        "completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour"
+    )
+    table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
+    console.print(table)
+    for error in report["errors"]:
+        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"), highlight=False)
+    workers = Table("worker", "state", "seen", "in flight", "version", box=None)
+    for worker in report["workers"]:
+        detail = worker["detail"]
+        shown = [
+            worker["name"],
+            worker["state"],
+            f"{worker['seen_s_ago']:.0f} s ago",
+            str(detail.get("in_flight", "")),
+            worker["version"],
+        ]
+        workers.add_row(*map(escape, shown))
+    console.print(workers if report["workers"] else "no worker is running")
+
+
+def show_modes(workers: list[dict[str, Any]]) -> None:
+    """What wakes each worker."""
+    table = Table("worker", "mode", "asked for by", "sources", box=None)
+    for worker in workers:
+        detail = worker["detail"]
+        sources = ", ".join(f"{name}: {state}" for name, state in detail.get("sources", {}).items())
+        shown = [worker["name"], detail.get("mode", ""), detail.get("mode_from", ""), sources or "polling only"]
+        table.add_row(*map(escape, shown))
+    Console(highlight=False).print(table if workers else "no worker is running")
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"

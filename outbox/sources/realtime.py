@@ -1,0 +1,194 @@
+"""Rings the doorbell on what Supabase Realtime reports, under a supervision of its own.
+
+Realtime promises nothing: it skips changes beyond its rate limits, a stopped replication leaves healthy channels deaf,
+and row-level security mutes it without a word. So every socket is pinged, every silence has a deadline, every
+(re)subscription is followed by a look at the database, and messages found unannounced take its trust away
+(`outbox.wakeup`), upon which it starts afresh.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import anyio
+
+from outbox.backoff import Backoff
+from outbox.errors import ConfigurationError
+from outbox.events import Emit, SourceLost, SourceReady
+from outbox.sources.phoenix import Action, Channel, Fail, Hint, Ready, Refresh, Send, Via
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+    from outbox.sources.token import Token
+    from outbox.wakeup import Wakeup
+
+NAME = "realtime"
+GRACE_S = 3.0
+"""A hint usually comes within half a second: the server reads its replication slot ten times a second, or twice."""
+_OPEN_TIMEOUT_S = 10.0
+_PING_EVERY_S = 3.0
+_PING_TIMEOUT_S = 1.8
+"""With the ping's period this bounds the time to notice a dead socket: under five seconds."""
+_LARGEST_FRAME = 4 * 1024 * 1024
+_STEADY_S = 30.0
+_RETRY = Backoff(base_s=0.5, cap_s=30.0)
+_LIMITED_RETRY = Backoff(base_s=10.0, cap_s=60.0)
+"""After a refusal that names a limit: trying harder makes it worse."""
+_DEAF_RESTART_S = 30.0
+"""How often an untrusted channel is made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeSettings:
+    """Where Realtime is, and how it reports."""
+
+    url: str
+    """SUPABASE_URL: the project's address, or the websocket's own with its path."""
+    key: str
+    via: Via
+    schema: str
+
+
+class _Broken(Exception):
+    """The channel or its socket is of no use; the text says why."""
+
+
+class RealtimeSource:
+    """One channel on one socket, made anew for ever."""
+
+    def __init__(self, settings: RealtimeSettings, token: Token, wakeup: Wakeup, emit: Emit) -> None:
+        self._settings = settings
+        self._token = token
+        self._wakeup = wakeup
+        self._emit = emit
+        self._deaf_since_s: float | None = None
+        self.error: str | None = None
+        """Why it cannot hear, while it cannot."""
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        failures = 0
+        try:
+            while True:
+                began_s = monotonic()
+                try:
+                    await self._session()
+                except _Broken as error:
+                    failures = 1 if monotonic() - began_s > _STEADY_S else failures + 1
+                    limited = "RateLimit" in str(error) or "429" in str(error) or "Too many" in str(error)
+                    delay_s = (_LIMITED_RETRY if limited else _RETRY).delay_s(failures)
+                    self._lost(str(error), delay_s)
+                    await anyio.sleep(delay_s)
+        finally:
+            self._wakeup.unsubscribed(NAME)
+
+    def _lost(self, error: str, delay_s: float) -> None:
+        """Tell once of each new reason, and have the relay look by itself from now on."""
+        self._wakeup.unsubscribed(NAME)
+        if self.error != error:
+            self.error = error
+            self._emit(SourceLost(NAME, error, delay_s))
+
+    async def _session(self) -> None:
+        """One socket from its opening to its end, which raises."""
+        token = await self._read_token()
+        socket = await self._open()
+        try:
+            await self._converse(socket, token)
+        finally:
+            socket.transport.abort()
+
+    async def _converse(self, socket: ClientConnection, token: str) -> None:
+        from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an extra, needed by whoever gets here
+
+        channel = Channel(self._settings.via, self._settings.schema)
+        actions = channel.join(token, monotonic(), time.time())
+        try:
+            while True:
+                for action in actions:
+                    await self._act(socket, channel, action)
+                self._check_trust()
+                actions = await self._next_actions(socket, channel)
+        except ConnectionClosed as error:
+            raise _Broken(f"the socket was closed: {error}") from error
+
+    async def _act(self, socket: ClientConnection, channel: Channel, action: Action) -> None:
+        match action:
+            case Send(frame):
+                await socket.send(frame)
+            case Ready():
+                self._ready()
+            case Hint():
+                self._wakeup.ring(NAME)
+            case Refresh():
+                token = await self._read_token()
+                await socket.send(channel.refresh(token, monotonic(), time.time()).frame)
+            case Fail(reason):
+                raise _Broken(reason)
+
+    def _check_trust(self) -> None:
+        """A channel that looks healthy and has missed messages is given some time to recover, and then made anew."""
+        if self._wakeup.trusts(NAME) or not self._wakeup.has(NAME):
+            self._deaf_since_s = None
+        elif self._deaf_since_s is None:
+            self._deaf_since_s = monotonic()
+        elif monotonic() - self._deaf_since_s > _DEAF_RESTART_S:
+            self._deaf_since_s = None
+            raise _Broken("connected, but messages arrived without a hint: run `outbox doctor`")
+
+    async def _next_actions(self, socket: ClientConnection, channel: Channel) -> list[Action]:
+        """What the next frame asks for, or the next deadline."""
+        with anyio.move_on_after(min(max(0.0, channel.next_s - monotonic()), _DEAF_RESTART_S)):
+            return channel.receive(await socket.recv(), monotonic())
+        return channel.tick(monotonic())
+
+    def _ready(self) -> None:
+        """Subscribed, or subscribed again: whatever came before must be looked for."""
+        if self._wakeup.has(NAME):
+            self._wakeup.nudge(NAME)
+            return
+        self.error = None
+        self._wakeup.subscribed(NAME, grace_s=GRACE_S)
+        self._emit(SourceReady(NAME))
+
+    async def _read_token(self) -> str:
+        try:
+            return await self._token.read()
+        except ConfigurationError as error:
+            raise _Broken(str(error)) from error
+
+    async def _open(self) -> ClientConnection:
+        from websockets.asyncio.client import connect  # noqa: PLC0415 - an extra
+        from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
+
+        try:
+            return await connect(
+                socket_url(self._settings.url, self._settings.key),
+                open_timeout=_OPEN_TIMEOUT_S,
+                ping_interval=_PING_EVERY_S,
+                ping_timeout=_PING_TIMEOUT_S,
+                close_timeout=1.0,
+                max_size=_LARGEST_FRAME,
+            )
+        except InvalidStatus as error:
+            body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace")
+            raise _Broken(f"the server refused the connection with HTTP {error.response.status_code} {body}") from error
+        except TimeoutError as error:
+            raise _Broken(f"{urlsplit(self._settings.url).netloc} opened no websocket in time") from error
+        except (OSError, WebSocketException) as error:
+            raise _Broken(f"cannot reach {urlsplit(self._settings.url).netloc}: {error}") from error
+
+
+def socket_url(url: str, key: str) -> str:
+    """The websocket's address for a Supabase URL. One with a path of its own is the socket's already (self-hosted)."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = parts.path.rstrip("/") or "/realtime/v1"
+    if not path.endswith("/websocket"):
+        path += "/websocket"
+    return urlunsplit((scheme, parts.netloc, path, urlencode({"apikey": key, "vsn": "1.0.0"}), ""))

@@ -1,0 +1,66 @@
+-- Switches that reach every running worker at once, and the doorbell for workers that listen through Supabase Realtime.
+
+create function outbox.tell_switch() returns trigger
+language plpgsql
+as $$
+begin
+    perform pg_notify(tg_table_schema || '_wakeup', 'control');
+    return null;
+end
+$$;
+comment on function outbox.tell_switch() is 'Trigger: has the workers that listen read the control table, once the transaction commits.';
+
+create trigger switch after insert or update or delete on outbox.control
+for each statement execute function outbox.tell_switch();
+
+create function outbox.set_switch(name text, value jsonb) returns void
+language plpgsql
+as $$
+begin
+    if set_switch.value is null then
+        delete from outbox.control c where c.name = set_switch.name;
+    else
+        insert into outbox.control as c (name, value) values (set_switch.name, set_switch.value)
+        on conflict on constraint control_pkey do update
+            set value = excluded.value, changed_at = now(), changed_by = session_user;
+    end if;
+end
+$$;
+comment on function outbox.set_switch(name text, value jsonb) is 'Set a switch for every worker; null removes it. The names are in the documentation of operations.';
+
+-- Supabase's "broadcast from database": one empty message on a private channel for each inserting statement. realtime.send
+-- swallows its own errors, so an outage of Realtime never fails a producer.
+create function outbox.broadcast() returns trigger
+language plpgsql
+as $$
+begin
+    perform realtime.send('{}'::jsonb, 'wake', tg_table_schema, true);
+    return null;
+end
+$$;
+comment on function outbox.broadcast() is 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
+
+create function outbox.enable_broadcast(enabled boolean default true) returns void
+language plpgsql
+as $$
+begin
+    drop trigger if exists broadcast on outbox.message;
+    if not enabled then
+        return;
+    end if;
+    if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null then
+        perform outbox.refuse('this database has no function realtime.send(jsonb, text, text, boolean)',
+                              'broadcast from database needs Supabase Realtime; use postgres_changes, LISTEN or polling');
+    end if;
+    create trigger broadcast after insert on outbox.message
+    for each statement execute function outbox.broadcast();
+end
+$$;
+comment on function outbox.enable_broadcast(enabled boolean) is 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
+
+create function outbox.probe() returns void
+language sql
+as $$
+    select pg_notify(relnamespace::regnamespace::text || '_wakeup', 'probe') from pg_class where oid = 'outbox.message'::regclass
+$$;
+comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
