@@ -21,6 +21,7 @@ from outbox.errors import DatabaseUnavailable, OutboxError
 from outbox.events import Emit, SourceLost, SourceReady
 
 if TYPE_CHECKING:
+    from outbox.database import Connection
     from outbox.store import Store
     from outbox.wakeup import Wakeup
 
@@ -61,6 +62,7 @@ class ListenSource:
         self._emit = emit
         self._on_control = on_control
         self._reconnect = reconnect
+        self._connection: Connection | None = None
         self._heard = anyio.Event()
         self._heard_s = 0.0
         self.error: str | None = None
@@ -92,7 +94,7 @@ class ListenSource:
 
     async def _subscribed(self) -> None:
         """Subscribe and stay until the subscription fails, which raises."""
-        connection = await connect(self._dsn, application_name="outbox listen")
+        connection = self._connection = await connect(self._dsn, application_name="outbox listen")
         try:
             closed = anyio.Event()
             connection.add_termination_listener(lambda _connection: self._close(closed))

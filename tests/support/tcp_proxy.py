@@ -1,0 +1,118 @@
+"""A TCP proxy whose link a test can break in every way in which links break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit, urlunsplit
+
+CHUNK = 65536
+
+
+class TcpProxy:
+    """Forwards connections to one target. asyncio, because aborting a connection is a matter of its transport."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+        """Where new connections lead."""
+        self.host, self.port = "127.0.0.1", 0
+        self.accepted = 0
+        self.bytes = 0
+        """Bytes forwarded so far, both ways together."""
+        self._open: set[asyncio.Transport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+
+    def url(self, original: str) -> str:
+        """The same URL, led through this proxy."""
+        parts = urlsplit(original)
+        user = parts.netloc.rpartition("@")[0]
+        return urlunsplit(
+            parts._replace(netloc=f"{user}@{self.host}:{self.port}" if user else f"{self.host}:{self.port}")
+        )
+
+    def stall(self) -> None:
+        """Forward nothing any more, in silence: a black hole, for open connections and new ones."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Forward again, first of all what was held up."""
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """End every open connection at once."""
+        for transport in list(self._open):
+            transport.abort()
+
+    async def refuse(self) -> None:
+        """Refuse new connections, and cut the open ones."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+
+    async def accept(self) -> None:
+        """Take connections, at the same address as ever."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, reuse_address=True)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.refuse()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        ends = [writer]
+        try:
+            self._open.add(writer.transport)
+            await self._flowing.wait()
+            there, out = await asyncio.open_connection(*self.target)
+            ends.append(out)
+            self._open.add(out.transport)
+            # The first direction to end takes the other with it: nobody here needs half-closed connections.
+            pumps = [asyncio.ensure_future(self._pump(reader, out)), asyncio.ensure_future(self._pump(there, writer))]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+        except OSError:
+            pass  # the target is not there: the client sees its connection end
+        finally:
+            for end in ends:
+                self._open.discard(end.transport)
+                end.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK):
+                await self._flowing.wait()
+                writer.write(data)
+                self.bytes += len(data)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def tcp_proxy(url: str) -> AsyncIterator[TcpProxy]:
+    """A proxy before the host and port of a URL, accepting."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    proxy = TcpProxy(parts.hostname, parts.port)
+    await proxy.accept()
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
