@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from outbox.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
+from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused, DatabaseUnavailable
 
 if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
     from asyncpg.pool import PoolConnectionProxy
@@ -30,7 +30,6 @@ _PASSING = (
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, starting up, statement cancelled
     asyncpg.InsufficientResourcesError,  # class 53: too many connections, disk full, out of memory
-    asyncpg.ReadOnlySQLTransactionError,  # this server became a standby: a new connection finds the primary
     asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization
     asyncpg.LockNotAvailableError,
     asyncpg.InternalServerError,  # class XX
@@ -46,6 +45,8 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise ConfigurationError(
             f"{doing}: PostgreSQL refused the connection: {_line(error)} (setting DATABASE_URL)"
         ) from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise DatabaseReadOnly(f"{doing}: {_line(error)}") from error
     except _PASSING as error:
         raise DatabaseUnavailable(f"{doing}: {_line(error)}") from error
     except asyncpg.PostgresError as error:

@@ -29,6 +29,10 @@ class DatabaseUnavailable(OutboxError):
     """PostgreSQL did not answer, refused the connection, or answered read-only. Trying again may help."""
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """This server takes no writes: it is a standby, or was made one. Another one behind the same address may."""
+
+
 class DatabaseRefused(OutboxError):
     """PostgreSQL understood the statement and refused it. Trying again will not help.
 

@@ -6,7 +6,8 @@ the lease token and returns the messages whose lease was lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from time import monotonic
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from outbox.database import translated_errors
+from outbox.errors import DatabaseReadOnly
 from outbox.message import Lease, Message
 from outbox.sink import Delivered
 from outbox.sqlfiles import query
@@ -65,7 +67,7 @@ class Store:
     async def claim(self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int) -> Lease:
         """Lease up to `limit` due messages. `claim.sql` says in which order, and what a suspect is."""
         sent_s = monotonic()
-        with translated_errors("claim"):
+        async with self._errors("claim"):
             rows = await self._pool.fetch(self._sql("claim"), limit, lease_s, worker_id, suspect_after, self.now)
         more, quiet, fresh, next_due_s = rows[0][_FIELDS:]
         messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
@@ -100,44 +102,44 @@ class Store:
 
     async def register(self, name: str, version: str, detail: dict[str, Any]) -> int:
         """Enter this worker process in the register and return its worker id."""
-        with translated_errors("register"):
+        async with self._errors("register"):
             return int(await self._pool.fetchval(self._sql("register"), name, version, orjson.dumps(detail).decode()))
 
     async def heartbeat(self, worker_id: int, state: str, detail: dict[str, Any]) -> None:
         """Say that the worker lives and what it does."""
-        with translated_errors("heartbeat"):
+        async with self._errors("heartbeat"):
             await self._pool.execute(self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode())
 
     async def switches(self) -> dict[str, Any]:
         """Return the switches of the control table."""
-        with translated_errors("control"):
+        async with self._errors("control"):
             return _json_object(await self._pool.fetchval(self._sql("switches")))
 
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
-        with translated_errors("control"):
+        async with self._errors("control"):
             text = None if value is None else orjson.dumps(value).decode()
             await self._pool.execute(self._sql("set_switch"), name, text)
 
     async def probe(self) -> None:
         """Notify whoever listens for wake-ups, without a message behind it."""
-        with translated_errors("probe"):
+        async with self._errors("probe"):
             await self._pool.execute(self._sql("probe"))
 
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create and drop history partitions unless another worker is at it; return (what, name) of each."""
-        with translated_errors("maintain"):
+        async with self._errors("maintain"):
             rows = await self._pool.fetch(self._sql("maintain"), days_ahead, keep_days)
         return [(row["what"], row["name"]) for row in rows]
 
     async def status(self) -> dict[str, Any]:
         """Return what `status.sql` tells, for people and their monitors."""
-        with translated_errors("status"):
+        async with self._errors("status"):
             return _json_object(await self._pool.fetchval(self._sql("status")))
 
     async def enqueue_many(self, messages: bytes) -> list[UUID]:
         """Enqueue a JSON array of messages in one transaction and return their ids in its order."""
-        with translated_errors("enqueue"):
+        async with self._errors("enqueue"):
             rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
         return [row[0] for row in rows]
 
@@ -145,9 +147,19 @@ class Store:
         """Run a settling statement and return the ids whose lease was lost."""
         ids = [message.message_id for message in messages]
         tokens = [message.lease_token for message in messages]
-        with translated_errors(name):
+        async with self._errors(name):
             lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
         return {row[0] for row in lost}
+
+    @asynccontextmanager
+    async def _errors(self, doing: str) -> AsyncIterator[None]:
+        """Translate the driver's errors; leave a server that takes no writes, so that the next statement asks anew."""
+        try:
+            with translated_errors(doing):
+                yield
+        except DatabaseReadOnly:
+            await self._pool.expire_connections()
+            raise
 
     def _sql(self, name: str) -> str:
         return query(name, self._schema)
