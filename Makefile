@@ -39,13 +39,15 @@ format: $(READY)  ## format, and mend what can be mended by itself
 chaos: $(READY)  ## kill processes and servers, the long form
 	OUTBOX_CHAOS=long $(BIN)/python -m pytest -m chaos --numprocesses=1 --timeout=1200
 
-bench: $(READY)  ## measure the relay: rows a second, and event to start beside a direct start
+bench: $(READY)  ## measure the relay: rows a second; event to start beside a direct start; what NOTIFY costs
 	$(BIN)/python -m bench.relay_throughput
 	$(BIN)/python -m bench.event_to_start
+	$(BIN)/python -m bench.notify_cost
 
 bench-smoke: $(READY)  ## run each benchmark briefly
 	$(BIN)/python -m bench.relay_throughput --rows 5000 --runs 1
 	$(BIN)/python -m bench.event_to_start --events 20 --runs 1
+	$(BIN)/python -m bench.notify_cost --seconds 0.2 --runs 1
 
 schema: $(READY)  ## regenerate sql/schema.sql from the migrations
 	$(BIN)/python -m tests.tools.schema_dump

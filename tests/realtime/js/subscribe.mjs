@@ -1,0 +1,17 @@
+// Subscribes with Supabase's own client and writes a JSON line for each thing that happens.
+// node subscribe.mjs URL KEY postgres_changes|broadcast
+import { RealtimeClient } from "@supabase/realtime-js";
+import WebSocket from "ws";
+
+const [url, key, via] = process.argv.slice(2);
+const tell = (what, detail) => process.stdout.write(JSON.stringify({ what, detail }) + "\n");
+const client = new RealtimeClient(url.replace("http", "ws"), { params: { apikey: key }, transport: WebSocket });
+await client.setAuth(key);
+const channel = client.channel("outbox", { config: { private: via === "broadcast" } });
+if (via === "broadcast") {
+  channel.on("broadcast", { event: "wake" }, (message) => tell("broadcast", message.payload));
+} else {
+  channel.on("postgres_changes", { event: "INSERT", schema: "outbox", table: "message" }, (change) => tell("insert", change.new));
+}
+channel.on("system", {}, (message) => tell("system", message));
+channel.subscribe((status, error) => tell(status, error?.message ?? null));
