@@ -21,11 +21,12 @@ from loguru import logger
 
 from outbox import __version__, config, logs
 from outbox.database import open_pool
+from outbox.doctor import examine
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
 from outbox.maintenance import HEARTBEAT_S
 from outbox.migrate import inspect, migrate, require_current
-from outbox.screens import show_modes, show_status, show_steps
+from outbox.screens import show_findings, show_modes, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
 from outbox.switchboard import MODES, SWITCH
@@ -156,6 +157,21 @@ def mode(
     late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
     if late:
         sys.stderr.write(f"outbox: the switch is set, but no answer yet from {', '.join(late)}\n")
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """Try what would wake a worker, and print the cure of what is wrong; exit 1 if anything is."""
+    settings = config.load()
+    findings = _run(partial(_with_store, settings, partial(examine, settings)))
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    else:
+        show_findings(findings)
+    if not all(finding.good for finding in findings):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from outbox.doctor import Finding
     from outbox.migrate import Step
 
 
@@ -48,6 +49,16 @@ def show_status(report: dict[str, Any]) -> None:
         ]
         workers.add_row(*map(escape, shown))
     console.print(workers if report["workers"] else "no worker is running")
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """What was examined, a line each, and under what is wrong its cure."""
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        mark = Text("ok     ", "green") if finding.good else Text("WRONG  ", "red")
+        console.print(mark + Text(f"{finding.what}: {finding.detail}"))
+        if finding.cure is not None:
+            console.print(Text(f"       {finding.cure}"))
 
 
 def show_modes(workers: list[dict[str, Any]]) -> None:

@@ -121,6 +121,11 @@ class Store:
             text = None if value is None else orjson.dumps(value).decode()
             await self._pool.execute(self._sql("set_switch"), name, text)
 
+    async def wakeup_facts(self, role: str) -> dict[str, Any]:
+        """What `wakeup_facts.sql` tells, for a Realtime key of this role."""
+        async with self._errors("doctor"):
+            return _json_object(await self._pool.fetchval(self._sql("wakeup_facts"), role))
+
     async def probe(self) -> None:
         """Notify whoever listens for wake-ups, without a message behind it."""
         async with self._errors("probe"):

@@ -188,10 +188,15 @@ class Channel:
 
 
 def expiry(token: str) -> float | None:
-    """When a JWT expires, in Unix seconds; None for what is no JWT or never expires. Nothing is verified."""
+    """When a JWT expires, in Unix seconds; None for what is no JWT or never expires."""
+    expires = claim(token, "exp")
+    return float(expires) if isinstance(expires, int | float) else None
+
+
+def claim(token: str, name: str) -> object:
+    """A claim of a JWT; None for what is no JWT or does not make it. Nothing is verified."""
     try:
         body = token.split(".")[1]
-        expires = orjson.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]
+        return orjson.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))[name]
     except (IndexError, KeyError, TypeError, ValueError, Base64Error):
         return None
-    return float(expires) if isinstance(expires, int | float) else None
