@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos bench bench-smoke schema lock build clean
+.PHONY: help setup demo test check format chaos faults bench bench-smoke schema lock build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ format: $(READY)  ## format, and mend what can be mended by itself
 
 chaos: $(READY)  ## kill processes and servers, the long form
 	OUTBOX_CHAOS=long $(BIN)/python -m pytest -m chaos --numprocesses=1 --timeout=1200
+
+faults: $(READY)  ## measure every fault of the wake-up sources, and what idling costs; writes docs/operations.md
+	rm -rf .faults && mkdir .faults
+	OUTBOX_CHAOS=long OUTBOX_MATRIX=$(CURDIR)/.faults $(BIN)/python -m pytest --numprocesses=1 --timeout=1200 \
+		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
+	$(BIN)/python -m tests.tools.fault_tables .faults
 
 bench: $(READY)  ## measure the relay: rows a second; event to start beside a direct start; what NOTIFY costs
 	$(BIN)/python -m bench.relay_throughput

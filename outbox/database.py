@@ -111,6 +111,7 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s,
             max_inactive_connection_lifetime=0,
+            init=None if pooled else _set_up_session,
             reset=_nothing_to_reset,
             statement_cache_size=0 if pooled else _STATEMENTS_KEPT,
             server_settings={"application_name": application_name},
@@ -119,6 +120,15 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
         yield pool
     finally:
         pool.terminate()
+
+
+async def _set_up_session(connection: Connection) -> None:
+    """Plan for a large table from the beginning.
+
+    A prepared statement keeps the plan that was best while the table was small, and would then read a sudden backlog
+    from end to end for each claim. Behind a pooler statements are not prepared and plans not kept.
+    """
+    await connection.execute("set enable_seqscan = off")
 
 
 async def _nothing_to_reset(_connection: Connection) -> None:

@@ -3,8 +3,8 @@
 -- A message whose last $4 claims ended without any outcome may be what kills its workers. It is a suspect, and comes alone: a claim
 -- ends before the first suspect, or consists of it. So a crash is counted against nobody else.
 --
--- The candidates are updated through their ctid, which they keep while this statement holds their locks: no plan can read more rows
--- than are taken. One row always comes back, so that also an empty claim says whether more are due and when the next one will be.
+-- The candidates are updated through their ctid, which they keep while this statement holds their locks: with sequential scans off,
+-- as the worker has them, no plan can read more rows than are taken. One row always comes back, so that also an empty claim says whether more are due and when the next one will be.
 --
 -- "quiet" says that no transaction is in flight that left its notification to another one (0007_one_notifies.sql). It is asked first,
 -- because what is committed after this statement's snapshot and before the question would be neither seen nor announced.

@@ -16,8 +16,10 @@ import pytest
 from anyio import to_thread
 from asyncpg import Connection
 
+from outbox.events import SourceReady
 from outbox.sqlfiles import migrations
 from tests.support.eventually import eventually
+from tests.support.running import running
 from tests.support.sql import connected
 from workflows.embedded import PostgresServer
 
@@ -352,3 +354,64 @@ async def test_status_for_people_tells_the_same(db: Connection, database: str) -
 
 async def test_status_says_that_nobody_works(database: str) -> None:
     assert "no worker is running" in (await outbox(database, "status")).out
+
+
+async def test_mode_without_workers_is_set_and_shown(db: Connection, database: str) -> None:
+    done = await outbox(database, "mode", "poll")
+    assert (done.code, done.out) == (0, "no worker is running\n")
+    assert await db.fetchval("select value #>> '{}' from outbox.control where name = 'mode'") == "poll"
+    assert (await outbox(database, "mode", "default")).code == 0
+    assert await db.fetchval("select count(*) from outbox.control") == 0
+
+
+async def test_mode_waits_until_running_workers_obey_and_shows_them(database: str) -> None:
+    async with running(database, worker_name="alice") as relay:
+        await relay.log.wait_for(SourceReady)
+        done = await outbox(database, "mode", "poll", COLUMNS="160")
+        assert (done.code, done.err) == (0, "")
+        assert ["alice", "poll", "outbox", "mode", "polling", "only"] == done.out.splitlines()[-1].split()
+        assert (await outbox(database, "mode", "listen")).code == 0
+
+
+async def test_mode_names_workers_that_do_not_answer(db: Connection, database: str) -> None:
+    await db.execute("insert into outbox.worker (name, version, state) values ('frozen', '1', 'running')")
+    done = await outbox(database, "mode", "poll")
+    assert (done.code, done.err) == (1, "outbox: the switch is set, but no answer yet from frozen\n")
+
+
+async def test_mode_that_is_none_is_one_line(database: str) -> None:
+    done = await outbox(database, "mode", "loud")
+    assert (done.code, done.fault) == (2, "mode is 'loud': use auto, listen, realtime, poll or default")
+
+
+async def test_doctor_is_content_with_a_plain_database(database: str) -> None:
+    done = await outbox(database, "doctor", COLUMNS="160")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()] == ["ok", "ok"]
+
+
+async def test_doctor_prints_the_cure_and_exits_1(db: Connection, database: str) -> None:
+    await db.execute("alter table outbox.message disable trigger wakeup")
+    done = await outbox(database, "doctor", COLUMNS="160")
+    assert done.code == 1
+    assert "alter table outbox.message enable trigger wakeup;" in done.out
+    found = json.loads((await outbox(database, "doctor", "--json")).out)
+    assert [finding["good"] for finding in found] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("environment", "fault"),
+    [
+        ({"OUTBOX_MODE": "realtime"}, "SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY must be set for Supabase Realtime"),
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY must be set for Supabase Realtime"),
+        (
+            {"SUPABASE_URL": "x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "k"},
+            "SUPABASE_URL is 'x.supabase.co': write it as https://<project>.supabase.co",
+        ),
+    ],
+)
+async def test_settings_of_realtime_that_are_missing_or_malformed_are_named(
+    database: str, environment: dict[str, str], fault: str
+) -> None:
+    done = await outbox(database, "run", **environment)
+    assert (done.code, done.fault) == (2, fault)

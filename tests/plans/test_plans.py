@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from asyncpg import Connection
 
+from outbox.database import open_pool
+from outbox.sink import Delivered
 from outbox.sqlfiles import query
+from outbox.store import Burial, Retry, Store
 from tests.support.sql import connected
 
 MANY, FEW = 200_000, 2_000
@@ -106,11 +109,44 @@ statistics = pytest.mark.parametrize("analyzed", ["now", "when-empty", "never"])
 
 async def seed(db: Connection, statement: str, *, analyzed: str) -> None:
     await db.execute("truncate outbox.message")
+    await db.execute("set enable_seqscan = off")  # as the worker's sessions have it
     if analyzed == "when-empty":
         await db.execute("vacuum (analyze) outbox.message")
     await db.execute(statement)
     if analyzed == "now":
         await db.execute("vacuum (analyze) outbox.message")
+
+
+async def rows_read_one_by_one(db: Connection) -> int:
+    """Rows of the hot table that sequential scans have read, by the server's own count."""
+    await db.execute("select pg_stat_force_next_flush()")
+    return int(
+        await db.fetchval("select seq_tup_read from pg_stat_user_tables where relid = 'outbox.message'::regclass")
+    )
+
+
+async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(db: Connection, database: str) -> None:
+    """A sudden backlog comes minutes before anybody analyzes the table; the worker's statements are prepared by then."""
+    async with open_pool(database, size=1, application_name="test", statement_timeout_s=60) as pool:
+        store = Store(pool, "outbox")
+        worker_id = await store.register("w", "1", {})
+
+        async def every_statement() -> None:
+            lease = await store.claim(4, lease_s=60, worker_id=worker_id, suspect_after=2)
+            one, two, three, four = lease.messages
+            assert not await store.complete([(one, Delivered("w", "r"))])
+            assert not await store.retry([Retry(two, 60, counted=True, kind="K", detail="d")])
+            assert not await store.bury([Burial(three, "rejected", counted=True, kind="K", detail="d")])
+            assert not await store.release([four])
+
+        for _ in range(10):  # from the sixth execution on the server may keep a plan
+            await store.enqueue_many(b"[" + b",".join([b'{"topic": "small"}'] * 4) + b"]")
+            await every_statement()
+        await db.execute(PENDING.format(rows=20_000))
+        before = await rows_read_one_by_one(db)
+        await every_statement()
+        await pool.execute("select pg_stat_force_next_flush()")
+        assert await rows_read_one_by_one(db) == before
 
 
 @statistics
