@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Annotated, Literal, cast
 from urllib.parse import urlsplit
 
@@ -139,31 +141,34 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
+        faults = [*self._faults_of_leases(), *self._faults_of_realtime()]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _faults_of_leases(self) -> Iterator[str]:
         if self.lease_s < self.deliver_timeout_s + 2 * LEASE_MARGIN_S:
-            message = (
+            yield (
                 f"OUTBOX_LEASE_S is {self.lease_s:g}, but a delivery may take OUTBOX_DELIVER_TIMEOUT_S "
                 f"({self.deliver_timeout_s:g}): make the lease at least {self.deliver_timeout_s + 2 * LEASE_MARGIN_S:g}"
             )
-            raise ValueError(message)
         if self.max_deliveries <= self.suspect_after:
-            message = (
+            yield (
                 f"OUTBOX_MAX_DELIVERIES ({self.max_deliveries}) must be greater than OUTBOX_SUSPECT_AFTER "
                 f"({self.suspect_after}): a message is proved a killer by dying alone"
             )
-            raise ValueError(message)
-        return self
 
-    @model_validator(mode="after")
-    def _check_realtime(self) -> Settings:
+    def _faults_of_realtime(self) -> Iterator[str]:
         needed = {"SUPABASE_URL": self.supabase_url, "SUPABASE_SERVICE_ROLE_KEY": self.supabase_service_role_key}
         missing = [name for name, value in needed.items() if value is None]
         if missing and (self.mode == "realtime" or len(missing) < len(needed)):
-            raise ValueError(f"{' and '.join(missing)} must be set for Supabase Realtime")
+            yield from (f"{name} is not set: Supabase Realtime needs it" for name in missing)
+        if not missing and find_spec("websockets") is None:
+            yield "Supabase Realtime needs an extra: pip install 'temporal-outbox[realtime]'"
         if self.supabase_url is not None:
             parts = urlsplit(self.supabase_url)
             if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-                raise ValueError(f"SUPABASE_URL is {self.supabase_url!r}: write it as https://<project>.supabase.co")
-        return self
+                yield f"SUPABASE_URL is {self.supabase_url!r}: write it as https://<project>.supabase.co"
 
     @property
     def listen_dsn(self) -> str:
@@ -212,7 +217,8 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigurationError(*(_fault(dict(fault)) for fault in error.errors())) from error
+        found = (line for fault in error.errors() for line in _fault(dict(fault)).splitlines())
+        raise ConfigurationError(*found) from error
 
 
 def environment_name(field: str) -> str:
@@ -241,7 +247,7 @@ def _alias(field: str) -> str:
 
 
 def _fault(fault: dict[str, object]) -> str:
-    """One line for one of pydantic's findings, by the name that its reader set."""
+    """One of pydantic's findings by the name that its reader set: a line, or several for settings that do not agree."""
     location = cast("tuple[str, ...]", fault["loc"])
     text = str(fault["msg"]).removeprefix("Value error, ")
     if not location:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -94,8 +95,12 @@ async def connected(dsn: str, *, application_name: str) -> AsyncIterator[asyncpg
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, *, size: int, application_name: str, statement_timeout_s: float) -> AsyncIterator[Pool]:
-    """Open the worker's one pool. Every statement on it is bounded by `statement_timeout_s`.
+async def open_pool(
+    dsn: str, *, size: int, application_name: str, statement_timeout_s: float, durable: bool = True
+) -> AsyncIterator[Pool]:
+    """Open a pool. Every statement on it is bounded by `statement_timeout_s`.
+
+    Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.
 
     The first connection is made at once, so that a wrong address or password shows at the start. Behind a pooler no
     named statements are used: the next statement may run in another backend, which has never heard of them.
@@ -111,7 +116,7 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s,
             max_inactive_connection_lifetime=0,
-            init=None if pooled else _set_up_session,
+            init=None if pooled else partial(_set_up_session, durable=durable),
             reset=_nothing_to_reset,
             statement_cache_size=0 if pooled else _STATEMENTS_KEPT,
             server_settings={"application_name": application_name},
@@ -122,13 +127,15 @@ async def open_pool(dsn: str, *, size: int, application_name: str, statement_tim
         pool.terminate()
 
 
-async def _set_up_session(connection: Connection) -> None:
+async def _set_up_session(connection: Connection, *, durable: bool) -> None:
     """Plan for a large table from the beginning.
 
     A prepared statement keeps the plan that was best while the table was small, and would then read a sudden backlog
     from end to end for each claim. Behind a pooler statements are not prepared and plans not kept.
     """
     await connection.execute("set enable_seqscan = off")
+    if not durable:
+        await connection.execute("set synchronous_commit = off")
 
 
 async def _nothing_to_reset(_connection: Connection) -> None:

@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class Switchboard:
-    """Runs the wanted ones of `sources`, by name. `changed` is called after every change of mode."""
+    """Runs the wanted ones of `sources`, by name. `changed` is called whenever `report` tells something new."""
 
     def __init__(
         self,
@@ -84,12 +84,13 @@ class Switchboard:
         return {
             "mode": self.mode,
             "mode_from": "outbox mode" if self._switch else "OUTBOX_MODE",
-            "sources": {name: self._state(name) for name in self._running},
+            "sources": {name: self._state(name) for name in self._running if self._runs(name)},
         }
 
     async def run(self) -> None:
         """Run sources until cancelled."""
         told: tuple[Mode, tuple[str, ...]] | None = None
+        reported: dict[str, Any] = {}
         async with anyio.create_task_group() as tasks:
             while True:
                 wanted, why = self._wanted()
@@ -98,6 +99,8 @@ class Switchboard:
                     told = (self.mode, wanted)
                     self._emit(ModeChanged(self.mode, wanted, why))
                     self._wakeup.nudge("mode")  # the relay shall look now, and at the new rhythm
+                if reported != (report := self.report()):
+                    reported = report
                     self._changed()
                 with anyio.move_on_after(_LOOK_EVERY_S):
                     await self._look.wait()
@@ -122,7 +125,7 @@ class Switchboard:
         if trusted != self._listen_trusted:
             self._listen_trusted, self._listen_turned_s = trusted, now_s
         for_s = now_s - self._listen_turned_s
-        both = "realtime" in self._running
+        both = self._runs("realtime")
         if not trusted and (both or for_s > _GIVE_LISTEN_S):
             return ("listen", "realtime"), f"listen: {self._state('listen')}"
         if trusted and both and for_s < _LET_GO_AFTER_S:
@@ -143,8 +146,14 @@ class Switchboard:
                 self._running[name] = anyio.CancelScope()
                 tasks.start_soon(self._run_source, name, self._running[name])
         for name in set(self._running).difference(wanted):
-            self._running.pop(name).cancel()
+            self._running[name].cancel()
+
+    def _runs(self, name: str) -> bool:
+        return name in self._running and not self._running[name].cancel_called
 
     async def _run_source(self, name: str, scope: anyio.CancelScope) -> None:
+        """Run a source to its end. Only then it may be started again, or the old one would unsubscribe the new one."""
         with scope:
             await self._sources[name].run()
+        del self._running[name]
+        self._look.set()

@@ -85,6 +85,7 @@ class Worker:
                             size=_POOL_SIZE,
                             application_name=f"outbox {self._settings.worker_name}",
                             statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                            durable=False,  # a claim or settlement that is lost has a message delivered again
                         )
                     )
                     with translated_errors("connect"):

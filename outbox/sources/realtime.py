@@ -9,7 +9,7 @@ and row-level security mutes it without a word. So every socket is pinged, every
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -49,7 +49,7 @@ class RealtimeSettings:
 
     url: str
     """SUPABASE_URL: the project's address, or the websocket's own with its path."""
-    key: str
+    key: str = field(repr=False)
     via: Via
     schema: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from subprocess import CalledProcessError
 
 import anyio
@@ -19,7 +19,7 @@ class Token:
 
     command: str | None
     file: str | None
-    value: str
+    value: str = field(repr=False)
 
     async def read(self) -> str:
         """Return the token. Raises ConfigurationError that names the setting."""

@@ -202,3 +202,19 @@ def test_sink_is_found_by_reference() -> None:
     from tests.support import null_sink
 
     assert config.load_sink("tests.support.sinks:null_sink") is null_sink
+
+
+def test_realtime_without_its_extra_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", SECRET)
+    monkeypatch.setattr(config, "find_spec", lambda _: None)
+    assert faults() == ("Supabase Realtime needs an extra: pip install 'temporal-outbox[realtime]'",)
+
+
+def test_keys_of_supabase_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", SECRET)
+    monkeypatch.setenv("OUTBOX_LISTEN_URL", URL)
+    settings = config.load()
+    assert SECRET not in repr(settings)
+    assert settings.listen_dsn == URL

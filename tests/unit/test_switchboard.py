@@ -84,7 +84,7 @@ async def test_switch_overrides_the_setting_until_it_is_removed() -> None:
         assert b.switchboard.report() == {"mode": "poll", "mode_from": "outbox mode", "sources": {}}
         b.switchboard.apply({})
         assert (await b.runs("listen")).why == "set by OUTBOX_MODE"
-        assert b.changes == 3
+        assert b.changes >= 3
 
 
 @pytest.mark.parametrize("nonsense", ["nonsense", 5, None, ["poll"], {"a": 1}])
@@ -134,6 +134,30 @@ async def test_auto_without_realtime_keeps_trying_listen() -> None:
         await anyio.wait_all_tasks_blocked()
         assert b.sources["listen"].running
         assert len(b.log.of(ModeChanged)) == 1
+
+
+async def test_source_is_started_again_only_after_its_end() -> None:
+    async with board("listen", "listen") as b:
+        await b.runs("listen")
+        for _ in range(5):
+            b.switchboard.apply({"mode": "poll"})
+            await anyio.lowlevel.checkpoint()
+            b.switchboard.apply({})
+            await anyio.lowlevel.checkpoint()
+            assert b.sources["listen"].running <= 1
+        await anyio.wait_all_tasks_blocked()
+        assert b.sources["listen"].running == 1
+
+
+async def test_change_of_a_sources_state_is_reported() -> None:
+    async with board("listen", "listen") as b:
+        await b.runs("listen")
+        before = b.changes
+        b.wakeup.subscribed("listen", grace_s=1.0)
+        with anyio.fail_after(5):
+            while b.changes == before:
+                await anyio.sleep(0.01)
+        assert b.switchboard.report()["sources"] == {"listen": "ready"}
 
 
 async def test_change_of_mode_has_the_relay_look() -> None:
