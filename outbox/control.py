@@ -17,7 +17,7 @@ from outbox.events import Emit, MaintenanceFailed
 if TYPE_CHECKING:
     from outbox.store import Store
 
-_ANNOUNCED_S = 30.0
+_ANNOUNCED_S = 120.0
 _UNANNOUNCED_S = 0.7
 
 

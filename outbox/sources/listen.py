@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "listen"
 GRACE_S = 1.0
-_SILENCE_S = 3.2
+_SILENCE_S = 3.3
 """Silence after which a probe is sent. With its time-out this bounds the time to notice a fault: under five seconds."""
 _PROBE_TIMEOUT_S = 1.4
 _SUBSCRIBE_TIMEOUT_S = 3.0
@@ -114,7 +114,7 @@ class ListenSource:
 
     async def _stay_silent(self, closed: anyio.Event) -> None:
         """Return when nothing has been heard for a while; raise when the connection is gone."""
-        silence_s = _SILENCE_S * random.uniform(0.9, 1.0)  # noqa: S311 - the first to probe proves it for everybody
+        silence_s = _SILENCE_S * random.uniform(0.95, 1.0)  # noqa: S311 - the first to probe proves it for everybody
         while (left_s := self._heard_s + silence_s - monotonic()) > 0:
             with anyio.move_on_after(left_s):
                 await closed.wait()
