@@ -18,7 +18,8 @@ import anyio
 from outbox.backoff import Backoff
 from outbox.database import connect, is_pooled, place, translated_errors
 from outbox.errors import DatabaseUnavailable, OutboxError
-from outbox.events import Emit, SourceLost, SourceReady
+from outbox.events import Emit
+from outbox.sources.supervised import SupervisedSource
 
 if TYPE_CHECKING:
     from outbox.database import Connection
@@ -26,23 +27,22 @@ if TYPE_CHECKING:
     from outbox.wakeup import Wakeup
 
 NAME = "listen"
-GRACE_S = 1.0
 _SILENCE_S = 3.3
 """Silence after which a probe is sent. With its time-out this bounds the time to notice a fault: under five seconds."""
 _PROBE_TIMEOUT_S = 1.4
 _SUBSCRIBE_TIMEOUT_S = 3.0
-_STEADY_S = 10.0
-"""A subscription that lasted this long was sound: the next reconnect starts without delay again."""
 _DEAF_RETRY = Backoff(base_s=5.0, cap_s=60.0)
 """Pace of trying an address on which LISTEN does not work."""
 
 
 class _Deaf(DatabaseUnavailable):
-    """LISTEN was accepted, and no notification arrives."""
+    """LISTEN was accepted, and no notification has ever arrived."""
 
 
-class ListenSource:
-    """LISTEN on `<schema>_wakeup`, supervised. `store` sends the probes; `on_control` is told of switches."""
+class ListenSource(SupervisedSource):
+    """LISTEN on `<schema>_wakeup`. `store` sends the probes; `on_control` is told of switches."""
+
+    name, grace_s, steady_s = NAME, 1.0, 10.0
 
     def __init__(
         self,
@@ -55,45 +55,20 @@ class ListenSource:
         on_control: Callable[[], None],
         reconnect: Backoff,
     ) -> None:
+        super().__init__(wakeup, emit)
         self._dsn = dsn
         self._channel = f"{schema}_wakeup"
         self._store = store
-        self._wakeup = wakeup
-        self._emit = emit
         self._on_control = on_control
         self._reconnect = reconnect
         self._connection: Connection | None = None
         self._heard = anyio.Event()
         self._heard_s = 0.0
-        self.error: str | None = None
-        """Why it cannot hear, while it cannot."""
 
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        failures = 0
-        try:
-            while True:
-                began_s = monotonic()
-                try:
-                    await self._subscribed()
-                except OutboxError as error:
-                    failures = 1 if monotonic() - began_s > _STEADY_S else failures + 1
-                    pace = _DEAF_RETRY if isinstance(error, _Deaf) else self._reconnect
-                    delay_s = pace.delay_s(failures)
-                    self._lost(str(error), delay_s)
-                    await anyio.sleep(delay_s)
-        finally:
-            self._wakeup.unsubscribed(NAME)
+    def _pace(self, error: OutboxError) -> Backoff:
+        return _DEAF_RETRY if isinstance(error, _Deaf) else self._reconnect
 
-    def _lost(self, error: str, delay_s: float) -> None:
-        """Tell once of each new reason, and have the relay look by itself from now on."""
-        self._wakeup.unsubscribed(NAME)
-        if self.error != error:
-            self.error = error
-            self._emit(SourceLost(NAME, error, delay_s))
-
-    async def _subscribed(self) -> None:
-        """Subscribe and stay until the subscription fails, which raises."""
+    async def _session(self) -> None:
         connection = self._connection = await connect(self._dsn, application_name="outbox listen")
         try:
             closed = anyio.Event()
@@ -101,14 +76,14 @@ class ListenSource:
             with translated_errors("listen"), anyio.fail_after(_SUBSCRIBE_TIMEOUT_S):
                 pooled = await is_pooled(connection)
                 await connection.add_listener(self._channel, self._hear)
-            await self._prove(pooled=pooled, closed=closed)
-            self.error = None
-            self._wakeup.subscribed(NAME, grace_s=GRACE_S)
+            if not await self._prove(closed):
+                raise _Deaf(self._explain(pooled=pooled))
+            self._ready()
             self._on_control()
-            self._emit(SourceReady(NAME))
             while True:
                 await self._stay_silent(closed)
-                await self._prove(pooled=pooled, closed=closed)
+                if not await self._prove(closed):
+                    raise DatabaseUnavailable("listen: notifications have ceased to arrive")
         finally:
             connection.terminate()
 
@@ -120,22 +95,24 @@ class ListenSource:
                 await closed.wait()
             self._check_open(closed)
 
-    async def _prove(self, *, pooled: bool, closed: anyio.Event) -> None:
-        """Send a probe over another connection, and raise unless something is heard on this idle one."""
+    async def _prove(self, closed: anyio.Event) -> bool:
+        """Send a probe over another connection; return whether anything was heard on this idle one."""
         self._heard = anyio.Event()
-        with anyio.move_on_after(_PROBE_TIMEOUT_S) as scope:
+        with anyio.move_on_after(_PROBE_TIMEOUT_S):
             await self._store.probe()
             await self._heard.wait()
         self._check_open(closed)
-        if scope.cancelled_caught:
-            host = place(self._dsn)
-            if pooled and self._heard_s == 0.0:
-                raise _Deaf(
-                    f"LISTEN cannot work on {host}: a pooler in transaction mode stands there. Set OUTBOX_LISTEN_URL "
-                    "to an address that leads to PostgreSQL itself or to a pooler in session mode (Supabase: port 5432 "
-                    "instead of 6543), or OUTBOX_MODE=poll"
-                )
-            raise _Deaf(f"no notification arrives from {host} within {_PROBE_TIMEOUT_S} s of a probe")
+        return self._heard.is_set()
+
+    def _explain(self, *, pooled: bool) -> str:
+        """Why nothing is heard on a fresh subscription, and what would help."""
+        if not pooled:
+            return f"no notification arrives from {place(self._dsn)} within {_PROBE_TIMEOUT_S} s of a probe"
+        return (
+            f"LISTEN cannot work on {place(self._dsn)}: a pooler in transaction mode stands there. Set "
+            "OUTBOX_LISTEN_URL to an address that leads to PostgreSQL itself or to a pooler in session mode "
+            "(Supabase: port 5432 instead of 6543), or OUTBOX_MODE=poll"
+        )
 
     @staticmethod
     def _check_open(closed: anyio.Event) -> None:

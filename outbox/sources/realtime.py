@@ -17,9 +17,10 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import anyio
 
 from outbox.backoff import Backoff
-from outbox.errors import ConfigurationError
-from outbox.events import Emit, SourceLost, SourceReady
+from outbox.errors import ConfigurationError, OutboxError
+from outbox.events import Emit
 from outbox.sources.phoenix import Action, Channel, Fail, Hint, Ready, Refresh, Send, Via
+from outbox.sources.supervised import SupervisedSource
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -28,14 +29,11 @@ if TYPE_CHECKING:
     from outbox.wakeup import Wakeup
 
 NAME = "realtime"
-GRACE_S = 3.0
-"""A hint usually comes within half a second: the server reads its replication slot ten times a second, or twice."""
 _OPEN_TIMEOUT_S = 10.0
 _PING_EVERY_S = 3.0
 _PING_TIMEOUT_S = 1.8
 """With the ping's period this bounds the time to notice a dead socket: under five seconds."""
 _LARGEST_FRAME = 4 * 1024 * 1024
-_STEADY_S = 30.0
 _RETRY = Backoff(base_s=0.5, cap_s=30.0)
 _LIMITED_RETRY = Backoff(base_s=10.0, cap_s=60.0)
 """After a refusal that names a limit: trying harder makes it worse."""
@@ -54,48 +52,27 @@ class RealtimeSettings:
     schema: str
 
 
-class _Broken(Exception):
+class _Broken(OutboxError):
     """The channel or its socket is of no use; the text says why."""
 
 
-class RealtimeSource:
+class RealtimeSource(SupervisedSource):
     """One channel on one socket, made anew for ever."""
 
+    name, grace_s, steady_s = NAME, 3.0, 30.0
+    # A hint usually comes within half a second: the server reads its replication slot ten times a second, or twice.
+
     def __init__(self, settings: RealtimeSettings, token: Token, wakeup: Wakeup, emit: Emit) -> None:
+        super().__init__(wakeup, emit)
         self._settings = settings
         self._token = token
-        self._wakeup = wakeup
-        self._emit = emit
         self._deaf_since_s: float | None = None
-        self.error: str | None = None
-        """Why it cannot hear, while it cannot."""
 
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        failures = 0
-        try:
-            while True:
-                began_s = monotonic()
-                try:
-                    await self._session()
-                except _Broken as error:
-                    failures = 1 if monotonic() - began_s > _STEADY_S else failures + 1
-                    limited = "RateLimit" in str(error) or "429" in str(error) or "Too many" in str(error)
-                    delay_s = (_LIMITED_RETRY if limited else _RETRY).delay_s(failures)
-                    self._lost(str(error), delay_s)
-                    await anyio.sleep(delay_s)
-        finally:
-            self._wakeup.unsubscribed(NAME)
-
-    def _lost(self, error: str, delay_s: float) -> None:
-        """Tell once of each new reason, and have the relay look by itself from now on."""
-        self._wakeup.unsubscribed(NAME)
-        if self.error != error:
-            self.error = error
-            self._emit(SourceLost(NAME, error, delay_s))
+    def _pace(self, error: OutboxError) -> Backoff:
+        limited = any(word in str(error) for word in ("RateLimit", "429", "Too many"))
+        return _LIMITED_RETRY if limited else _RETRY
 
     async def _session(self) -> None:
-        """One socket from its opening to its end, which raises."""
         token = await self._read_token()
         socket = await self._open()
         try:
@@ -146,15 +123,6 @@ class RealtimeSource:
         with anyio.move_on_after(min(max(0.0, channel.next_s - monotonic()), _DEAF_RESTART_S)):
             return channel.receive(await socket.recv(), monotonic())
         return channel.tick(monotonic())
-
-    def _ready(self) -> None:
-        """Subscribed, or subscribed again: whatever came before must be looked for."""
-        if self._wakeup.has(NAME):
-            self._wakeup.nudge(NAME)
-            return
-        self.error = None
-        self._wakeup.subscribed(NAME, grace_s=GRACE_S)
-        self._emit(SourceReady(NAME))
 
     async def _read_token(self) -> str:
         try:

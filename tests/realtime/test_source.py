@@ -61,8 +61,9 @@ async def test_commit_wakes_an_idle_worker(server: RealtimeServer, supabase: str
 async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase) as relay:
-        await anyio.sleep(0.5)  # joined by now, and not subscribed
-        assert not relay.log.of(SourceReady)
+        while not any(client.channels for client in server.clients):
+            await anyio.sleep(0.01)
+        assert not relay.log.of(SourceReady), "joined, and not subscribed"
         await ready(relay)
 
 
