@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import asyncpg
 
 from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused, DatabaseUnavailable
@@ -16,12 +17,12 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
     from asyncpg.pool import PoolConnectionProxy
 
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
 CONNECT_TIMEOUT_S = 5.0
+"""Bounds one attempt to connect, TLS and authentication included."""
+_RELEASE_TIMEOUT_S = 1.0
 _STATEMENTS_KEPT = 100
 """Prepared statements that a connection keeps; the driver's default."""
-"""Bounds one attempt to connect, TLS and authentication included."""
 
 _MISCONFIGURED = (
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28: wrong user or password, no pg_hba.conf entry
@@ -94,6 +95,62 @@ async def connected(dsn: str, *, application_name: str) -> AsyncIterator[asyncpg
         connection.terminate()
 
 
+class Pool:
+    """Connections to one database, each lent for one statement at a time.
+
+    A statement that overruns its time has lost its connection, and probably all: a half-open socket tells nothing. The
+    driver would wait for the cancellation of that statement to be confirmed, over the same network; here the connection
+    is ended without a word, and the others are replaced before they are lent again.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], statement_timeout_s: float) -> None:
+        self._pool = pool
+        self._statement_timeout_s = statement_timeout_s
+
+    async def fetch(self, statement: str, *arguments: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
+        """Run a statement and return its rows. `timeout_s` replaces the pool's own bound."""
+        async with self.acquire(timeout_s=timeout_s) as connection:
+            return await connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: object) -> asyncpg.Record | None:
+        """Run a statement and return its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: object) -> Any:  # noqa: ANN401 - a column has any type
+        """Run a statement and return the first column of its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: object) -> None:
+        """Run a statement that returns nothing."""
+        async with self.acquire() as connection:
+            await connection.execute(statement, *arguments)
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+        """Lend a connection. Raises TimeoutError when that, or what is done with it, takes too long."""
+        timeout_s = timeout_s or self._statement_timeout_s
+        connection = await self._pool.acquire(timeout=timeout_s)
+        try:
+            with anyio.fail_after(timeout_s):
+                yield connection
+        except (asyncpg.PostgresError, asyncpg.DataError):
+            raise  # refused: the connection is as good as it was
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, TimeoutError):
+                await self.replace_connections()
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+
+    async def replace_connections(self) -> None:
+        """Lend none of the present connections again."""
+        await self._pool.expire_connections()
+
+
 @asynccontextmanager
 async def open_pool(
     dsn: str, *, size: int, application_name: str, statement_timeout_s: float, durable: bool = True
@@ -114,7 +171,6 @@ async def open_pool(
             min_size=1,
             max_size=size,
             timeout=CONNECT_TIMEOUT_S,
-            command_timeout=statement_timeout_s,
             max_inactive_connection_lifetime=0,
             init=None if pooled else partial(_set_up_session, durable=durable),
             reset=_nothing_to_reset,
@@ -122,7 +178,7 @@ async def open_pool(
             server_settings={"application_name": application_name},
         )
     try:
-        yield pool
+        yield Pool(pool, statement_timeout_s)
     finally:
         pool.terminate()
 

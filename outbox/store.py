@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from outbox.database import Pool
 
 _FIELDS = len(Message._fields)
+_MAINTAIN_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Store:
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create and drop history partitions unless another worker is at it; return (what, name) of each."""
         async with self._errors("maintain"):
-            rows = await self._pool.fetch(self._sql("maintain"), days_ahead, keep_days)
+            rows = await self._pool.fetch(self._sql("maintain"), days_ahead, keep_days, timeout_s=_MAINTAIN_TIMEOUT_S)
         return [(row["what"], row["name"]) for row in rows]
 
     async def status(self) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class Store:
             with translated_errors(doing):
                 yield
         except DatabaseReadOnly:
-            await self._pool.expire_connections()
+            await self._pool.replace_connections()
             raise
 
     def _sql(self, name: str) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _POOL_SIZE = 4
 """Claim, settle, maintenance, and one to spare while a broken connection is replaced."""
-_STATEMENT_TIMEOUT_S = 30.0
+_STATEMENT_TIMEOUT_S = 10.0
 _FAREWELL_S = 2.0
 
 

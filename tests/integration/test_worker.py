@@ -24,6 +24,7 @@ from outbox.worker import Worker
 from tests.support.event_log import EventLog
 from tests.support.running import counts, enqueue, fetch, running, settings
 from tests.support.sinks import FakeSink
+from tests.support.tcp_proxy import tcp_proxy
 from workflows.embedded import PostgresServer
 
 pytestmark = pytest.mark.timeout(90)
@@ -216,3 +217,18 @@ async def test_drain_ends_although_the_database_is_gone(anyio_backend: object) -
             sink.unblock()
             await relay.stop()
             assert relay.log.of(Drained)
+
+
+async def test_black_hole_under_all_connections_is_noticed_and_left_behind(database: str) -> None:
+    """A partition, or a failover that resets nothing: neither the sockets nor the driver ever tell."""
+    async with tcp_proxy(database) as proxy, running(proxy.url(database)) as relay:
+        await relay.log.wait_for(SourceReady)
+        await enqueue(database)
+        await relay.wait_completed(1)
+        mark = len(relay.log)
+        proxy.stall()
+        await enqueue(database)
+        await relay.log.wait_for(DatabaseLost, after=mark, timeout_s=40)
+        proxy.cut()
+        proxy.flow()
+        await relay.wait_completed(2, timeout_s=40)

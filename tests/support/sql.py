@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from outbox.database import open_pool
+from outbox.database import Pool, open_pool
 from outbox.message import Message
 from outbox.store import Store
 from tests.support.eventually import eventually
@@ -38,7 +38,7 @@ async def blocked_on(
 class Clock:
     """A store whose `now` the test moves. It starts at the database's time, so that enqueued messages are due."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], now: datetime, worker_id: int, *, history: bool) -> None:
+    def __init__(self, pool: Pool, now: datetime, worker_id: int, *, history: bool) -> None:
         self.pool = pool
         self.worker_id = worker_id
         self.store = Store(pool, "outbox", keep_history=history, now=now)
