@@ -16,10 +16,14 @@ end
 $$;
 
 CREATE FUNCTION outbox.broadcast() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     perform realtime.send('{}'::jsonb, 'wake', tg_table_schema, true);
+    return null;
+exception when others then
+    raise warning 'outbox: no wake-up was broadcast: %', sqlerrm;
     return null;
 end
 $$;

@@ -58,6 +58,19 @@ async def test_commit_wakes_an_idle_worker(server: RealtimeServer, supabase: str
             await delivered(relay, supabase)
 
 
+async def test_broadcast_that_fails_never_fails_the_producer(supabase: str) -> None:
+    await fetch(supabase, "select outbox.enable_broadcast()")
+    await fetch(
+        supabase,
+        "create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) "
+        "returns void "
+        "language plpgsql as 'begin raise exception ''no partition''; end'",
+    )
+    await enqueue(supabase)
+    [row] = await fetch(supabase, "select count(*) from outbox.message")
+    assert row[0] == 1
+
+
 async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase) as relay:
