@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +31,7 @@ _PASSING = (
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, starting up, statement cancelled
     asyncpg.InsufficientResourcesError,  # class 53: too many connections, disk full, out of memory
+    asyncpg.PostgresSystemError,  # class 58: input or output failed
     asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization
     asyncpg.LockNotAvailableError,
     asyncpg.InternalServerError,  # class XX
@@ -107,9 +107,15 @@ class Pool:
         self._pool = pool
         self._statement_timeout_s = statement_timeout_s
 
-    async def fetch(self, statement: str, *arguments: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
-        """Run a statement and return its rows. `timeout_s` replaces the pool's own bound."""
-        async with self.acquire(timeout_s=timeout_s) as connection:
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run a statement and return its rows."""
+        async with self.acquire() as connection:
+            return await connection.fetch(statement, *arguments)
+
+    async def fetch_slowly(self, statement: str, *arguments: object, timeout_s: float) -> list[asyncpg.Record]:
+        """Run a statement, in a transaction of its own, under another bound than the pool's."""
+        async with self.acquire(timeout_s=timeout_s) as connection, connection.transaction():
+            await connection.execute(f"set local statement_timeout = {_server_timeout_ms(timeout_s)}")
             return await connection.fetch(statement, *arguments)
 
     async def fetchrow(self, statement: str, *arguments: object) -> asyncpg.Record | None:
@@ -157,14 +163,22 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """Open a pool. Every statement on it is bounded by `statement_timeout_s`.
 
+    The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
     Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.
 
     The first connection is made at once, so that a wrong address or password shows at the start. Behind a pooler no
-    named statements are used: the next statement may run in another backend, which has never heard of them.
+    named statements are used and no session settings: the next statement may run in another backend.
     """
     async with connected(dsn, application_name=application_name) as connection:
         with translated_errors("connect"):
             pooled = await is_pooled(connection)
+    session = {
+        # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
+        # backlog from end to end for each claim.
+        "enable_seqscan": "off",
+        "statement_timeout": _server_timeout_ms(statement_timeout_s),
+        **({} if durable else {"synchronous_commit": "off"}),
+    }
     with translated_errors(f"connect to {place(dsn)}"), invalid_dsn():
         pool = await asyncpg.create_pool(
             dsn,
@@ -172,10 +186,9 @@ async def open_pool(
             max_size=size,
             timeout=CONNECT_TIMEOUT_S,
             max_inactive_connection_lifetime=0,
-            init=None if pooled else partial(_set_up_session, durable=durable),
             reset=_nothing_to_reset,
             statement_cache_size=0 if pooled else _STATEMENTS_KEPT,
-            server_settings={"application_name": application_name},
+            server_settings={"application_name": application_name} | ({} if pooled else session),
         )
     try:
         yield Pool(pool, statement_timeout_s)
@@ -183,15 +196,9 @@ async def open_pool(
         pool.terminate()
 
 
-async def _set_up_session(connection: Connection, *, durable: bool) -> None:
-    """Plan for a large table from the beginning.
-
-    A prepared statement keeps the plan that was best while the table was small, and would then read a sudden backlog
-    from end to end for each claim. Behind a pooler statements are not prepared and plans not kept.
-    """
-    await connection.execute("set enable_seqscan = off")
-    if not durable:
-        await connection.execute("set synchronous_commit = off")
+def _server_timeout_ms(timeout_s: float) -> str:
+    """PostgreSQL's bound for a statement that we give up after `timeout_s`: its answer has to travel."""
+    return str(int(timeout_s * 900))
 
 
 async def _nothing_to_reset(_connection: Connection) -> None:

@@ -52,8 +52,6 @@ class Lease(NamedTuple):
     """End of the lease on the same clock, never later than the database's: it is counted from before the claim."""
     more: bool
     """Whether further messages are due now."""
-    quiet: bool
-    """False while transactions are in flight whose messages will come without a notification."""
     fresh: bool
     """Whether one of the messages was due when enqueued and never claimed before: a source should announce it."""
     next_due_s: float | None

@@ -11,8 +11,6 @@ import random
 
 _FASTEST_S = 0.05
 """Pause after a claim that brought something: the next message is likely near."""
-_UNQUIET_S = 0.002
-"""First pause while messages are about to come unannounced; it doubles up to the fastest other."""
 _SLOWER = 2.0
 _JITTER = 0.2
 """Share of a pause by which workers that started together drift apart."""
@@ -31,19 +29,11 @@ class Polling:
         self._attended_s = attended_s
         self._alone_s = alone_s
         self._pause_s = min(_FASTEST_S, alone_s)
-        self._unquiet_s = _UNQUIET_S
         self._spread_s = 0.0
         self._late = 0
 
-    def pause_s(self, *, attended: bool, found: bool, quiet: bool = True) -> float:
-        """How long to wait for a ring after a claim: longer after each that found nothing, up to the interval.
-
-        While it is not `quiet`, messages are about to be committed for which nobody will ring.
-        """
-        if not quiet:
-            self._unquiet_s = min(self._unquiet_s * _SLOWER, _FASTEST_S)
-            return self._unquiet_s
-        self._unquiet_s = _UNQUIET_S
+    def pause_s(self, *, attended: bool, found: bool) -> float:
+        """How long to wait for a ring after a claim: longer after each that found nothing, up to the interval."""
         interval_s = self._attended_s if attended else self._alone_s
         self._pause_s = min(_FASTEST_S if found else self._pause_s * _SLOWER, interval_s)
         return self._pause_s * random.uniform(1.0 - _JITTER, 1.0)  # noqa: S311 - no secret

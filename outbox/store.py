@@ -70,9 +70,9 @@ class Store:
         sent_s = monotonic()
         async with self._errors("claim"):
             rows = await self._pool.fetch(self._sql("claim"), limit, lease_s, worker_id, suspect_after, self.now)
-        more, quiet, fresh, next_due_s = rows[0][_FIELDS:]
+        more, fresh, next_due_s = rows[0][_FIELDS:]
         messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
-        return Lease(messages, monotonic(), sent_s + lease_s, more, quiet, fresh, next_due_s)
+        return Lease(messages, monotonic(), sent_s + lease_s, more, fresh, next_due_s)
 
     async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[UUID]:
         """Move delivered messages to the history."""
@@ -135,7 +135,9 @@ class Store:
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create and drop history partitions unless another worker is at it; return (what, name) of each."""
         async with self._errors("maintain"):
-            rows = await self._pool.fetch(self._sql("maintain"), days_ahead, keep_days, timeout_s=_MAINTAIN_TIMEOUT_S)
+            rows = await self._pool.fetch_slowly(
+                self._sql("maintain"), days_ahead, keep_days, timeout_s=_MAINTAIN_TIMEOUT_S
+            )
         return [(row["what"], row["name"]) for row in rows]
 
     async def status(self) -> dict[str, Any]:

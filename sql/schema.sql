@@ -379,10 +379,7 @@ CREATE FUNCTION outbox.ring() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    if pg_try_advisory_xact_lock(hashtextextended(tg_table_schema || '.notifies', 0))
-       or not pg_try_advisory_xact_lock_shared(hashtextextended(tg_table_schema || '.unannounced', 0)) then
-        perform pg_notify(tg_table_schema || '_wakeup', '');
-    end if;
+    perform pg_notify(tg_table_schema || '_wakeup', '');
     return null;
 end
 $$;
@@ -586,15 +583,6 @@ CREATE TABLE outbox.history_default (
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text])))
 );
 
-CREATE SEQUENCE outbox.lease_token
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-COMMENT ON SEQUENCE outbox.lease_token IS 'Fencing tokens, one for each claim. A settle that carries an older token than the row finds no row.';
-
 CREATE TABLE outbox.message (
     message_id uuid NOT NULL,
     seq bigint NOT NULL,
@@ -627,7 +615,7 @@ COMMENT ON COLUMN outbox.message.due_at IS 'When a worker may claim the row, and
 
 COMMENT ON COLUMN outbox.message.available_at IS 'When the producer wants it delivered at the earliest.';
 
-COMMENT ON COLUMN outbox.message.lease_token IS 'Token of the claim that holds the row; null while nobody does.';
+COMMENT ON COLUMN outbox.message.lease_token IS 'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
 
 COMMENT ON COLUMN outbox.message.deliveries IS 'Claims since the last known outcome: rises when a worker dies with the message.';
 

@@ -54,8 +54,6 @@ class Claimer:
         self._stopping = False
         self._woken_by: str | None = "start"
         """Who rang before this claim; None when nobody did and the time was up."""
-        self._was_quiet = False
-        """Whether the claim before found nobody in flight who would not ring."""
 
     def stop(self) -> None:
         """Claim nothing any more, however long the loop would have waited."""
@@ -91,11 +89,10 @@ class Claimer:
 
     def _learn(self, lease: Lease) -> None:
         """See from what a claim brought whether whoever woke it was right, or whoever did not should have."""
-        if self._woken_by is None and lease.fresh and self._was_quiet:
+        if self._woken_by is None and lease.fresh:
             self._wakeup.found_unannounced()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
             self._polling.answered(found=bool(lease.messages))
-        self._was_quiet = lease.quiet
 
     async def _wait(self, lease: Lease) -> None:
         """Wait until there may be something to claim."""
@@ -139,7 +136,7 @@ class Claimer:
 
     def _pause_s(self, lease: Lease) -> float:
         """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
-        poll_s = self._polling.pause_s(attended=self._wakeup.attended, found=bool(lease.messages), quiet=lease.quiet)
+        poll_s = self._polling.pause_s(attended=self._wakeup.attended, found=bool(lease.messages))
         if lease.next_due_s is None:
             return poll_s
         return min(poll_s, lease.next_due_s + _SOONEST_S)

@@ -5,10 +5,6 @@
 --
 -- Every name is written with the schema `outbox.`; the migration runner replaces that qualifier when another schema is configured.
 
-create sequence outbox.lease_token;
-comment on sequence outbox.lease_token is
-    'Fencing tokens, one for each claim. A settle that carries an older token than the row finds no row.';
-
 create table outbox.message (
     message_id   uuid        primary key,
     seq          bigint      generated always as identity,
@@ -44,7 +40,8 @@ comment on column outbox.message.seq is 'The order in which the database numbere
 comment on column outbox.message.due_at is
     'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
 comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
-comment on column outbox.message.lease_token is 'Token of the claim that holds the row; null while nobody does.';
+comment on column outbox.message.lease_token is
+    'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
 comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
 comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
 comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';

@@ -4,21 +4,14 @@
 -- ends before the first suspect, or consists of it. So a crash is counted against nobody else.
 --
 -- The candidates are updated through their ctid, which they keep while this statement holds their locks: with sequential scans off,
--- as the worker has them, no plan can read more rows than are taken. One row always comes back, so that also an empty claim says whether more are due and when the next one will be.
---
--- "quiet" says that no transaction is in flight that left its notification to another one (0007_one_notifies.sql). It is asked first,
--- because what is committed after this statement's snapshot and before the question would be neither seen nor announced.
+-- as the worker has them, no plan can read more rows than are taken. One row always comes back, so that also an empty claim says
+-- whether more are due and when the next one will be.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's
-with quiet as materialized (
-    select case when pg_try_advisory_lock(hashtextextended('outbox.unannounced', 0))
-                then pg_advisory_unlock(hashtextextended('outbox.unannounced', 0))
-                else false end as quiet
-),
-candidate as materialized (
+with candidate as materialized (
     select m.ctid as place, m.due_at, m.seq, m.deliveries >= $4 as suspect
     from outbox.message m
-    where m.due_at <= coalesce($5, now()) and (select quiet is not null from quiet)
+    where m.due_at <= coalesce($5, now())
     order by m.due_at, m.seq
     limit $1
     for update skip locked
@@ -38,7 +31,7 @@ claimed as (
     update outbox.message m
     set due_at = coalesce($5, now()) + make_interval(secs => $2),
         claimed_at = coalesce($5, now()),
-        lease_token = (select nextval('outbox.lease_token')),
+        lease_token = (select (random() * 9e15)::bigint),
         worker_id = $3,
         deliveries = m.deliveries + 1
     where m.ctid = any (array(select place from chosen))
@@ -54,8 +47,7 @@ select
     jsonb_array_length(c.errors) as setbacks,
     extract(epoch from c.claimed_at - c.created_at)::float8 as age_s,
     c.lease_token,
-    (select count(*) = $1 or count(*) > (select count(*) from chosen) from candidate) as more,
-    (select quiet from quiet) as quiet,
+    (select count(*) = $1 or count(*) > (select count(*) from claimed) from candidate) as more,
     (select coalesce(bool_or(f.deliveries = 1 and f.errors = '[]' and f.available_at <= f.created_at), false) from claimed f) as fresh,
     extract(epoch from next.due_at - coalesce($5, now()))::float8 as next_due_s
 from next

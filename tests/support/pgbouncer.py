@@ -28,7 +28,7 @@ Mode = Literal["session", "transaction"]
 class PgBouncer(Server):
     """Pools every database of one PostgreSQL. Dies with its owner."""
 
-    title, stop_signal, death_signal = "PgBouncer", signal.SIGINT, signal.SIGQUIT
+    title, stop_signal, death_signal = "PgBouncer", signal.SIGTERM, signal.SIGQUIT  # SIGINT waits for its clients
 
     def __init__(self, postgres: PostgresServer, mode: Mode) -> None:
         super().__init__(None)
@@ -42,6 +42,10 @@ class PgBouncer(Server):
     def led(self, dsn: str) -> str:
         """The same database as in another URL, through the pooler."""
         return self.dsn(urlsplit(dsn).path.lstrip("/"))
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_path.read_text(errors="replace")
 
     def _prepare(self) -> None:
         if os.geteuid() == 0:  # PgBouncer refuses to run as root

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK = 65536
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER for no time at all: what closes then says RST; without it, FIN, as after a proper goodbye."""
 
 
 class TcpProxy:
@@ -18,13 +23,25 @@ class TcpProxy:
         """Where new connections lead."""
         self.host, self.port = "127.0.0.1", 0
         self.accepted = 0
-        self.bytes = 0
-        """Bytes forwarded so far, both ways together."""
+        self.sent = 0
+        """Bytes forwarded to the target so far."""
+        self.received = 0
+        """Bytes forwarded from the target so far."""
         self._open: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes forwarded so far, both ways together."""
+        return self.sent + self.received
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._tasks)
 
     def url(self, original: str) -> str:
         """The same URL, led through this proxy."""
@@ -42,10 +59,18 @@ class TcpProxy:
         """Forward again, first of all what was held up."""
         self._flowing.set()
 
+    def retarget(self, host: str, port: int) -> None:
+        """Lead new connections elsewhere."""
+        self.target = (host, port)
+
     def cut(self) -> None:
-        """End every open connection at once."""
+        """Reset every open connection at once, and forget what was held up for it."""
         for transport in list(self._open):
+            if not transport.is_closing():  # what is closing may have no socket any more
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
 
     async def refuse(self) -> None:
         """Refuse new connections, and cut the open ones."""
@@ -76,11 +101,16 @@ class TcpProxy:
         try:
             self._open.add(writer.transport)
             await self._flowing.wait()
+            if writer.is_closing():
+                return  # reset in the meantime: the target never hears of it
             there, out = await asyncio.open_connection(*self.target)
             ends.append(out)
             self._open.add(out.transport)
             # The first direction to end takes the other with it: nobody here needs half-closed connections.
-            pumps = [asyncio.ensure_future(self._pump(reader, out)), asyncio.ensure_future(self._pump(there, writer))]
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, out, "sent")),
+                asyncio.ensure_future(self._pump(there, writer, "received")),
+            ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -89,18 +119,22 @@ class TcpProxy:
                 await asyncio.gather(*pumps, return_exceptions=True)
         except OSError:
             pass  # the target is not there: the client sees its connection end
+        except asyncio.CancelledError:
+            pass  # ours, and nobody else's: asyncio's server would report it as an error in its callback
         finally:
             for end in ends:
                 self._open.discard(end.transport)
                 end.transport.abort()
             self._tasks.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Literal["sent", "received"]
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
                 await self._flowing.wait()
                 writer.write(data)
-                self.bytes += len(data)
+                setattr(self, count, getattr(self, count) + len(data))
                 await writer.drain()
 
 

@@ -1,0 +1,59 @@
+"""The pool under statements that do not come back: every call ends, and what is given up is given up on both sides."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from outbox.database import open_pool
+from outbox.errors import DatabaseUnavailable
+from outbox.store import Store
+from tests.support.eventually import eventually
+from tests.support.running import enqueue
+from tests.support.sql import connected
+from tests.support.tcp_proxy import tcp_proxy
+
+
+async def test_claim_that_was_given_up_leases_nothing(database: str) -> None:
+    """Else it would go on in the server, lease messages to nobody, and let them look like killers of workers."""
+    await enqueue(database)
+    async with (
+        connected(database) as other,
+        open_pool(database, size=2, application_name="given up", statement_timeout_s=1) as pool,
+    ):
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("lock table outbox.message in access exclusive mode")
+        with pytest.raises(DatabaseUnavailable):
+            await Store(pool, "outbox").claim(10, lease_s=60, worker_id=1, suspect_after=2)
+        await transaction.rollback()
+        working = "select count(*) from pg_stat_activity where application_name = 'given up' and state = 'active'"
+
+        async def at_work() -> int:
+            return await other.fetchval(working)
+
+        await eventually(at_work, lambda n: n == 0, timeout_s=10)
+        assert await other.fetchval("select deliveries from outbox.message") == 0
+
+
+async def test_slow_statement_has_a_bound_of_its_own(database: str) -> None:
+    async with open_pool(database, size=1, application_name="test", statement_timeout_s=1) as pool:
+        rows = await pool.fetch_slowly("select pg_sleep(1.2)", timeout_s=20)
+        assert len(rows) == 1
+
+
+async def test_every_call_into_a_black_hole_ends(database: str) -> None:
+    async with (
+        tcp_proxy(database) as proxy,
+        open_pool(proxy.url(database), size=2, application_name="test", statement_timeout_s=0.5) as pool,
+    ):
+        store = Store(pool, "outbox")
+        await store.switches()
+        proxy.stall()
+        with anyio.fail_after(10):
+            for _ in range(4):  # the first two lose the connections that are open, the others find none
+                with pytest.raises(DatabaseUnavailable):
+                    await store.switches()
+        proxy.flow()
+        with anyio.fail_after(10):
+            await store.switches()
