@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+_LONGEST_DETAIL = 2000
+"""Characters of an error text that are kept; servers echo whole payloads now and then."""
+
+
+def clean(detail: str) -> str:
+    """An error text that PostgreSQL can store: bounded, valid UTF-8, and without the NUL that its text type refuses."""
+    text = detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
 
 class OutboxError(Exception):
     """Anything that this package raises on purpose. Its text is one line that names the cause and the cure."""
@@ -42,3 +51,8 @@ class DatabaseRefused(OutboxError):
     def __init__(self, message: str, *, sqlstate: str) -> None:
         self.sqlstate = sqlstate
         super().__init__(message)
+
+    @property
+    def blames_values(self) -> bool:
+        """Whether it was for what was to be written, not for a right that is missing or a statement that is wrong."""
+        return self.sqlstate[:2] in ("21", "22", "23")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+LeaseId = tuple[UUID, int]
+"""A message id and the token of one claim of it."""
+
 
 class Message(NamedTuple):
     """A claimed row of `outbox.message`. Field order is the column order of `sql/queries/claim.sql`.
@@ -35,6 +38,11 @@ class Message(NamedTuple):
     """Seconds from the enqueue to this claim, both by the database's clock."""
     lease_token: int
     """Fencing token of the claim; every settle is conditional on it."""
+
+    @property
+    def lease(self) -> LeaseId:
+        """The lease under which this worker holds the message."""
+        return self.message_id, self.lease_token
 
     @property
     def label(self) -> str:

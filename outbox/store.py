@@ -1,7 +1,7 @@
 """The only module that runs SQL on the outbox. Each method runs the file of its name under `sql/queries`.
 
 Nothing here decides anything: it carries values to the statement and its answer back. Every settle is conditional on
-the lease token and returns the messages whose lease was lost.
+the lease token and returns the leases that were lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import orjson
 
 from outbox.database import translated_errors
 from outbox.errors import DatabaseReadOnly
-from outbox.message import Lease, Message
+from outbox.message import Lease, LeaseId, Message
 from outbox.sink import Delivered
 from outbox.sqlfiles import query
 
@@ -74,7 +74,7 @@ class Store:
         messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
         return Lease(messages, monotonic(), sent_s + lease_s, more, fresh, next_due_s)
 
-    async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[UUID]:
+    async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[LeaseId]:
         """Move delivered messages to the history."""
         messages = [message for message, _ in answers]
         outcomes = [outcome for _, outcome in answers]
@@ -87,17 +87,17 @@ class Store:
             self._keep_history,
         )
 
-    async def retry(self, retries: Sequence[Retry]) -> set[UUID]:
+    async def retry(self, retries: Sequence[Retry]) -> set[LeaseId]:
         """Put messages back, due after their delay, with an error on their record."""
         columns = (_column(retries, name) for name in ("delay_s", "counted", "kind", "detail"))
         return await self._settle("retry", [retry.message for retry in retries], *columns)
 
-    async def bury(self, burials: Sequence[Burial]) -> set[UUID]:
+    async def bury(self, burials: Sequence[Burial]) -> set[LeaseId]:
         """Move messages to the dead letters."""
         columns = (_column(burials, name) for name in ("reason", "counted", "kind", "detail"))
         return await self._settle("bury", [burial.message for burial in burials], *columns)
 
-    async def release(self, messages: Sequence[Message]) -> set[UUID]:
+    async def release(self, messages: Sequence[Message]) -> set[LeaseId]:
         """Give leases back as if they had never been taken, and wake whoever listens for them."""
         return await self._settle("release", messages)
 
@@ -151,13 +151,13 @@ class Store:
             rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
         return [row[0] for row in rows]
 
-    async def _settle(self, name: str, messages: Sequence[Message], *columns: object) -> set[UUID]:
-        """Run a settling statement and return the ids whose lease was lost."""
+    async def _settle(self, name: str, messages: Sequence[Message], *columns: object) -> set[LeaseId]:
+        """Run a settling statement and return the leases that were lost."""
         ids = [message.message_id for message in messages]
         tokens = [message.lease_token for message in messages]
         async with self._errors(name):
             lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
-        return {row[0] for row in lost}
+        return {(row[0], row[1]) for row in lost}
 
     @asynccontextmanager
     async def _errors(self, doing: str) -> AsyncIterator[None]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -14,7 +15,7 @@ from anyio.abc import TaskStatus
 from outbox import __version__
 from outbox.control import Control
 from outbox.database import open_pool, translated_errors
-from outbox.errors import DatabaseUnavailable, OutboxError
+from outbox.errors import DatabaseUnavailable, OutboxError, clean
 from outbox.events import Emit, WorkerStarted
 from outbox.maintenance import Maintenance
 from outbox.migrate import require_current
@@ -34,6 +35,7 @@ _POOL_SIZE = 4
 """Claim, settle, maintenance, and one to spare while a broken connection is replaced."""
 _STATEMENT_TIMEOUT_S = 10.0
 _FAREWELL_S = 2.0
+T = TypeVar("T")
 
 
 class Worker:
@@ -61,42 +63,54 @@ class Worker:
 
         Raises ConfigurationError or SchemaError when it cannot ever start; an unreachable database is waited for.
         """
+        settings = self._settings
         async with AsyncExitStack() as stack:
-            with self._starting:
-                pool = await self._open_database(stack)
-                context = SinkContext(self._settings.worker_name, self._settings.deliver_timeout_s)
-                sink = await stack.enter_async_context(self._sink_factory(context))
-                store = Store(pool, self._settings.schema_name, keep_history=self._settings.history)
-                worker_id = await store.register(self._settings.worker_name, __version__, {"pid": os.getpid()})
+            pool = await self._patiently(partial(self._open_database, stack))
+            if pool is None:
+                return
+            sink = await stack.enter_async_context(
+                self._sink_factory(SinkContext(settings.worker_name, settings.deliver_timeout_s))
+            )
+            store = Store(pool, settings.schema_name, keep_history=settings.history)
+            worker_id = await self._patiently(
+                partial(store.register, settings.worker_name, __version__, {"pid": os.getpid()})
+            )
+            if worker_id is not None:
                 wakeup = Wakeup(self._emit)
-                self._relay = Relay(store, sink, wakeup, self._emit, self._settings.relay(), worker_id=worker_id)
-            if self._relay is not None and not self.stopping:
+                self._relay = Relay(store, sink, wakeup, self._emit, settings.relay(), worker_id=worker_id)
                 await self._run_relay(self._relay, store, wakeup, worker_id, task_status)
 
-    async def _open_database(self, stack: AsyncExitStack) -> Pool:
-        """Wait for the database and check the schema in it."""
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        """Take a step of the start, again and again while the database is away; return None if stopped before."""
         patience = Patience("start", self._emit, self._settings.relay().reconnect)
-        while True:
-            try:
-                async with AsyncExitStack() as attempt:
-                    pool = await attempt.enter_async_context(
-                        open_pool(
-                            self._settings.dsn,
-                            size=_POOL_SIZE,
-                            application_name=f"outbox {self._settings.worker_name}",
-                            statement_timeout_s=_STATEMENT_TIMEOUT_S,
-                            durable=False,  # a claim or settlement that is lost has a message delivered again
-                        )
-                    )
-                    with translated_errors("connect"):
-                        async with pool.acquire() as connection:
-                            await require_current(connection, self._settings.schema_name)
-                    stack.push_async_exit(attempt.pop_all())
-            except DatabaseUnavailable as error:
-                await patience.failed(error)
-            else:
-                patience.succeeded()
-                return pool
+        with anyio.CancelScope() as self._starting:
+            while not self.stopping:
+                try:
+                    result = await step()
+                except DatabaseUnavailable as error:
+                    await patience.failed(error)
+                else:
+                    patience.succeeded()
+                    return result
+        return None
+
+    async def _open_database(self, stack: AsyncExitStack) -> Pool:
+        """Connect, and check the schema."""
+        async with AsyncExitStack() as attempt:
+            pool = await attempt.enter_async_context(
+                open_pool(
+                    self._settings.dsn,
+                    size=_POOL_SIZE,
+                    application_name=f"outbox {self._settings.worker_name}",
+                    statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                    durable=False,  # a claim or settlement that is lost has a message delivered again
+                )
+            )
+            with translated_errors("connect"):
+                async with pool.acquire() as connection:
+                    await require_current(connection, self._settings.schema_name)
+            stack.push_async_exit(attempt.pop_all())
+        return pool
 
     async def _run_relay(
         self, relay: Relay, store: Store, wakeup: Wakeup, worker_id: int, task_status: TaskStatus[None]
@@ -154,7 +168,7 @@ class Worker:
             "in_flight": relay.in_flight,
             "outstanding": relay.inbox.outstanding,
             "rate_limit": relay.pace.rate,
-            "held_by": relay.hold.outcome.detail if relay.hold.outcome else None,
+            "held_by": clean(relay.hold.outcome.detail) if relay.hold.outcome else None,
         }
 
 

@@ -6,10 +6,10 @@
 | INVALID_ARGUMENT, OUT_OF_RANGE; message larger than the limit  | Rejected                                            |
 | RESOURCE_EXHAUSTED, cause BUSY_WORKFLOW                        | Throttled, this message only                        |
 | RESOURCE_EXHAUSTED otherwise                                   | Throttled                                           |
-| NOT_FOUND of the namespace; PERMISSION_DENIED                  | Unavailable; Failed if the message named it         |
-| NOT_FOUND otherwise                                            | Failed: its start may be on its way                 |
-| UNAUTHENTICATED, UNIMPLEMENTED, FAILED_PRECONDITION            | Unavailable                                         |
-| UNAVAILABLE, or no connection                                  | Unavailable                                         |
+| NOT_FOUND otherwise than of the namespace                      | Failed: its start may be on its way                 |
+| NOT_FOUND of the namespace, PERMISSION_DENIED, UNAUTHENTICATED | Unavailable; Failed if the message named another    |
+| UNIMPLEMENTED, FAILED_PRECONDITION, UNAVAILABLE                | namespace than the connection's: that one is amiss  |
+| no connection                                                  | Unavailable                                         |
 | CANCELLED, DEADLINE_EXCEEDED, ABORTED, INTERNAL, UNKNOWN, …    | Unknown                                             |
 """
 
@@ -41,15 +41,15 @@ def outcome_of(error: RPCError, *, foreign_namespace: bool) -> Outcome:
             return _exhausted(error)
         case RPCStatusCode.NOT_FOUND if detail(error, NamespaceNotFoundFailure) is None:
             return Failed(kind, text)
-        case RPCStatusCode.NOT_FOUND | RPCStatusCode.PERMISSION_DENIED:
-            return Failed(kind, text) if foreign_namespace else Unavailable(kind, text)
         case (
-            RPCStatusCode.UNAVAILABLE
+            RPCStatusCode.NOT_FOUND
+            | RPCStatusCode.PERMISSION_DENIED
             | RPCStatusCode.UNAUTHENTICATED
             | RPCStatusCode.UNIMPLEMENTED
             | RPCStatusCode.FAILED_PRECONDITION
+            | RPCStatusCode.UNAVAILABLE
         ):
-            return Unavailable(kind, text)
+            return Failed(kind, text) if foreign_namespace else Unavailable(kind, text)
         case _:
             return Unknown(kind, text)
 

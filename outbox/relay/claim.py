@@ -139,4 +139,4 @@ class Claimer:
         poll_s = self._polling.pause_s(attended=self._wakeup.attended, found=bool(lease.messages))
         if lease.next_due_s is None:
             return poll_s
-        return min(poll_s, lease.next_due_s + _SOONEST_S)
+        return min(poll_s, lease.claimed_s + lease.next_due_s + _SOONEST_S - monotonic())

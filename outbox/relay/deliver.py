@@ -6,12 +6,12 @@ slots together, and gives up on a sink that overruns its own time-out.
 
 from __future__ import annotations
 
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio
 
+from outbox.cancellation import is_for_us
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
 from outbox.relay.settings import LEASE_MARGIN_S
 from outbox.relay.verdict import Complete, PutBack, Release, judge
@@ -108,7 +108,7 @@ class Deliverer:
             except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
                 outcome = Failed(type(error).__name__, f"the sink raised: {error}")
             except anyio.get_cancelled_exc_class():
-                if anyio.current_effective_deadline() == -inf:  # the watchdog, or the end of the drain
+                if is_for_us():  # the watchdog, or the end of the drain
                     raise
                 outcome = Unknown("CANCELLED", "something inside the sink was cancelled")
             self._conclude(slot, parcel, outcome)
@@ -125,6 +125,7 @@ class Deliverer:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
         slot.parcel = None
         message = parcel.message
+        outcome = self._hold.believe(outcome, message.message_id)
         match judge(message, outcome, self._settings):
             case Complete(delivered):
                 now_s = monotonic()
@@ -143,7 +144,7 @@ class Deliverer:
                 self._settler.release([message], "drain" if self._inbox.closed else "hold")
             case PutBack():
                 self._inbox.put_back(parcel)
-        if isinstance(outcome, Unavailable) and self._hold.begin(outcome):
+        if isinstance(outcome, Unavailable) and self._hold.begin(outcome, message.message_id):
             self.turn_out("hold")
         elif isinstance(outcome, Throttled) and outcome.scope == "sink":
             self._throttle(outcome)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from time import monotonic
+from uuid import UUID
 
 import anyio
 
 from outbox.backoff import Backoff
+from outbox.cancellation import is_for_us
 from outbox.events import Emit, Held, Resumed
-from outbox.sink import Sink, Unavailable
+from outbox.sink import Outcome, Sink, Unavailable, Unknown
 from outbox.wakeup import Wakeup
 
 _STEADY_S = 5.0
@@ -29,16 +31,27 @@ class Hold:
         self._opened.set()
         self.outcome: Unavailable | None = None
         """Why the relay holds; None while it does not."""
+        self._begun_by: UUID | None = None
 
-    def begin(self, outcome: Unavailable) -> bool:
+    def begin(self, outcome: Unavailable, message_id: UUID) -> bool:
         """Close the gate; return False if it is closed already."""
         if self.outcome is not None:
             return False
         self.outcome = outcome
+        self._begun_by = message_id
         self._opened = anyio.Event()
         self._closed.set()
         self._emit(Held(outcome))
         return True
+
+    def believe(self, outcome: Outcome, message_id: UUID) -> Outcome:
+        """The outcome, unless it is the same message that says "unavailable" again after a good probe.
+
+        Then the sink is well and takes everything but this message, which must not stop all others again.
+        """
+        if isinstance(outcome, Unavailable) and self.outcome is None and self._begun_by == message_id:
+            return Unknown(outcome.kind, outcome.detail)
+        return outcome
 
     async def passed(self) -> None:
         """Wait until the gate is open."""
@@ -74,3 +87,7 @@ class Hold:
                 return await self._sink.probe()
         except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
             return Unavailable(type(error).__name__, f"the sink's probe raised: {error}")
+        except anyio.get_cancelled_exc_class():
+            if is_for_us():
+                raise
+            return Unavailable("CANCELLED", "something inside the sink's probe was cancelled")

@@ -14,13 +14,11 @@ import anyio
 
 from outbox.errors import DatabaseRefused, OutboxError
 from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
-from outbox.message import Message
+from outbox.message import LeaseId, Message
 from outbox.relay.patience import Patience
 from outbox.sink import Failed, Rejected, Retryable
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
     from outbox.store import Burial, Retry, Store
@@ -34,7 +32,7 @@ class _Desk(Generic[T]):
 
     def __init__(
         self,
-        write: Callable[[Sequence[T]], Awaitable[set[UUID]]],
+        write: Callable[[Sequence[T]], Awaitable[set[LeaseId]]],
         message_of: Callable[[T], Message],
         tell: Callable[[list[T], float], None],
     ) -> None:
@@ -119,16 +117,16 @@ class Settler:
         return True
 
     async def _write(self, desk: _Desk[T], batch: list[T]) -> None:
-        """Write a batch, waiting out any outage; halve a batch that the database refuses, to find the row at fault."""
+        """Write a batch, waiting out any outage; halve one whose values are refused, to find the row at fault."""
         certain = True
         while True:
             began_s = monotonic()
             try:
                 lost = await desk.write(batch)
-            except DatabaseRefused as error:
-                await self._refused(desk, batch, error)
-                return
             except OutboxError as error:
+                if isinstance(error, DatabaseRefused) and error.blames_values:
+                    await self._refused(desk, batch, error)
+                    return
                 certain = False
                 await self._patience.failed(error)
             else:
@@ -136,12 +134,12 @@ class Settler:
                 self._report(desk, batch, lost, certain=certain, took_s=monotonic() - began_s)
                 return
 
-    def _report(self, desk: _Desk[T], batch: list[T], lost: set[UUID], *, certain: bool, took_s: float) -> None:
+    def _report(self, desk: _Desk[T], batch: list[T], lost: set[LeaseId], *, certain: bool, took_s: float) -> None:
         """Tell what was written and what was not, and count the parcels out."""
         if lost:
-            gone = [desk.message_of(row) for row in batch if desk.message_of(row).message_id in lost]
+            gone = [desk.message_of(row) for row in batch if desk.message_of(row).lease in lost]
             self._emit(LeaseLost(gone, certain))
-        written = [row for row in batch if desk.message_of(row).message_id not in lost] if lost else batch
+        written = [row for row in batch if desk.message_of(row).lease not in lost] if lost else batch
         if written:
             desk.tell(written, took_s)
         self._inbox.settled(len(batch))
@@ -165,5 +163,6 @@ class Settler:
             self._emit(Buried(burial.message, burial.reason, outcome))
 
     def _tell_released(self, rows: list[tuple[Message, Why]], _took_s: float) -> None:
+        self._wakeup.nudge("release")  # whoever may claim now need not wait for a notification
         for why in {why for _, why in rows}:
             self._emit(Released([message for message, reason in rows if reason == why], why))

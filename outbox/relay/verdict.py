@@ -6,7 +6,8 @@
 | Rejected     | buried at once                                    | yes             |
 | Failed       | retried with backoff, buried at max_attempts      | yes             |
 | Throttled    | "sink": next in line again; "message": retried    | no              |
-| Unavailable  | released, and the relay holds                     | no              |
+| Unavailable  | released, and the relay holds; retried, if it is  | no              |
+|              | the only one for which a well sink is unavailable |                 |
 | Unknown      | retried with backoff under the same message id    | no              |
 """
 
@@ -14,13 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable
 from outbox.store import Burial, Retry
-
-_LONGEST_DETAIL = 2000
-"""Characters of an error text that are kept; servers echo whole payloads now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,6 @@ def quarantine(message: Message, settings: RelaySettings) -> Burial | None:
 def is_suspect(message: Message, settings: RelaySettings) -> bool:
     """Say whether the message must be delivered with nothing else in flight."""
     return message.deliveries > settings.suspect_after
-
-
-def clean(detail: str) -> str:
-    """An error text that PostgreSQL can store: bounded, valid UTF-8, and without the NUL that its text type refuses."""
-    text = detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _retry(message: Message, outcome: Retryable, settings: RelaySettings, *, failures: int, counted: bool) -> Retry:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from outbox.errors import OutboxError
+from outbox.cancellation import is_for_us
+from outbox.errors import OutboxError, clean
 from outbox.events import Emit, SourceLost, SourceReady
 
 if TYPE_CHECKING:
@@ -40,10 +41,19 @@ class SupervisedSource(ABC):
                 try:
                     await self._session()
                 except OutboxError as error:
-                    failures = 1 if monotonic() - began_s > self.steady_s else failures + 1
-                    delay_s = self._pace(error).delay_s(failures)
-                    self._lost(str(error), delay_s)
-                    await anyio.sleep(delay_s)
+                    reason = error
+                except Exception as error:  # noqa: BLE001 - whatever befalls a source must not stop the relay
+                    reason = OutboxError(f"{self.name}: {type(error).__name__}: {error}")
+                except anyio.get_cancelled_exc_class():
+                    if is_for_us():
+                        raise
+                    reason = OutboxError(f"{self.name}: something inside was cancelled")
+                else:
+                    reason = OutboxError(f"{self.name}: the session ended")
+                failures = 1 if monotonic() - began_s > self.steady_s else failures + 1
+                delay_s = self._pace(reason).delay_s(failures)
+                self._lost(clean(str(reason)), delay_s)
+                await anyio.sleep(delay_s)
         finally:
             self._wakeup.unsubscribed(self.name)
 

@@ -28,7 +28,7 @@ class Token:
         if self.file:
             try:
                 token = (await anyio.Path(self.file).read_text(encoding="utf-8")).strip()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # not there, or no text
                 raise ConfigurationError(f"OUTBOX_REALTIME_TOKEN_FILE: {error}") from error
             return self._checked(token, "OUTBOX_REALTIME_TOKEN_FILE")
         return self.value

@@ -42,6 +42,7 @@ exception when others then
     return null;
 end
 $$;
+revoke execute on function outbox.broadcast() from public;
 comment on function outbox.broadcast() is 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
 
 create function outbox.enable_broadcast(enabled boolean default true) returns void

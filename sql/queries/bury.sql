@@ -1,4 +1,4 @@
--- Move messages to the dead letters, whole, with the error that buried them. Returns the ids whose lease was lost.
+-- Move messages to the dead letters, whole, with the error that buried them. Returns the leases that were lost.
 --
 -- A producer may use a message id again; then the later burial replaces the earlier.
 --
@@ -13,7 +13,7 @@ settled as (
     delete from outbox.message m
     using answer a
     where m.message_id = a.message_id and m.lease_token = a.lease_token
-    returning m.*, a.reason, a.counted, a.error
+    returning m.*, m.lease_token as held, a.reason, a.counted, a.error
 ),
 kept as (
     insert into outbox.dead_letter as d
@@ -30,6 +30,6 @@ kept as (
         dedup_key = excluded.dedup_key, target = excluded.target, headers = excluded.headers, payload = excluded.payload,
         errors = excluded.errors
 )
-select a.message_id
+select a.message_id, a.lease_token
 from answer a
-where not exists (select from settled s where s.message_id = a.message_id)
+where not exists (select from settled s where s.message_id = a.message_id and s.held = a.lease_token)

@@ -1,5 +1,5 @@
 -- Move delivered messages from the hot table to the history, each only if it is still held under the given token.
--- Returns the ids that were not: their lease had passed to somebody else, and nothing was written for them.
+-- Returns the leases that were not: the message had passed to somebody else, and nothing was written for them.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 text[]: workflow ids · $4 text[]: run ids · $5 bool[]: duplicate of another's
 -- delivery · $6 bool: keep history · $7 timestamptz: now, null for the server's
@@ -12,7 +12,7 @@ settled as (
     delete from outbox.message m
     using answer a
     where m.message_id = a.message_id and m.lease_token = a.lease_token
-    returning m.*, a.workflow_id, a.run_id, a.duplicate
+    returning m.*, m.lease_token as held, a.workflow_id, a.run_id, a.duplicate
 ),
 kept as (
     insert into outbox.history
@@ -24,6 +24,6 @@ kept as (
     from settled
     where $6::bool
 )
-select a.message_id
+select a.message_id, a.lease_token
 from answer a
-where not exists (select from settled s where s.message_id = a.message_id)
+where not exists (select from settled s where s.message_id = a.message_id and s.held = a.lease_token)

@@ -1,5 +1,5 @@
 -- Give leases back as if they had never been taken: due at once, in the old order, no delivery counted.
--- Wakes the workers that listen, as an insert would. Returns the ids whose lease was lost.
+-- Wakes the workers that listen, as an insert would. Returns the leases that were lost.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 timestamptz: now, null for the server's
 with answer as materialized (
@@ -13,8 +13,8 @@ settled as (
         deliveries = greatest(m.deliveries - 1, 0)
     from answer a
     where m.message_id = a.message_id and m.lease_token = a.lease_token
-    returning m.message_id, outbox.wake()
+    returning m.message_id, a.lease_token as held, outbox.wake()
 )
-select a.message_id
+select a.message_id, a.lease_token
 from answer a
-where not exists (select from settled s where s.message_id = a.message_id)
+where not exists (select from settled s where s.message_id = a.message_id and s.held = a.lease_token)

@@ -1,5 +1,5 @@
 -- Put messages back with an error on their record, due after a delay. An attempt is counted where the message itself failed.
--- Whoever can say this has survived the message, so its deliveries start from nought. Returns the ids whose lease was lost.
+-- Whoever can say this has survived the message, so its deliveries start from nought. Returns the leases that were lost.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 float[]: delays in seconds · $4 bool[]: count an attempt · $5 text[]: kinds of
 -- error · $6 text[]: details · $7 timestamptz: now, null for the server's
@@ -19,8 +19,8 @@ settled as (
         errors = case when jsonb_array_length(m.errors) >= 20 then m.errors - 1 else m.errors end || a.error
     from answer a
     where m.message_id = a.message_id and m.lease_token = a.lease_token
-    returning m.message_id
+    returning m.message_id, a.lease_token as held
 )
-select a.message_id
+select a.message_id, a.lease_token
 from answer a
-where not exists (select from settled s where s.message_id = a.message_id)
+where not exists (select from settled s where s.message_id = a.message_id and s.held = a.lease_token)

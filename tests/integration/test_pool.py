@@ -19,20 +19,28 @@ async def test_claim_that_was_given_up_leases_nothing(database: str) -> None:
     await enqueue(database)
     async with (
         connected(database) as other,
-        open_pool(database, size=2, application_name="given up", statement_timeout_s=1) as pool,
+        tcp_proxy(database) as proxy,
+        open_pool(proxy.url(database), size=2, application_name="given up", statement_timeout_s=2) as pool,
     ):
+
+        async def waiting() -> int:
+            return await other.fetchval(
+                "select count(*) from pg_stat_activity where application_name = 'given up' and wait_event_type = 'Lock'"
+            )
+
+        async def claim() -> None:
+            with pytest.raises(DatabaseUnavailable):
+                await Store(pool, "outbox").claim(10, lease_s=60, worker_id=1, suspect_after=2)
+
         transaction = other.transaction()
         await transaction.start()
         await other.execute("lock table outbox.message in access exclusive mode")
-        with pytest.raises(DatabaseUnavailable):
-            await Store(pool, "outbox").claim(10, lease_s=60, worker_id=1, suspect_after=2)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(claim)
+            await eventually(waiting, lambda n: n == 1)
+            proxy.stall()  # the claim waits in the server, which cannot hear that we gave it up
+        await eventually(waiting, lambda n: n == 0)
         await transaction.rollback()
-        working = "select count(*) from pg_stat_activity where application_name = 'given up' and state = 'active'"
-
-        async def at_work() -> int:
-            return await other.fetchval(working)
-
-        await eventually(at_work, lambda n: n == 0, timeout_s=10)
         assert await other.fetchval("select deliveries from outbox.message") == 0
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from time import monotonic
 
+import anyio
 import pytest
 
 from outbox.events import (
     Claimed,
+    DatabaseLost,
     DeliveryStuck,
     Held,
     PaceChanged,
     Released,
     Resumed,
     Retried,
+    SettleRefused,
 )
 from outbox.message import Message
-from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unknown
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
+from tests.support.eventually import eventually
 from tests.support.running import counts, enqueue, fetch, running
 from tests.support.sinks import FakeSink, deliver_all
+from tests.support.sql import connected
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -175,6 +180,70 @@ async def test_sink_that_flaps_is_held_again_and_loses_nothing(database: str) ->
         await relay.wait_completed(1230)
     assert (await counts(database))["history"] == 1230
     assert len(set(relay.completed)) == 1230
+
+
+async def test_message_that_alone_finds_a_well_sink_unavailable_stops_nobody_else(database: str) -> None:
+    """For example one whose target only that other part of the sink refuses. It waits, and is never given up."""
+    [lonely] = await enqueue(database, topic="lonely")
+    others = await enqueue(database, 50)
+    sink = FakeSink(lambda m: Unavailable("DOWN", "for you") if m.topic == "lonely" else deliver_all(m))
+    async with running(database, sink, concurrency=1, max_attempts=1) as relay:
+        await relay.wait_completed(50)
+        await relay.log.wait_until(lambda: len(relay.log.of(Retried)) >= 3 or None)
+        assert len(relay.log.of(Held)) == 1
+        assert relay.completed == others
+    [row] = await fetch(database, "select message_id, attempts, errors -> -1 ->> 'kind' as kind from outbox.message")
+    assert tuple(row) == (lonely, 0, "DOWN")
+
+
+async def test_cancellation_that_gets_loose_in_a_probe_ends_nothing(database: str) -> None:
+    class Loose(FakeSink):
+        async def probe(self) -> Unavailable | None:
+            answer = await super().probe()
+            if self.probes < 3:
+                raise anyio.get_cancelled_exc_class()
+            return answer
+
+    sink = Loose()
+    sink.available = False
+    await enqueue(database)
+    async with running(database, sink) as relay:
+        await relay.log.wait_for(Held)
+        sink.available = True
+        await relay.wait_completed(1)
+    assert sink.probes >= 3
+
+
+async def test_statement_that_the_database_refuses_loses_no_settlement(database: str) -> None:
+    """A missing right or table is no fault of the row: it is mended, and then the settlement is written."""
+    async with running(database) as relay, connected(database) as admin:
+        await admin.execute("alter table outbox.history rename to gone")
+        await enqueue(database)
+        lost = await relay.log.wait_for(DatabaseLost)
+        assert "history" in lost.error
+        await admin.execute("alter table outbox.gone rename to history")
+        await relay.wait_completed(1)
+    assert not relay.log.of(SettleRefused)
+
+
+async def test_error_text_that_no_json_column_takes_does_not_end_a_holding_worker(database: str) -> None:
+    sink = FakeSink(lambda _: Unavailable("DOWN", "nul \0, surrogate \udc80"))
+    sink.probe = lambda: forever_down()  # type: ignore[method-assign]
+
+    async def forever_down() -> Unavailable:
+        return Unavailable("DOWN", "nul \0, surrogate \udc80")
+
+    async with running(database, sink) as relay, connected(database) as reader:
+        await enqueue(database)
+        await relay.log.wait_for(Held)
+        relay.worker._switchboard._changed()  # a heartbeat is due
+        state = "select detail ->> 'held_by' from outbox.worker where state = 'holding'"
+
+        async def held_by() -> str | None:
+            return await reader.fetchval(state)
+
+        await eventually(held_by, lambda text: text is not None)
+        await relay.stop()
 
 
 async def test_throttling_slows_the_relay_and_burns_no_attempt(database: str) -> None:

@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 
 from outbox.errors import DatabaseRefused
-from outbox.message import Message
+from outbox.message import LeaseId, Message
 from outbox.sink import Delivered
 from outbox.store import Burial, Retry
 from tests.support.sql import Clock, clock, connected
 
-Settle = Callable[[Clock, list[Message]], Awaitable[set[UUID]]]
+Settle = Callable[[Clock, list[Message]], Awaitable[set[LeaseId]]]
 
 
 @pytest.fixture
@@ -26,19 +26,21 @@ async def worker(database: str) -> AsyncIterator[Clock]:
         yield worker
 
 
-async def complete(worker: Clock, messages: list[Message]) -> set[UUID]:
+async def complete(worker: Clock, messages: list[Message]) -> set[LeaseId]:
     return await worker.store.complete([(message, Delivered("w", "r")) for message in messages])
 
 
-async def retry(worker: Clock, messages: list[Message], *, counted: bool = True, detail: str = "detail") -> set[UUID]:
+async def retry(
+    worker: Clock, messages: list[Message], *, counted: bool = True, detail: str = "detail"
+) -> set[LeaseId]:
     return await worker.store.retry([Retry(message, 5.0, counted, "Kind", detail) for message in messages])
 
 
-async def bury(worker: Clock, messages: list[Message], *, counted: bool = True, detail: str = "detail") -> set[UUID]:
+async def bury(worker: Clock, messages: list[Message], *, counted: bool = True, detail: str = "detail") -> set[LeaseId]:
     return await worker.store.bury([Burial(message, "rejected", counted, "Kind", detail) for message in messages])
 
 
-async def release(worker: Clock, messages: list[Message]) -> set[UUID]:
+async def release(worker: Clock, messages: list[Message]) -> set[LeaseId]:
     return await worker.store.release(messages)
 
 
@@ -62,7 +64,7 @@ async def test_stale_lease_settles_nothing(worker: Clock, database: str, settle:
         other.store.now = worker.now
         [held] = await other.claim()
         before = await everything(worker)
-        assert await settle(worker, stale) == {held.message_id}
+        assert await settle(worker, stale) == {stale[0].lease}
         assert await everything(worker) == before
         assert await settle(other, [held]) == set()
 
@@ -82,7 +84,7 @@ async def test_settling_twice_loses_the_second_time(worker: Clock, settle: Settl
     messages = await worker.claim()
     assert await settle(worker, messages) == set()
     before = await everything(worker)
-    assert await settle(worker, messages) == {messages[0].message_id}
+    assert await settle(worker, messages) == {messages[0].lease}
     assert await everything(worker) == before
 
 
@@ -98,7 +100,7 @@ async def test_batch_settles_what_is_held_and_names_what_is_not(worker: Clock, s
     await worker.pool.execute(
         "delete from outbox.message where message_id = any ($1)", [m.message_id for m in lost[1::2]]
     )
-    assert await settle(worker, messages) == {message.message_id for message in lost}
+    assert await settle(worker, messages) == {message.lease for message in lost}
     left = "select count(*) from outbox.message where lease_token = $1"
     assert await worker.pool.fetchval(left, messages[0].lease_token) == 0
 
@@ -109,13 +111,22 @@ async def test_empty_batch_settles_nothing(worker: Clock, settle: Settle) -> Non
 
 
 @every_settle
+async def test_stale_lease_is_told_apart_from_the_held_one_in_the_same_batch(worker: Clock, settle: Settle) -> None:
+    await worker.enqueue("a")
+    stale = await worker.claim(lease_s=60)
+    worker.pass_s(60)
+    held = await worker.claim()
+    assert await settle(worker, [*stale, *held]) == {stale[0].lease}
+
+
+@every_settle
 async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(
     worker: Clock, database: str, settle: Settle
 ) -> None:
     """A claim by another worker that commits while we wait for its lock has taken the lease."""
     await worker.enqueue("a")
     messages = await worker.claim()
-    lost: list[set[UUID]] = []
+    lost: list[set[LeaseId]] = []
 
     async def late() -> None:
         lost.append(await settle(worker, messages))
@@ -131,7 +142,7 @@ async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(
             ):
                 await anyio.lowlevel.checkpoint()
         await transaction.commit()
-    assert lost == [{messages[0].message_id}]
+    assert lost == [{messages[0].lease}]
 
 
 # Complete

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -15,15 +18,18 @@ from outbox.events import (
     Drained,
     DrainStarted,
     Released,
+    SourceDegraded,
     SourceLost,
     SourceReady,
     WorkerStarted,
 )
 from outbox.migrate import migrate
+from outbox.sink import Sink, SinkContext
 from outbox.worker import Worker
 from tests.support.event_log import EventLog
 from tests.support.running import counts, enqueue, fetch, running, settings
 from tests.support.sinks import FakeSink
+from tests.support.sql import connected
 from tests.support.tcp_proxy import tcp_proxy
 from workflows.embedded import PostgresServer
 
@@ -38,6 +44,22 @@ async def test_commit_wakes_an_idle_worker(database: str) -> None:
         for n in range(1, 6):
             await enqueue(database)
             await relay.wait_completed(n)
+
+
+async def test_commit_wakes_although_another_transaction_that_enqueued_stays_open(database: str) -> None:
+    async with running(database, poll_interval_s=3600.0) as relay, connected(database) as slow:
+        await relay.log.wait_for(SourceReady)
+        await slow.execute("begin")
+        await slow.execute("select outbox.enqueue('slow', '{}')")
+        committed_s = monotonic()
+        await enqueue(database)
+        await relay.wait_completed(1)
+        assert monotonic() - committed_s < 2.0
+        await slow.execute("rollback")
+        await enqueue(database)
+        await relay.wait_completed(2)
+        assert monotonic() - committed_s < 4.0
+    assert not relay.log.of(SourceDegraded)
 
 
 async def test_rollback_delivers_nothing(database: str) -> None:
@@ -112,6 +134,35 @@ async def test_worker_waits_for_a_database_that_is_not_there_yet(anyio_backend: 
             await relay.log.wait_for(WorkerStarted, timeout_s=30)
             assert relay.log.of(DatabaseRestored)
             await relay.wait_completed(1)
+
+
+async def test_worker_waits_for_a_database_that_takes_no_writes_yet(database: str) -> None:
+    name = urlsplit(database).path.lstrip("/")
+    async with connected(database) as admin:
+        await admin.execute(f'alter database "{name}" set default_transaction_read_only = on')
+        async with running(database, wait=False) as relay:
+            lost = await relay.log.wait_for(DatabaseLost)
+            assert "read-only" in lost.error
+            await admin.execute("set default_transaction_read_only = off")
+            await admin.execute(f'alter database "{name}" reset default_transaction_read_only')
+            await enqueue(database)
+            await relay.wait_completed(1)
+
+
+async def test_sink_may_have_a_task_group_of_its_own(database: str) -> None:
+    sink = FakeSink()
+
+    @asynccontextmanager
+    async def factory(context: SinkContext) -> AsyncIterator[Sink]:
+        async with sink.factory(context), anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            yield sink
+            tasks.cancel_scope.cancel()
+
+    async with running(database, sink, factory=factory) as relay:
+        await enqueue(database)
+        await relay.wait_completed(1)
+        await relay.stop()
 
 
 async def test_worker_survives_a_restart_of_its_database(anyio_backend: object) -> None:

@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 
 from outbox.backoff import Backoff
+from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdict import Complete, PutBack, Release, clean, is_suspect, judge, quarantine
+from outbox.relay.verdict import Complete, PutBack, Release, is_suspect, judge, quarantine
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
 from outbox.store import Burial, Retry
 

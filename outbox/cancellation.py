@@ -1,0 +1,12 @@
+"""Telling a cancellation that is meant for the running task from one that got loose in somebody else's code."""
+
+from __future__ import annotations
+
+from math import inf
+
+import anyio
+
+
+def is_for_us() -> bool:
+    """Whether a scope around the caller was cancelled. Ask while handling the exception, and raise it again if so."""
+    return anyio.current_effective_deadline() == -inf
