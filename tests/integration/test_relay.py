@@ -227,11 +227,13 @@ async def test_statement_that_the_database_refuses_loses_no_settlement(database:
 
 
 async def test_error_text_that_no_json_column_takes_does_not_end_a_holding_worker(database: str) -> None:
-    sink = FakeSink(lambda _: Unavailable("DOWN", "nul \0, surrogate \udc80"))
-    sink.probe = lambda: forever_down()  # type: ignore[method-assign]
+    down = Unavailable("DOWN", "nul \0, surrogate \udc80")
 
-    async def forever_down() -> Unavailable:
-        return Unavailable("DOWN", "nul \0, surrogate \udc80")
+    class Down(FakeSink):
+        async def probe(self) -> Unavailable | None:
+            return down
+
+    sink = Down(lambda _: down)
 
     async with running(database, sink) as relay, connected(database) as reader:
         await enqueue(database)

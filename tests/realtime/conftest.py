@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import count
 
+import asyncpg
 import pytest
 
 from outbox.migrate import migrate
+from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, prepare, realtime_server
 from tests.support.running import fetch
 from workflows.embedded import PostgresServer
@@ -34,7 +37,16 @@ async def supabase(logical_postgres: PostgresServer) -> AsyncIterator[str]:
     await fetch(dsn, "grant usage on schema outbox to service_role, authenticated; ")
     await fetch(dsn, "grant select on outbox.message to service_role")
     yield dsn
-    await fetch(logical_postgres.dsn(), f"drop database {name} with (force)")
+    await eventually(partial(_dropped, logical_postgres.dsn(), name), bool)
+
+
+async def _dropped(dsn: str, name: str) -> bool:
+    """Drop a database; False while the replication that was just ended still holds its slot."""
+    try:
+        await fetch(dsn, f"drop database {name} with (force)")
+    except asyncpg.ObjectInUseError:
+        return False
+    return True
 
 
 @pytest.fixture
