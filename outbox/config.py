@@ -100,6 +100,10 @@ class Settings(BaseSettings):
         _DEFAULTS.fallback_interval_s,
         description="How often an idle worker looks while no source is subscribed and trusted.",
     )
+    keyed_failure: Literal["bury", "wait"] = Field(
+        _DEFAULTS.keyed_failure,
+        description="What becomes of a message with a key that fails for good: bury it and go on, or wait and retry.",
+    )
     max_attempts: Count = Field(
         _DEFAULTS.max_attempts, description="Counted failures of a message before it becomes a dead letter."
     )
@@ -201,6 +205,7 @@ class Settings(BaseSettings):
             poll_interval_s=self.poll_interval_s,
             fallback_interval_s=self.fallback_interval_s,
             max_attempts=self.max_attempts,
+            keyed_failure=self.keyed_failure,
             suspect_after=self.suspect_after,
             max_deliveries=self.max_deliveries,
             retry=Backoff(self.retry_base_s, self.retry_cap_s),

@@ -68,7 +68,7 @@ class Buried:
     """The message is a dead letter: rejected by the sink, out of attempts, or quarantined as a killer."""
 
     message: Message
-    reason: Literal["rejected", "exhausted", "quarantined"]
+    reason: Literal["rejected", "exhausted", "quarantined", "expired", "discarded"]
     outcome: Rejected | Failed
 
 

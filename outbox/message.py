@@ -38,6 +38,10 @@ class Message(NamedTuple):
     """Seconds from the enqueue to this claim, both by the database's clock."""
     lease_token: int
     """Fencing token of the claim; every settle is conditional on it."""
+    tenant: str | None = None
+    """Whose message it is; tenants take turns. None for everybody's."""
+    expired: str | None = None
+    """What to do with it because its turn came too late: `bury` or `discard`; None when it came in time."""
 
     @property
     def lease(self) -> LeaseId:
@@ -64,6 +68,10 @@ class Lease(NamedTuple):
     """Whether one of the messages was due when enqueued and never claimed before: a source should announce it."""
     next_due_s: float | None
     """Seconds from the claim until the next scheduled or abandoned message falls due; None when there is none."""
+    gated: bool = False
+    """Whether messages stand at the gates, for `Store.claim_gated`."""
+    lane: str = ""
+    """Where the next claim at the gates shall go on; empty for the beginning."""
 
 
 class Parcel(NamedTuple):

@@ -26,7 +26,7 @@ def show_status(report: dict[str, Any]) -> None:
     console = Console()
     messages, completed = report["messages"], report["completed"]
     table = Table("messages", "", show_header=False, box=None)
-    for name in ("pending", "processing", "scheduled", "retrying"):
+    for name in ("pending", "processing", "scheduled", "waiting", "retrying"):
         table.add_row(name, f"{messages[name]}")
     table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
     table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
@@ -35,6 +35,16 @@ def show_status(report: dict[str, Any]) -> None:
     )
     table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
     console.print(table)
+    for pause in report["pauses"]:
+        console.print(
+            f"paused: {pause['name']}, for {_seconds(pause['for_s'])}, by {pause['paused_by']}", style="yellow"
+        )
+    for limit in report["limits"]:
+        behind = f", {_seconds(limit['behind_s'])} behind" if limit["behind_s"] else ""
+        console.print(f"limited: {limit['topic']}, {limit['rate']:g} a second, {limit['burst']} at once{behind}")
+    for key in report["blocked_keys"]:
+        why = "is paused" if key["parked"] else f"failed {key['attempts']} times: {key['last_error']}"
+        console.print(Text(f"key {key['key']}: {key['waiting']} wait for {key['message_id']}, which {why}", "yellow"))
     for error in report["errors"]:
         console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"), highlight=False)
     workers = Table("worker", "state", "seen", "in flight", "version", box=None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from outbox.database import translated_errors
-from outbox.errors import DatabaseReadOnly
+from outbox.errors import DatabaseReadOnly, DatabaseRefused
 from outbox.message import Lease, LeaseId, Message
 from outbox.sink import Delivered
 from outbox.sqlfiles import query
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _FIELDS = len(Message._fields)
 _MAINTAIN_TIMEOUT_S = 60.0
+_UNIQUE_VIOLATION = "23505"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Burial:
-    """One message to make a dead letter."""
+    """One message to make a dead letter; `discarded` leaves only a line in the history."""
 
     message: Message
-    reason: Literal["rejected", "exhausted", "quarantined"]
+    reason: Literal["rejected", "exhausted", "quarantined", "expired", "discarded"]
     counted: bool
     kind: str
     detail: str
@@ -70,9 +71,25 @@ class Store:
         sent_s = monotonic()
         async with self._errors("claim"):
             rows = await self._pool.fetch(self._sql("claim"), limit, lease_s, worker_id, suspect_after, self.now)
-        more, fresh, next_due_s = rows[0][_FIELDS:]
-        messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
-        return Lease(messages, monotonic(), sent_s + lease_s, more, fresh, next_due_s)
+        more, fresh, next_due_s, gated = rows[0][_FIELDS:]
+        return Lease(_messages(rows), monotonic(), sent_s + lease_s, more, fresh, next_due_s, gated=gated)
+
+    async def claim_gated(
+        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = ""
+    ) -> Lease:
+        """Lease up to `limit` due messages that have to pass gates. `claim_gated.sql` says which those are."""
+        sent_s = monotonic()
+        try:
+            async with self._errors("claim"):
+                rows = await self._pool.fetch(
+                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane
+                )
+        except DatabaseRefused as error:
+            if error.sqlstate != _UNIQUE_VIOLATION:
+                raise
+            return Lease([], monotonic(), sent_s, more=True, fresh=False, next_due_s=None)  # another was faster
+        more, fresh, next_due_s, lane = rows[0][_FIELDS:]
+        return Lease(_messages(rows), monotonic(), sent_s + lease_s, more, fresh, next_due_s, lane=lane)
 
     async def complete(self, answers: Sequence[tuple[Message, Delivered]]) -> set[LeaseId]:
         """Move delivered messages to the history."""
@@ -127,6 +144,11 @@ class Store:
         async with self._errors("doctor"):
             return _json_object(await self._pool.fetchval(self._sql("wakeup_facts"), role))
 
+    async def wake(self) -> None:
+        """Wake every worker that listens."""
+        async with self._errors("wake"):
+            await self._pool.execute(self._sql("wake"))
+
     async def probe(self) -> None:
         """Notify whoever listens for wake-ups, without a message behind it."""
         async with self._errors("probe"):
@@ -171,6 +193,10 @@ class Store:
 
     def _sql(self, name: str) -> str:
         return query(name, self._schema)
+
+
+def _messages(rows: list[Any]) -> list[Message]:
+    return [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
 
 
 def _column(rows: Sequence[object], name: str) -> list[Any]:

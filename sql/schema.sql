@@ -30,19 +30,34 @@ $$;
 
 COMMENT ON FUNCTION outbox.broadcast() IS 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
 
-CREATE FUNCTION outbox.cancel_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.call_next() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    update outbox.message m
+    set due_at = least(clock_timestamp(), m.available_at), ready = true
+    where m.message_id = (select n.message_id from outbox.message n where n.key = old.key order by n.seq limit 1)
+      and m.due_at = 'infinity' and m.parked is null;
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
+
+CREATE FUNCTION outbox.cancel_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
     select outbox.enqueue(
         topic => coalesce(topic, 'cancel_workflow'), key => key, headers => headers,
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'cancel_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 
-COMMENT ON FUNCTION outbox.cancel_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
+COMMENT ON FUNCTION outbox.cancel_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
 
-CREATE FUNCTION outbox.check_message(place text, topic text, headers jsonb, target jsonb, dedup_key text, priority integer) RETURNS void
+CREATE FUNCTION outbox.check_message(place text, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, priority integer, tenant text, dedup_window interval, on_expiry text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
@@ -58,8 +73,29 @@ begin
                               '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
     elsif headers is null or jsonb_typeof(headers) <> 'object' then
         perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
-    elsif dedup_key = '' then
-        perform outbox.refuse(place || 'dedup_key must not be empty', 'pass null for none');
+    elsif octet_length(payload::text) > 2097152 then
+        perform outbox.refuse(format('%spayload is %s bytes long, Temporal''s limit is 2097152', place, octet_length(payload::text)),
+                              'store it elsewhere and send its address');
+    elsif octet_length(headers::text) > 65536 then
+        perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
+    elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
+        perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
+    elsif dedup_window is null or dedup_window < interval '0' then
+        perform outbox.refuse(format('%sdedup_window is %s, it must not be negative', place, coalesce(dedup_window::text, 'null')));
+    end if;
+    perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant)
+    where key is not null or dedup_key is not null or tenant is not null;
+end
+$$;
+
+CREATE FUNCTION outbox.check_name(place text, name text, value text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if value = '' then
+        perform outbox.refuse(format('%s%s must not be empty', place, name), 'pass null for none');
+    elsif octet_length(value) > 1000 then  -- an index entry has room for no more than 2700 bytes
+        perform outbox.refuse(format('%s%s is %s bytes long, the limit is 1000', place, name, octet_length(value)));
     end if;
 end
 $$;
@@ -75,11 +111,28 @@ begin
     end if;
     select name into stranger
     from json_object_keys(message) as name
-    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority}')
+    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority,tenant,commit_order,dedup_window,expires_at,on_expiry}')
     limit 1;
     if found then
         perform outbox.refuse(format('%sunknown name %L', place, stranger),
-                              'use topic, payload, key, headers, target, message_id, dedup_key, available_at or priority');
+                              'use the names of the parameters of outbox.enqueue');
+    end if;
+end
+$$;
+
+CREATE FUNCTION outbox.check_names_of_target(place text, target jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    name text;
+begin
+    foreach name in array '{workflow,signal,task_queue,namespace,run_id,reason}'::text[] loop
+        if octet_length(target ->> name) > 1000 then
+            perform outbox.refuse(format('%s: %s is %s bytes long, the limit is 1000', place, name, octet_length(target ->> name)));
+        end if;
+    end loop;
+    if octet_length(target ->> 'memo') > 1048576 then
+        perform outbox.refuse(format('%s: memo is %s bytes long, the limit is 1048576', place, octet_length(target ->> 'memo')));
     end if;
 end
 $$;
@@ -93,6 +146,16 @@ begin
     end if;
 end
 $$;
+
+CREATE FUNCTION outbox.check_pattern(pattern text) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+begin
+    if pattern is null or pattern = '' or pattern ~ '\*.' or pattern ~ '[^.]\*$' then
+        perform outbox.refuse(format('topic is %s', coalesce(quote_literal(pattern), 'null')), 'use an exact topic, or prefix.*');
+    end if;
+end
+$_$;
 
 CREATE FUNCTION outbox.check_target(place text, target jsonb) RETURNS void
     LANGUAGE plpgsql
@@ -119,6 +182,7 @@ begin
     elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
         perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
     end if;
+    perform outbox.check_names_of_target(place || operation, target);
     perform outbox.check_word(place || operation, 'id_reuse_policy', target ->> 'id_reuse_policy',
                               '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
     perform outbox.check_word(place || operation, 'id_conflict_policy', target ->> 'id_conflict_policy',
@@ -135,7 +199,8 @@ CREATE FUNCTION outbox.check_values(place text, message json) RETURNS void
     AS $$
 begin
     perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
-            (message -> 'headers')::jsonb, (message -> 'target')::jsonb;
+            (message -> 'headers')::jsonb, (message -> 'target')::jsonb, (message ->> 'commit_order')::boolean,
+            (message ->> 'dedup_window')::interval, (message ->> 'expires_at')::timestamptz;
 exception when data_exception then
     perform outbox.refuse(place || sqlerrm);
 end
@@ -181,6 +246,15 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox.create_history_partitions(days_ahead integer, now timestamp with time zone) IS 'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
+
+CREATE FUNCTION outbox.delivered_lately(dedup_key text) RETURNS uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp()
+$$;
+
+COMMENT ON FUNCTION outbox.delivered_lately(dedup_key text) IS 'The message that was delivered under this dedup_key less than its window ago.';
 
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
     LANGUAGE plpgsql
@@ -238,31 +312,55 @@ $$;
 
 COMMENT ON FUNCTION outbox.enable_broadcast(enabled boolean) IS 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
 
-CREATE FUNCTION outbox.enqueue(topic text, payload json DEFAULT NULL::json, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, target jsonb DEFAULT NULL::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.enqueue(topic text, payload json DEFAULT NULL::json, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, target jsonb DEFAULT NULL::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_variable
 declare
     now   timestamptz := clock_timestamp();
     start timestamptz := coalesce(available_at, now);
+    due   timestamptz;
+    gated boolean := tenant is not null or key is not null;
+    ready boolean;
     id    uuid := coalesce(message_id, outbox.new_message_id());
     taken uuid;
+    earlier uuid;
 begin
-    perform outbox.check_message('', topic, headers, target, dedup_key, priority);
+    perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry);
+    due := outbox.due_at(start, priority, now);
+    ready := not gated or start <= now;
+    if commit_order and key is not null then
+        perform outbox.lock_key(key);
+    end if;
     if message_id is null and dedup_key is null then
-        insert into outbox.message as m (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
-        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, target, headers, payload);
+        insert into outbox.message as m
+            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
+        values (id, due, start, now, priority, topic, tenant, key, gated, ready, expires_at,
+                case when expires_at is not null then on_expiry end, target, headers, payload);
         return id;
     end if;
     loop
-        insert into outbox.message as m
-            (message_id, due_at, available_at, created_at, priority, topic, key, dedup_key, target, headers, payload)
-        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, dedup_key, target, headers, payload)
-        on conflict do nothing
-        returning m.message_id into taken;
-        if found then
-            return taken;
-        end if;
+        begin
+            insert into outbox.message as m
+                (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
+                 expires_at, on_expiry, target, headers, payload)
+            values (id, due, start, now, priority, topic, tenant, key, gated, ready,
+                    dedup_key, case when dedup_key is not null then dedup_window end,
+                    expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
+            on conflict do nothing
+            returning m.message_id into taken;
+            if found then
+                -- After the insert, not before: whoever had the key until then has left it with the commit that delivered him, and
+                -- this statement sees that commit.
+                earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
+                if earlier is null then
+                    return taken;
+                end if;
+                raise exception using errcode = 'OBDUP';  -- takes the insert back
+            end if;
+        exception when sqlstate 'OBDUP' then
+            return earlier;
+        end;
         -- The row that stands in the way may be settled before it can be read: then there is room again.
         select m.message_id into taken
         from outbox.message m
@@ -276,7 +374,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox.enqueue(topic text, payload json, key text, headers jsonb, target jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message already has returns that message''s id and adds nothing.';
+COMMENT ON FUNCTION outbox.enqueue(topic text, payload json, key text, headers jsonb, target jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message has, or a dedup_key delivered less than its window ago, returns that message''s id and adds nothing.';
 
 CREATE FUNCTION outbox.enqueue_many(messages json) RETURNS SETOF uuid
     LANGUAGE plpgsql
@@ -300,27 +398,38 @@ begin
             e.message ->> 'dedup_key' as dedup_key,
             (e.message ->> 'available_at')::timestamptz as available_at,
             coalesce((e.message ->> 'priority')::integer, 0) as priority,
+            e.message ->> 'tenant' as tenant,
+            coalesce((e.message ->> 'commit_order')::boolean, false) as commit_order,
+            coalesce((e.message ->> 'dedup_window')::interval, '1 hour') as dedup_window,
+            (e.message ->> 'expires_at')::timestamptz as expires_at,
+            coalesce(e.message ->> 'on_expiry', 'bury') as on_expiry,
             clock_timestamp() as now,
-            -- A message that may meet its like takes enqueue's careful way, and then all do, to keep their order.
-            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null) over () as all_new
+            -- A message that may meet its like, or waits for a key's lock, takes enqueue's careful way, and then all do, to keep their order.
+            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null
+                     and coalesce(not (e.message ->> 'commit_order')::boolean, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message)
     ),
     checked as materialized (
         select g.*
         from given g,
-             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.headers, g.target, g.dedup_key, g.priority)
+             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
+                                  g.priority, g.tenant, g.dedup_window, g.on_expiry)
     ),
     added as (
-        insert into outbox.message (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
+        insert into outbox.message
+            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
-               c.priority, c.topic, c.key, c.target, c.headers, c.payload
+               c.priority, c.topic, c.tenant, c.key,
+               c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
+               case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
         from checked c
         where c.all_new
         order by c.place
     )
     select case when c.all_new then c.new_id
-                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority)
+                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority,
+                                c.tenant, c.commit_order, c.dedup_window, c.expires_at, c.on_expiry)
            end
     from checked c
     order by c.place;
@@ -334,6 +443,53 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.enqueue_many(messages json) IS 'Enqueue a JSON array of messages in one statement and return their ids in its order. Each object takes the names of enqueue''s parameters.';
+
+CREATE FUNCTION outbox.lane(tenant text, key text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce('t' || tenant, 'k' || key, '-')
+$$;
+
+COMMENT ON FUNCTION outbox.lane(tenant text, key text) IS 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
+
+CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform outbox.check_pattern(topic);
+    if rate is null then
+        delete from outbox.topic_limit l where l.topic = limit_topic.topic;
+        perform outbox.wake();
+        return;
+    elsif rate <= 0 or rate = 'infinity' then
+        perform outbox.refuse(format('rate is %s messages a second, it must be positive', rate), 'pass null to lift the limit, or use pause');
+    elsif burst < 1 then
+        perform outbox.refuse(format('burst is %s, it must be at least 1', burst));
+    end if;
+    insert into outbox.topic_limit as l (topic, rate, burst)
+    values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer))
+    on conflict on constraint topic_limit_pkey do update
+        set rate = excluded.rate, burst = excluded.burst, used_until = '-infinity', given_until = '-infinity';
+end
+$$;
+
+COMMENT ON FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer) IS 'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit.';
+
+CREATE FUNCTION outbox.lock_key(key text) RETURNS void
+    LANGUAGE sql
+    AS $$
+    select pg_advisory_xact_lock(hashtextextended('outbox.key ' || key, 0))
+$$;
+
+COMMENT ON FUNCTION outbox.lock_key(key text) IS 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
+
+CREATE FUNCTION outbox.matches(pattern text, topic text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when right(pattern, 1) = '*' then starts_with(topic, left(pattern, -1)) else topic = pattern end
+$$;
+
+COMMENT ON FUNCTION outbox.matches(pattern text, topic text) IS 'Whether a topic is meant by a pattern: itself, prefix.*, or *.';
 
 CREATE FUNCTION outbox.new_message_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
@@ -349,6 +505,26 @@ CREATE FUNCTION outbox.new_message_id() RETURNS uuid
 $$;
 
 COMMENT ON FUNCTION outbox.new_message_id() IS 'A new message id: a time-ordered UUID (version 7).';
+
+CREATE FUNCTION outbox.pause(topic text DEFAULT NULL::text, key text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    name text := case when pause.topic is not null then 'topic ' || pause.topic when pause.key is not null then 'key ' || pause.key else 'everything' end;
+begin
+    if pause.topic is not null and pause.key is not null then
+        perform outbox.refuse('give a topic or a key, not both', 'call pause for each');
+    elsif pause.topic is not null then
+        perform outbox.check_pattern(pause.topic);
+    end if;
+    insert into outbox.pause as p (name, topic, key) values (name, pause.topic, pause.key)
+    on conflict on constraint pause_pkey do update
+        set resumed_at = null, paused_at = now(), paused_by = session_user
+        where p.resumed_at is not null;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.pause(topic text, key text) IS 'Deliver nothing any more, or nothing of a topic (exact, or prefix.*) or of a key, until resume is called likewise.';
 
 CREATE FUNCTION outbox.present(name text, value jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -374,6 +550,21 @@ begin
     raise exception using errcode = 'invalid_parameter_value', message = 'outbox: ' || fault, hint = cure;
 end
 $$;
+
+CREATE FUNCTION outbox.resume(topic text DEFAULT NULL::text, key text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+    update outbox.pause p set resumed_at = now()
+    where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key and p.resumed_at is null;
+    if found then
+        perform outbox.wake();
+    end if;
+    return found;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.resume(topic text, key text) IS 'End a pause of everything, of a topic or of a key. Returns whether there was one.';
 
 CREATE FUNCTION outbox.ring() RETURNS trigger
     LANGUAGE plpgsql
@@ -413,7 +604,7 @@ $$;
 
 COMMENT ON FUNCTION outbox.set_switch(name text, value jsonb) IS 'Set a switch for every worker; null removes it. The names are in the documentation of operations.';
 
-CREATE FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id text, signal text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, signal_input json DEFAULT NULL::json, signal_args json DEFAULT NULL::json, task_queue text DEFAULT NULL::text, namespace text DEFAULT NULL::text, id_reuse_policy text DEFAULT NULL::text, execution_timeout interval DEFAULT NULL::interval, run_timeout interval DEFAULT NULL::interval, task_timeout interval DEFAULT NULL::interval, start_delay interval DEFAULT NULL::interval, retry_policy jsonb DEFAULT NULL::jsonb, memo jsonb DEFAULT NULL::jsonb, search_attributes jsonb DEFAULT NULL::jsonb, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id text, signal text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, signal_input json DEFAULT NULL::json, signal_args json DEFAULT NULL::json, task_queue text DEFAULT NULL::text, namespace text DEFAULT NULL::text, id_reuse_policy text DEFAULT NULL::text, execution_timeout interval DEFAULT NULL::interval, run_timeout interval DEFAULT NULL::interval, task_timeout interval DEFAULT NULL::interval, start_delay interval DEFAULT NULL::interval, retry_policy jsonb DEFAULT NULL::jsonb, memo jsonb DEFAULT NULL::jsonb, search_attributes jsonb DEFAULT NULL::jsonb, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
     select outbox.enqueue(
@@ -431,12 +622,13 @@ CREATE FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id tex
             'start_delay_s', outbox.seconds('start_delay', start_delay)))
             || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
             || outbox.present('search_attributes', search_attributes),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 
-COMMENT ON FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id text, signal text, input json, args json, signal_input json, signal_args json, task_queue text, namespace text, id_reuse_policy text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Signal a workflow and start it first if it does not run, once this transaction has committed. topic defaults to the workflow type.';
+COMMENT ON FUNCTION outbox.signal_with_start_workflow(workflow text, workflow_id text, signal text, input json, args json, signal_input json, signal_args json, task_queue text, namespace text, id_reuse_policy text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Signal a workflow and start it first if it does not run, once this transaction has committed. topic defaults to the workflow type.';
 
-CREATE FUNCTION outbox.signal_workflow(workflow_id text, signal text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.signal_workflow(workflow_id text, signal text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
     select outbox.enqueue(
@@ -444,12 +636,13 @@ CREATE FUNCTION outbox.signal_workflow(workflow_id text, signal text, input json
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'signal_workflow', 'workflow_id', workflow_id, 'signal', signal, 'run_id', run_id,
             'arguments', outbox.arguments(input, args), 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 
-COMMENT ON FUNCTION outbox.signal_workflow(workflow_id text, signal text, input json, args json, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Signal a workflow once this transaction has committed. topic defaults to the signal name.';
+COMMENT ON FUNCTION outbox.signal_workflow(workflow_id text, signal text, input json, args json, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Signal a workflow once this transaction has committed. topic defaults to the signal name.';
 
-CREATE FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, task_queue text DEFAULT NULL::text, namespace text DEFAULT NULL::text, id_reuse_policy text DEFAULT NULL::text, id_conflict_policy text DEFAULT NULL::text, on_duplicate text DEFAULT NULL::text, execution_timeout interval DEFAULT NULL::interval, run_timeout interval DEFAULT NULL::interval, task_timeout interval DEFAULT NULL::interval, start_delay interval DEFAULT NULL::interval, retry_policy jsonb DEFAULT NULL::jsonb, memo jsonb DEFAULT NULL::jsonb, search_attributes jsonb DEFAULT NULL::jsonb, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json DEFAULT NULL::json, args json DEFAULT NULL::json, task_queue text DEFAULT NULL::text, namespace text DEFAULT NULL::text, id_reuse_policy text DEFAULT NULL::text, id_conflict_policy text DEFAULT NULL::text, on_duplicate text DEFAULT NULL::text, execution_timeout interval DEFAULT NULL::interval, run_timeout interval DEFAULT NULL::interval, task_timeout interval DEFAULT NULL::interval, start_delay interval DEFAULT NULL::interval, retry_policy jsonb DEFAULT NULL::jsonb, memo jsonb DEFAULT NULL::jsonb, search_attributes jsonb DEFAULT NULL::jsonb, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
     select outbox.enqueue(
@@ -464,10 +657,43 @@ CREATE FUNCTION outbox.start_workflow(workflow text, workflow_id text, input jso
             'start_delay_s', outbox.seconds('start_delay', start_delay)))
             || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
             || outbox.present('search_attributes', search_attributes),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 
-COMMENT ON FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json, args json, task_queue text, namespace text, id_reuse_policy text, id_conflict_policy text, on_duplicate text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
+COMMENT ON FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json, args json, task_queue text, namespace text, id_reuse_policy text, id_conflict_policy text, on_duplicate text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
+
+CREATE FUNCTION outbox.take_from_limit(topic text, slotted bigint, fresh bigint, now timestamp with time zone, OUT slotted_taken bigint, OUT fresh_taken bigint, OUT slotted_from timestamp with time zone, OUT fresh_from timestamp with time zone, OUT step interval) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    l      outbox.topic_limit;
+    tokens bigint;
+    earliest timestamptz;
+begin
+    select * into l from outbox.topic_limit t where t.topic = topic for update;
+    if not found then  -- lifted this very moment
+        slotted_taken := slotted;
+        fresh_taken := fresh;
+        return;
+    end if;
+    step := make_interval(secs => 1 / l.rate);
+    l.used_until := greatest(l.used_until, now);
+    tokens := greatest(0, l.burst - ceil(extract(epoch from l.used_until - now)::float8 * l.rate - 1e-6));
+    slotted_taken := least(slotted, tokens);
+    -- Nobody overtakes those who wait for a time that they were given.
+    fresh_taken := case when l.given_until > now or slotted > tokens then 0 else least(fresh, tokens - slotted_taken) end;
+    l.used_until := l.used_until + step * (slotted_taken + fresh_taken);
+    earliest := greatest(now, l.used_until - step * (l.burst - 1)) - step;
+    slotted_from := earliest;
+    fresh_from := greatest(earliest + step * (slotted - slotted_taken), l.given_until);
+    update outbox.topic_limit t
+    set used_until = l.used_until,
+        given_until = case when fresh > fresh_taken then fresh_from + step * (fresh - fresh_taken) else l.given_until end
+    where t.topic = topic;
+end
+$$;
 
 CREATE FUNCTION outbox.tell_switch() RETURNS trigger
     LANGUAGE plpgsql
@@ -480,17 +706,18 @@ $$;
 
 COMMENT ON FUNCTION outbox.tell_switch() IS 'Trigger: has the workers that listen read the control table, once the transaction commits.';
 
-CREATE FUNCTION outbox.terminate_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
+CREATE FUNCTION outbox.terminate_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
     select outbox.enqueue(
         topic => coalesce(topic, 'terminate_workflow'), key => key, headers => headers,
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'terminate_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 
-COMMENT ON FUNCTION outbox.terminate_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer) IS 'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';
+COMMENT ON FUNCTION outbox.terminate_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';
 
 CREATE FUNCTION outbox.wake() RETURNS void
     LANGUAGE sql
@@ -523,18 +750,28 @@ CREATE TABLE outbox.dead_letter (
     priority smallint NOT NULL,
     reason text NOT NULL,
     topic text NOT NULL,
+    tenant text,
     key text,
     dedup_key text,
+    dedup_window interval,
     target jsonb,
     headers jsonb NOT NULL,
     payload json,
     errors jsonb NOT NULL,
-    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text])))
+    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text, 'expired'::text])))
 );
 
 COMMENT ON TABLE outbox.dead_letter IS 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
 
-COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times.';
+COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: its turn came after expires_at.';
+
+CREATE TABLE outbox.delivered_key (
+    dedup_key text NOT NULL,
+    message_id uuid NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE outbox.delivered_key IS 'Dedup keys of delivered messages, which keep their like away until the end of their window.';
 
 CREATE TABLE outbox.history (
     message_id uuid NOT NULL,
@@ -554,13 +791,13 @@ CREATE TABLE outbox.history (
     workflow text,
     workflow_id text,
     run_id text,
-    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text])))
+    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 )
 PARTITION BY RANGE (settled_at);
 
 COMMENT ON TABLE outbox.history IS 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
 
-COMMENT ON COLUMN outbox.history.outcome IS '`duplicate`: another message had started that workflow id before.';
+COMMENT ON COLUMN outbox.history.outcome IS 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
 
 CREATE TABLE outbox.history_default (
     message_id uuid CONSTRAINT history_message_id_not_null NOT NULL,
@@ -580,7 +817,7 @@ CREATE TABLE outbox.history_default (
     workflow text,
     workflow_id text,
     run_id text,
-    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text])))
+    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 );
 
 CREATE TABLE outbox.message (
@@ -596,12 +833,22 @@ CREATE TABLE outbox.message (
     attempts integer DEFAULT 0 NOT NULL,
     priority smallint DEFAULT 0 NOT NULL,
     topic text NOT NULL,
+    tenant text,
     key text,
+    gated boolean DEFAULT false NOT NULL,
+    ready boolean DEFAULT true NOT NULL,
+    slotted boolean DEFAULT false NOT NULL,
+    parked text,
     dedup_key text,
+    dedup_window interval,
+    expires_at timestamp with time zone,
+    on_expiry text,
     target jsonb,
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     payload json,
-    errors jsonb DEFAULT '[]'::jsonb NOT NULL
+    errors jsonb DEFAULT '[]'::jsonb NOT NULL,
+    CONSTRAINT gated CHECK ((gated OR ((key IS NULL) AND (tenant IS NULL)))),
+    CONSTRAINT message_on_expiry_check CHECK ((on_expiry = ANY (ARRAY['bury'::text, 'discard'::text])))
 )
 WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='0');
 
@@ -620,6 +867,18 @@ COMMENT ON COLUMN outbox.message.lease_token IS 'Fencing token of the claim that
 COMMENT ON COLUMN outbox.message.deliveries IS 'Claims since the last known outcome: rises when a worker dies with the message.';
 
 COMMENT ON COLUMN outbox.message.attempts IS 'How often the message itself failed. Outages, throttling and lost leases do not count.';
+
+COMMENT ON COLUMN outbox.message.tenant IS 'Whose message it is: tenants take turns.';
+
+COMMENT ON COLUMN outbox.message.key IS 'Messages with the same key are delivered one at a time, in the order of seq.';
+
+COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
+
+COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+
+COMMENT ON COLUMN outbox.message.slotted IS 'Its topic''s rate limit has given it the time in due_at.';
+
+COMMENT ON COLUMN outbox.message.parked IS 'The pause that keeps it, by name.';
 
 COMMENT ON COLUMN outbox.message.errors IS 'What went wrong so far: the first error and the latest nineteen.';
 
@@ -641,6 +900,7 @@ CREATE VIEW outbox.message_life AS
  SELECT m.message_id,
         CASE
             WHEN ((m.lease_token IS NOT NULL) AND (m.due_at > now())) THEN 'processing'::text
+            WHEN (m.due_at = 'infinity'::timestamp with time zone) THEN 'waiting'::text
             WHEN (m.due_at > now()) THEN 'scheduled'::text
             ELSE 'pending'::text
         END AS status,
@@ -656,7 +916,7 @@ CREATE VIEW outbox.message_life AS
     m.claimed_at,
     NULL::timestamp with time zone AS settled_at,
         CASE
-            WHEN ((m.lease_token IS NULL) AND (m.due_at > now())) THEN m.due_at
+            WHEN ((m.lease_token IS NULL) AND (m.due_at > now()) AND (m.due_at < 'infinity'::timestamp with time zone)) THEN m.due_at
             ELSE NULL::timestamp with time zone
         END AS next_try_at,
     m.deliveries,
@@ -708,7 +968,7 @@ UNION ALL
    FROM (outbox.dead_letter d
      LEFT JOIN outbox.worker w ON ((w.worker_id = d.worker_id)));
 
-COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
+COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, waiting, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
 
 ALTER TABLE outbox.message ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.message_seq_seq
@@ -725,6 +985,35 @@ CREATE TABLE outbox.migration (
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+CREATE TABLE outbox.pause (
+    name text NOT NULL,
+    topic text,
+    key text,
+    paused_at timestamp with time zone DEFAULT now() NOT NULL,
+    paused_by text DEFAULT SESSION_USER NOT NULL,
+    resumed_at timestamp with time zone,
+    CONSTRAINT pause_check CHECK ((num_nonnulls(topic, key) <= 1))
+);
+
+COMMENT ON TABLE outbox.pause IS 'What is not delivered now: everything (neither topic nor key), a topic (exact, or prefix.*), or a key. A row stays for a while after resume, until the messages that it parked have left.';
+
+CREATE TABLE outbox.topic_limit (
+    topic text NOT NULL,
+    rate double precision NOT NULL,
+    burst integer NOT NULL,
+    used_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    given_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT topic_limit_burst_check CHECK ((burst >= 1)),
+    CONSTRAINT topic_limit_rate_check CHECK ((rate > (0)::double precision))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE outbox.topic_limit IS 'Topics (exact, or prefix.*) of which at most `rate` messages a second are claimed, and `burst` at once.';
+
+COMMENT ON COLUMN outbox.topic_limit.used_until IS 'When the rate will have caught up with the claims so far: the theoretical arrival time of the generic cell rate algorithm.';
+
+COMMENT ON COLUMN outbox.topic_limit.given_until IS 'The last time that was given to a message which has to wait.';
 
 ALTER TABLE outbox.worker ALTER COLUMN worker_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.worker_worker_id_seq
@@ -743,16 +1032,27 @@ ALTER TABLE ONLY outbox.control
 ALTER TABLE ONLY outbox.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (message_id);
 
+ALTER TABLE ONLY outbox.delivered_key
+    ADD CONSTRAINT delivered_key_pkey PRIMARY KEY (dedup_key);
+
 ALTER TABLE ONLY outbox.message
     ADD CONSTRAINT message_pkey PRIMARY KEY (message_id);
 
 ALTER TABLE ONLY outbox.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY outbox.pause
+    ADD CONSTRAINT pause_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY outbox.topic_limit
+    ADD CONSTRAINT topic_limit_pkey PRIMARY KEY (topic);
+
 ALTER TABLE ONLY outbox.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (worker_id);
 
 CREATE INDEX dead_letter_died ON outbox.dead_letter USING btree (died_at);
+
+CREATE INDEX delivered_key_until ON outbox.delivered_key USING btree (until);
 
 CREATE INDEX history_message ON ONLY outbox.history USING btree (message_id);
 
@@ -760,9 +1060,21 @@ CREATE INDEX history_default_message_id_idx ON outbox.history_default USING btre
 
 CREATE UNIQUE INDEX message_dedup ON outbox.message USING btree (dedup_key) WHERE (dedup_key IS NOT NULL);
 
-CREATE INDEX message_due ON outbox.message USING btree (due_at, seq);
+CREATE INDEX message_due ON outbox.message USING btree (due_at, seq) WHERE (NOT gated);
+
+CREATE UNIQUE INDEX message_in_flight ON outbox.message USING btree (key) WHERE ((key IS NOT NULL) AND (lease_token IS NOT NULL));
+
+CREATE INDEX message_key ON outbox.message USING btree (key, seq) WHERE (key IS NOT NULL);
+
+CREATE INDEX message_lane ON outbox.message USING btree (outbox.lane(tenant, key), due_at, seq) WHERE (gated AND ready);
+
+CREATE INDEX message_parked ON outbox.message USING btree (parked) WHERE (parked IS NOT NULL);
+
+CREATE INDEX message_waiting ON outbox.message USING btree (due_at) WHERE (gated AND (NOT ready));
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
+
+CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN ((old.key IS NOT NULL)) EXECUTE FUNCTION outbox.call_next();
 
 CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 

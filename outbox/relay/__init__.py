@@ -7,11 +7,13 @@ store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ─�
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio
 
+from outbox.errors import OutboxError
 from outbox.events import Drained, DrainStarted, Emit
 from outbox.limits import Pace
 from outbox.relay.claim import Claimer
@@ -35,6 +37,7 @@ class Relay:
     def __init__(
         self, store: Store, sink: Sink, wakeup: Wakeup, emit: Emit, settings: RelaySettings, *, worker_id: int
     ) -> None:
+        self._store = store
         self._emit = emit
         self._settings = settings
         self._stopped = anyio.Event()
@@ -70,6 +73,9 @@ class Relay:
                 duties.cancel_scope.cancel()
             self._settler.close()
             tasks.cancel_scope.deadline = anyio.current_time() + self._settings.settle_timeout_s
+        if self._settler.keys_moved:
+            with suppress(OutboxError):  # what waits behind our last messages is for others, who cannot know
+                await self._store.wake()
 
     async def _work(self) -> None:
         """Claim and deliver until stopped; then give the slots the drain's time to finish."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from outbox.events import Claimed, Emit
 from outbox.message import Lease, Parcel
 from outbox.polling import Polling
 from outbox.relay.patience import Patience
-from outbox.relay.verdict import is_suspect, quarantine
+from outbox.relay.verdict import expire, is_suspect, quarantine
 from outbox.sink import Rejected
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ class Claimer:
         self._stopping = False
         self._woken_by: str | None = "start"
         """Who rang before this claim; None when nobody did and the time was up."""
+        self._gated = False
+        """Whether messages stood at the gates a round ago: then they get half of the room."""
+        self._lane = ""
 
     def stop(self) -> None:
         """Claim nothing any more, however long the loop would have waited."""
@@ -69,74 +74,89 @@ class Claimer:
             await self._inbox.wait_for_room()
             limit = self._inbox.room()
             if limit and not self._may_not_claim():
-                await self._claim_and_wait(limit)
+                await self._round(limit)
 
     def _may_not_claim(self) -> bool:
         """Whether the relay stops or holds, asked anew after every wait."""
         return self._stopping or self._hold.outcome is not None
 
-    async def _claim_and_wait(self, limit: int) -> None:
-        """One round: claim, hand over, and wait at the doorbell unless more is due already."""
-        lease = await self._claim(limit)
+    async def _round(self, limit: int) -> None:
+        """Claim, at the gates too if messages stand there, and wait at the doorbell unless more is due already."""
+        at_gates = self._gated
+        lease = await self._claim(self._store.claim, -(-limit // 2) if at_gates else limit)
         if lease is None:
             return
-        self._learn(lease)
-        if lease.messages:
-            await self._hand_over(lease)
+        leases, self._gated = [lease], lease.gated
+        if lease.gated and not self._may_not_claim():
+            claim = partial(self._store.claim_gated, lane=self._lane)
+            gated = await self._claim(claim, max(1, limit - len(lease.messages)))
+            if gated is None:
+                return
+            leases.append(gated)
+            self._lane = gated.lane
+        self._learn(leases)
+        self._inbox.more_due = any(lease.more for lease in leases)
         self._woken_by = "more"
-        if not lease.more:
-            await self._wait(lease)
+        if not self._inbox.more_due:
+            await self._wait(leases)
 
-    def _learn(self, lease: Lease) -> None:
-        """See from what a claim brought whether whoever woke it was right, or whoever did not should have."""
-        if self._woken_by is None and lease.fresh:
+    def _learn(self, leases: list[Lease]) -> None:
+        """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
+        if self._woken_by is None and any(lease.fresh for lease in leases):
             self._wakeup.found_unannounced()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            self._polling.answered(found=bool(lease.messages))
+            self._polling.answered(found=any(lease.messages for lease in leases))
 
-    async def _wait(self, lease: Lease) -> None:
+    async def _wait(self, leases: list[Lease]) -> None:
         """Wait until there may be something to claim."""
-        self._woken_by = await self._wakeup.wait(self._pause_s(lease))
+        self._woken_by = await self._wakeup.wait(self._pause_s(leases))
         if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
             await anyio.sleep(self._polling.answer_s())
 
-    async def _claim(self, limit: int) -> Lease | None:
-        """Claim once; after a failure wait a little and return None."""
+    async def _claim(self, claim: Callable[..., Awaitable[Lease]], limit: int) -> Lease | None:
+        """Claim once and hand over what came; after a failure wait a little and return None."""
         settings = self._settings
         began_s = monotonic()
         try:
-            lease = await self._store.claim(
+            lease = await claim(
                 limit, lease_s=settings.lease_s, worker_id=self._worker_id, suspect_after=settings.suspect_after
             )
         except OutboxError as error:
             await self._patience.failed(error)
             return None
         self._patience.succeeded()
-        self._inbox.more_due = lease.more
         if lease.messages:
             self._emit(Claimed(lease.messages, monotonic() - began_s))
+            self._inbox.more_due = lease.more
+            await self._hand_over(lease)
         return lease
 
     async def _hand_over(self, lease: Lease) -> None:
         """Give the lease's messages to the inbox; a suspect only when it is alone, and until it is settled."""
-        parcels = [Parcel(message, lease.claimed_s, lease.expires_s) for message in lease.messages]
         suspect = is_suspect(lease.messages[0], self._settings)
         if suspect:
             await self._inbox.wait_until_empty()
         if self._may_not_claim():
-            self._inbox.outstanding += len(parcels)
+            self._inbox.outstanding += len(lease.messages)
             self._settler.release(lease.messages, "drain" if self._stopping else "hold")
-        elif burial := quarantine(lease.messages[0], self._settings):
-            self._inbox.outstanding += 1
-            self._settler.bury(burial, Rejected(burial.kind, burial.detail))
-        else:
-            self._inbox.put(parcels)
+            return
+        parcels = []
+        for message in lease.messages:
+            burial = expire(message) or quarantine(message, self._settings)
+            if burial is None:
+                parcels.append(Parcel(message, lease.claimed_s, lease.expires_s))
+            else:
+                self._inbox.outstanding += 1
+                self._settler.bury(burial, Rejected(burial.kind, burial.detail))
+        self._inbox.put(parcels)
         if suspect:
             await self._inbox.wait_until_empty()
 
-    def _pause_s(self, lease: Lease) -> float:
+    def _pause_s(self, leases: list[Lease]) -> float:
         """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
-        poll_s = self._polling.pause_s(attended=self._wakeup.attended, found=bool(lease.messages))
-        if lease.next_due_s is None:
-            return poll_s
-        return min(poll_s, lease.claimed_s + lease.next_due_s + _SOONEST_S - monotonic())
+        found = any(lease.messages for lease in leases)
+        pause_s = self._polling.pause_s(attended=self._wakeup.attended, found=found)
+        for lease in leases:
+            if lease.next_due_s is not None:
+                pause_s = min(pause_s, lease.claimed_s + lease.next_due_s + _SOONEST_S - monotonic())
+        return max(0.0, pause_s)

@@ -14,7 +14,7 @@ import anyio
 from outbox.cancellation import is_for_us
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
 from outbox.relay.settings import LEASE_MARGIN_S
-from outbox.relay.verdict import Complete, PutBack, Release, judge
+from outbox.relay.verdict import Complete, PutBack, Release, judge, soften
 from outbox.sink import Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Unknown
 from outbox.store import Burial, Retry
 
@@ -125,7 +125,7 @@ class Deliverer:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
         slot.parcel = None
         message = parcel.message
-        outcome = self._hold.believe(outcome, message.message_id)
+        outcome = soften(message, self._hold.believe(outcome, message.message_id), self._settings)
         match judge(message, outcome, self._settings):
             case Complete(delivered):
                 now_s = monotonic()

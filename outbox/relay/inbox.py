@@ -6,8 +6,9 @@ claim: twice as far whenever the slots ran dry, less far when a message has wait
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import anyio
 
@@ -17,11 +18,58 @@ _LONG_WAIT_S = 2.0
 """A message that waited longer than this for its slot was claimed too early."""
 
 
+class _Line:
+    """Parcels in order of arrival, except that tenants take turns."""
+
+    def __init__(self) -> None:
+        self._tenants: OrderedDict[str | None, deque[Parcel]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Parcel]:
+        return chain.from_iterable(self._tenants.values())
+
+    def append(self, parcel: Parcel) -> None:
+        """Add a parcel at the end of its tenant's line."""
+        self._line(parcel).append(parcel)
+        self._count += 1
+
+    def appendleft(self, parcel: Parcel) -> None:
+        """Add a parcel before everything else."""
+        self._line(parcel).appendleft(parcel)
+        self._tenants.move_to_end(parcel.message.tenant, last=False)
+        self._count += 1
+
+    def popleft(self) -> Parcel:
+        """Take the parcel whose turn it is."""
+        tenant, line = next(iter(self._tenants.items()))
+        parcel = line.popleft()
+        self._count -= 1
+        if not line:
+            del self._tenants[tenant]
+        elif len(self._tenants) > 1:
+            self._tenants.move_to_end(tenant)
+        return parcel
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._tenants.clear()
+        self._count = 0
+
+    def _line(self, parcel: Parcel) -> deque[Parcel]:
+        line = self._tenants.get(parcel.message.tenant)
+        if line is None:
+            line = self._tenants[parcel.message.tenant] = deque()
+        return line
+
+
 class Inbox:
     """Owns every parcel from its claim until its settlement is reported by `settled`."""
 
     def __init__(self, *, concurrency: int, prefetch: int, batch: int) -> None:
-        self._waiting: deque[Parcel] = deque()
+        self._waiting = _Line()
         self._idle_slots: list[anyio.Event] = []
         self._concurrency = concurrency
         self._prefetch = prefetch
@@ -55,9 +103,9 @@ class Inbox:
 
     def put(self, parcels: Iterable[Parcel]) -> None:
         """Take newly claimed parcels in and wake as many idle slots."""
-        before = len(self._waiting)
-        self._waiting.extend(parcels)
-        self.outstanding += len(self._waiting) - before
+        for parcel in parcels:
+            self._waiting.append(parcel)
+            self.outstanding += 1
         self._wake_slots()
 
     def put_back(self, parcel: Parcel) -> None:

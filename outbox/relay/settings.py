@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from outbox.backoff import Backoff
 
@@ -28,6 +29,8 @@ class RelaySettings:
     """The same while there is no such source."""
     max_attempts: int = 20
     """Counted failures of a message before it becomes a dead letter."""
+    keyed_failure: Literal["bury", "wait"] = "bury"
+    """Whether a message with a key may become a dead letter so that its key goes on, or is retried for ever."""
     suspect_after: int = 2
     """Claims without any outcome after which a message is delivered with nothing else in flight."""
     max_deliveries: int = 5

@@ -53,6 +53,8 @@ class Settler:
         self._patience = Patience("settle", emit, settings.reconnect)
         self._work_came = anyio.Event()
         self._closed = False
+        self.keys_moved = False
+        """Whether messages with a key were settled, upon which others of their keys may wait for a claim."""
         self._completes = _Desk[Settlement](
             lambda rows: store.complete([(row.message, row.outcome) for row in rows]),
             lambda row: row.message,
@@ -136,6 +138,9 @@ class Settler:
 
     def _report(self, desk: _Desk[T], batch: list[T], lost: set[LeaseId], *, certain: bool, took_s: float) -> None:
         """Tell what was written and what was not, and count the parcels out."""
+        if any(desk.message_of(row).key is not None for row in batch):
+            self.keys_moved = True
+            self._wakeup.nudge("key")  # the next of the key may come
         if lost:
             gone = [desk.message_of(row) for row in batch if desk.message_of(row).lease in lost]
             self._emit(LeaseLost(gone, certain))

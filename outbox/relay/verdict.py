@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from outbox.errors import clean
 from outbox.message import Message
@@ -53,12 +54,19 @@ def judge(message: Message, outcome: Outcome, settings: RelaySettings) -> Verdic
             return Release()
         case Throttled(scope="sink"):
             return PutBack()
-        case Failed() if message.attempts + 1 >= settings.max_attempts:
+        case Failed() if message.attempts + 1 >= settings.max_attempts and not _keeps_its_turn(message, settings):
             return Burial(message, "exhausted", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
         case Failed():
             return _retry(message, outcome, settings, failures=message.attempts + 1, counted=True)
         case _:
             return _retry(message, outcome, settings, failures=message.setbacks + 1, counted=False)
+
+
+def soften(message: Message, outcome: Outcome, settings: RelaySettings) -> Outcome:
+    """The outcome, unless the message would be buried although its key is to wait for it."""
+    if isinstance(outcome, Rejected) and _keeps_its_turn(message, settings):
+        return Failed(outcome.kind, outcome.detail)
+    return outcome
 
 
 def quarantine(message: Message, settings: RelaySettings) -> Burial | None:
@@ -69,9 +77,21 @@ def quarantine(message: Message, settings: RelaySettings) -> Burial | None:
     return Burial(message, "quarantined", counted=False, kind="QUARANTINED", detail=detail)
 
 
+def expire(message: Message) -> Burial | None:
+    """Return the end of a message whose turn came after its expiry, else None."""
+    if message.expired is None:
+        return None
+    reason: Literal["expired", "discarded"] = "discarded" if message.expired == "discard" else "expired"
+    return Burial(message, reason, counted=False, kind="EXPIRED", detail="its turn came after expires_at")
+
+
 def is_suspect(message: Message, settings: RelaySettings) -> bool:
     """Say whether the message must be delivered with nothing else in flight."""
     return message.deliveries > settings.suspect_after
+
+
+def _keeps_its_turn(message: Message, settings: RelaySettings) -> bool:
+    return message.key is not None and settings.keyed_failure == "wait"
 
 
 def _retry(message: Message, outcome: Retryable, settings: RelaySettings, *, failures: int, counted: bool) -> Retry:

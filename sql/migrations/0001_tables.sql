@@ -5,6 +5,13 @@
 --
 -- Every name is written with the schema `outbox.`; the migration runner replaces that qualifier when another schema is configured.
 
+create function outbox.lane(tenant text, key text) returns text
+language sql immutable parallel safe
+as $$
+    select coalesce('t' || tenant, 'k' || key, '-')
+$$;
+comment on function outbox.lane is 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
+
 create table outbox.message (
     message_id   uuid        primary key,
     seq          bigint      generated always as identity,
@@ -18,12 +25,21 @@ create table outbox.message (
     attempts     integer     not null default 0,
     priority     smallint    not null default 0,
     topic        text        not null,
+    tenant       text,
     key          text,
+    gated        boolean     not null default false,
+    ready        boolean     not null default true,
+    slotted      boolean     not null default false,
+    parked       text,
     dedup_key    text,
+    dedup_window interval,
+    expires_at   timestamptz,
+    on_expiry    text        check (on_expiry in ('bury', 'discard')),
     target       jsonb,
     headers      jsonb       not null default '{}',
     payload      json,
-    errors       jsonb       not null default '[]'
+    errors       jsonb       not null default '[]',
+    constraint gated check (gated or (key is null and tenant is null))
 )
 -- Rows live for milliseconds: vacuum by count, often, and without pauses.
 with (
@@ -46,9 +62,23 @@ comment on column outbox.message.deliveries is 'Claims since the last known outc
 comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
 comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';
 
+comment on column outbox.message.key is 'Messages with the same key are delivered one at a time, in the order of seq.';
+comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
+comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
+comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+comment on column outbox.message.slotted is 'Its topic''s rate limit has given it the time in due_at.';
+comment on column outbox.message.parked is 'The pause that keeps it, by name.';
+
 -- The claim's order and the index's order are one, so a claim reads as many entries as it takes rows: scheduled and leased rows
--- lie beyond `now`.
-create index message_due on outbox.message (due_at, seq);
+-- lie beyond `now`. What has to pass gates is not in the way of what has not.
+create index message_due on outbox.message (due_at, seq) where not gated;
+create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where gated and ready;
+create index message_waiting on outbox.message (due_at) where gated and not ready;
+create index message_parked on outbox.message (parked) where parked is not null;
+create index message_key on outbox.message (key, seq) where key is not null;
+
+-- The promise of order: of a key's messages one is in flight.
+create unique index message_in_flight on outbox.message (key) where key is not null and lease_token is not null;
 create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
 
 create table outbox.history (
@@ -61,7 +91,7 @@ create table outbox.history (
     worker_id    bigint,
     deliveries   integer     not null,
     attempts     integer     not null,
-    outcome      text        not null check (outcome in ('delivered', 'duplicate')),
+    outcome      text        not null check (outcome in ('delivered', 'duplicate', 'discarded', 'cancelled')),
     topic        text        not null,
     key          text,
     dedup_key    text,
@@ -74,7 +104,7 @@ partition by range (settled_at);
 create index history_message on outbox.history (message_id);
 
 comment on table outbox.history is 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
-comment on column outbox.history.outcome is '`duplicate`: another message had started that workflow id before.';
+comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
 
 -- Catches what no daily partition takes, so that a settle never fails because a partition is missing.
 create table outbox.history_default partition of outbox.history default;
@@ -90,10 +120,12 @@ create table outbox.dead_letter (
     deliveries   integer     not null,
     attempts     integer     not null,
     priority     smallint    not null,
-    reason       text        not null check (reason in ('rejected', 'exhausted', 'quarantined')),
+    reason       text        not null check (reason in ('rejected', 'exhausted', 'quarantined', 'expired')),
     topic        text        not null,
+    tenant       text,
     key          text,
     dedup_key    text,
+    dedup_window interval,
     target       jsonb,
     headers      jsonb       not null,
     payload      json,
@@ -103,7 +135,15 @@ create index dead_letter_died on outbox.dead_letter (died_at);
 
 comment on table outbox.dead_letter is 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
 comment on column outbox.dead_letter.reason is
-    'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times.';
+    'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: its turn came after expires_at.';
+
+create table outbox.delivered_key (
+    dedup_key  text        primary key,
+    message_id uuid        not null,
+    until      timestamptz not null
+);
+create index delivered_key_until on outbox.delivered_key (until);
+comment on table outbox.delivered_key is 'Dedup keys of delivered messages, which keep their like away until the end of their window.';
 
 create table outbox.worker (
     worker_id  bigint      generated always as identity primary key,

@@ -35,7 +35,8 @@ as $$
 $$;
 
 create function outbox.check_message(
-    place text, topic text, headers jsonb, target jsonb, dedup_key text, priority integer
+    place text, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, priority integer, tenant text,
+    dedup_window interval, on_expiry text
 ) returns void
 language plpgsql
 as $$
@@ -52,8 +53,29 @@ begin
                               '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
     elsif headers is null or jsonb_typeof(headers) <> 'object' then
         perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
-    elsif dedup_key = '' then
-        perform outbox.refuse(place || 'dedup_key must not be empty', 'pass null for none');
+    elsif octet_length(payload::text) > 2097152 then
+        perform outbox.refuse(format('%spayload is %s bytes long, Temporal''s limit is 2097152', place, octet_length(payload::text)),
+                              'store it elsewhere and send its address');
+    elsif octet_length(headers::text) > 65536 then
+        perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
+    elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
+        perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
+    elsif dedup_window is null or dedup_window < interval '0' then
+        perform outbox.refuse(format('%sdedup_window is %s, it must not be negative', place, coalesce(dedup_window::text, 'null')));
+    end if;
+    perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant)
+    where key is not null or dedup_key is not null or tenant is not null;
+end
+$$;
+
+create function outbox.check_name(place text, name text, value text) returns void
+language plpgsql
+as $$
+begin
+    if value = '' then
+        perform outbox.refuse(format('%s%s must not be empty', place, name), 'pass null for none');
+    elsif octet_length(value) > 1000 then  -- an index entry has room for no more than 2700 bytes
+        perform outbox.refuse(format('%s%s is %s bytes long, the limit is 1000', place, name, octet_length(value)));
     end if;
 end
 $$;
@@ -83,6 +105,7 @@ begin
     elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
         perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
     end if;
+    perform outbox.check_names_of_target(place || operation, target);
     perform outbox.check_word(place || operation, 'id_reuse_policy', target ->> 'id_reuse_policy',
                               '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
     perform outbox.check_word(place || operation, 'id_conflict_policy', target ->> 'id_conflict_policy',
@@ -91,6 +114,23 @@ begin
     perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
     perform outbox.check_object(place || operation, 'memo', target -> 'memo');
     perform outbox.check_object(place || operation, 'search_attributes', target -> 'search_attributes');
+end
+$$;
+
+create function outbox.check_names_of_target(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{workflow,signal,task_queue,namespace,run_id,reason}'::text[] loop
+        if octet_length(target ->> name) > 1000 then
+            perform outbox.refuse(format('%s: %s is %s bytes long, the limit is 1000', place, name, octet_length(target ->> name)));
+        end if;
+    end loop;
+    if octet_length(target ->> 'memo') > 1048576 then
+        perform outbox.refuse(format('%s: memo is %s bytes long, the limit is 1048576', place, octet_length(target ->> 'memo')));
+    end if;
 end
 $$;
 
@@ -114,6 +154,21 @@ begin
 end
 $$;
 
+create function outbox.lock_key(key text) returns void
+language sql
+as $$
+    select pg_advisory_xact_lock(hashtextextended('outbox.key ' || key, 0))
+$$;
+comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
+
+create function outbox.delivered_lately(dedup_key text) returns uuid
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp()
+$$;
+comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
+
 create function outbox.enqueue(
     topic        text,
     payload      json        default null,
@@ -123,7 +178,12 @@ create function outbox.enqueue(
     message_id   uuid        default null,
     dedup_key    text        default null,
     available_at timestamptz default null,
-    priority     integer     default 0
+    priority     integer     default 0,
+    tenant       text        default null,
+    commit_order boolean     default false,
+    dedup_window interval    default '1 hour',
+    expires_at   timestamptz default null,
+    on_expiry    text        default 'bury'
 ) returns uuid
 language plpgsql
 as $$
@@ -131,24 +191,48 @@ as $$
 declare
     now   timestamptz := clock_timestamp();
     start timestamptz := coalesce(available_at, now);
+    due   timestamptz;
+    gated boolean := tenant is not null or key is not null;
+    ready boolean;
     id    uuid := coalesce(message_id, outbox.new_message_id());
     taken uuid;
+    earlier uuid;
 begin
-    perform outbox.check_message('', topic, headers, target, dedup_key, priority);
+    perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry);
+    due := outbox.due_at(start, priority, now);
+    ready := not gated or start <= now;
+    if commit_order and key is not null then
+        perform outbox.lock_key(key);
+    end if;
     if message_id is null and dedup_key is null then
-        insert into outbox.message as m (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
-        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, target, headers, payload);
+        insert into outbox.message as m
+            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
+        values (id, due, start, now, priority, topic, tenant, key, gated, ready, expires_at,
+                case when expires_at is not null then on_expiry end, target, headers, payload);
         return id;
     end if;
     loop
-        insert into outbox.message as m
-            (message_id, due_at, available_at, created_at, priority, topic, key, dedup_key, target, headers, payload)
-        values (id, outbox.due_at(start, priority, now), start, now, priority, topic, key, dedup_key, target, headers, payload)
-        on conflict do nothing
-        returning m.message_id into taken;
-        if found then
-            return taken;
-        end if;
+        begin
+            insert into outbox.message as m
+                (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
+                 expires_at, on_expiry, target, headers, payload)
+            values (id, due, start, now, priority, topic, tenant, key, gated, ready,
+                    dedup_key, case when dedup_key is not null then dedup_window end,
+                    expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
+            on conflict do nothing
+            returning m.message_id into taken;
+            if found then
+                -- After the insert, not before: whoever had the key until then has left it with the commit that delivered him, and
+                -- this statement sees that commit.
+                earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
+                if earlier is null then
+                    return taken;
+                end if;
+                raise exception using errcode = 'OBDUP';  -- takes the insert back
+            end if;
+        exception when sqlstate 'OBDUP' then
+            return earlier;
+        end;
         -- The row that stands in the way may be settled before it can be read: then there is room again.
         select m.message_id into taken
         from outbox.message m
@@ -162,7 +246,7 @@ begin
 end
 $$;
 comment on function outbox.enqueue is
-    'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message already has returns that message''s id and adds nothing.';
+    'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message has, or a dedup_key delivered less than its window ago, returns that message''s id and adds nothing.';
 
 create function outbox.check_names(place text, message json) returns void
 language plpgsql
@@ -175,11 +259,11 @@ begin
     end if;
     select name into stranger
     from json_object_keys(message) as name
-    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority}')
+    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority,tenant,commit_order,dedup_window,expires_at,on_expiry}')
     limit 1;
     if found then
         perform outbox.refuse(format('%sunknown name %L', place, stranger),
-                              'use topic, payload, key, headers, target, message_id, dedup_key, available_at or priority');
+                              'use the names of the parameters of outbox.enqueue');
     end if;
 end
 $$;
@@ -189,7 +273,8 @@ language plpgsql
 as $$
 begin
     perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
-            (message -> 'headers')::jsonb, (message -> 'target')::jsonb;
+            (message -> 'headers')::jsonb, (message -> 'target')::jsonb, (message ->> 'commit_order')::boolean,
+            (message ->> 'dedup_window')::interval, (message ->> 'expires_at')::timestamptz;
 exception when data_exception then
     perform outbox.refuse(place || sqlerrm);
 end
@@ -217,27 +302,38 @@ begin
             e.message ->> 'dedup_key' as dedup_key,
             (e.message ->> 'available_at')::timestamptz as available_at,
             coalesce((e.message ->> 'priority')::integer, 0) as priority,
+            e.message ->> 'tenant' as tenant,
+            coalesce((e.message ->> 'commit_order')::boolean, false) as commit_order,
+            coalesce((e.message ->> 'dedup_window')::interval, '1 hour') as dedup_window,
+            (e.message ->> 'expires_at')::timestamptz as expires_at,
+            coalesce(e.message ->> 'on_expiry', 'bury') as on_expiry,
             clock_timestamp() as now,
-            -- A message that may meet its like takes enqueue's careful way, and then all do, to keep their order.
-            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null) over () as all_new
+            -- A message that may meet its like, or waits for a key's lock, takes enqueue's careful way, and then all do, to keep their order.
+            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null
+                     and coalesce(not (e.message ->> 'commit_order')::boolean, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message)
     ),
     checked as materialized (
         select g.*
         from given g,
-             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.headers, g.target, g.dedup_key, g.priority)
+             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
+                                  g.priority, g.tenant, g.dedup_window, g.on_expiry)
     ),
     added as (
-        insert into outbox.message (message_id, due_at, available_at, created_at, priority, topic, key, target, headers, payload)
+        insert into outbox.message
+            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
-               c.priority, c.topic, c.key, c.target, c.headers, c.payload
+               c.priority, c.topic, c.tenant, c.key,
+               c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
+               case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
         from checked c
         where c.all_new
         order by c.place
     )
     select case when c.all_new then c.new_id
-                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority)
+                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority,
+                                c.tenant, c.commit_order, c.dedup_window, c.expires_at, c.on_expiry)
            end
     from checked c
     order by c.place;
@@ -305,7 +401,12 @@ create function outbox.start_workflow(
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
-    priority           integer     default 0
+    priority           integer     default 0,
+    tenant             text        default null,
+    commit_order       boolean     default false,
+    dedup_window       interval    default '1 hour',
+    expires_at         timestamptz default null,
+    on_expiry          text        default 'bury'
 ) returns uuid
 language sql
 as $$
@@ -321,7 +422,8 @@ as $$
             'start_delay_s', outbox.seconds('start_delay', start_delay)))
             || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
             || outbox.present('search_attributes', search_attributes),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 comment on function outbox.start_workflow is
     'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
@@ -339,7 +441,12 @@ create function outbox.signal_workflow(
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
-    priority           integer     default 0
+    priority           integer     default 0,
+    tenant             text        default null,
+    commit_order       boolean     default false,
+    dedup_window       interval    default '1 hour',
+    expires_at         timestamptz default null,
+    on_expiry          text        default 'bury'
 ) returns uuid
 language sql
 as $$
@@ -348,7 +455,8 @@ as $$
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'signal_workflow', 'workflow_id', workflow_id, 'signal', signal, 'run_id', run_id,
             'arguments', outbox.arguments(input, args), 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 comment on function outbox.signal_workflow is
     'Signal a workflow once this transaction has committed. topic defaults to the signal name.';
@@ -377,7 +485,12 @@ create function outbox.signal_with_start_workflow(
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
-    priority           integer     default 0
+    priority           integer     default 0,
+    tenant             text        default null,
+    commit_order       boolean     default false,
+    dedup_window       interval    default '1 hour',
+    expires_at         timestamptz default null,
+    on_expiry          text        default 'bury'
 ) returns uuid
 language sql
 as $$
@@ -396,7 +509,8 @@ as $$
             'start_delay_s', outbox.seconds('start_delay', start_delay)))
             || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
             || outbox.present('search_attributes', search_attributes),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 comment on function outbox.signal_with_start_workflow is
     'Signal a workflow and start it first if it does not run, once this transaction has committed. topic defaults to the workflow type.';
@@ -412,7 +526,12 @@ create function outbox.cancel_workflow(
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
-    priority           integer     default 0
+    priority           integer     default 0,
+    tenant             text        default null,
+    commit_order       boolean     default false,
+    dedup_window       interval    default '1 hour',
+    expires_at         timestamptz default null,
+    on_expiry          text        default 'bury'
 ) returns uuid
 language sql
 as $$
@@ -420,7 +539,8 @@ as $$
         topic => coalesce(topic, 'cancel_workflow'), key => key, headers => headers,
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'cancel_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 comment on function outbox.cancel_workflow is
     'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
@@ -436,7 +556,12 @@ create function outbox.terminate_workflow(
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
-    priority           integer     default 0
+    priority           integer     default 0,
+    tenant             text        default null,
+    commit_order       boolean     default false,
+    dedup_window       interval    default '1 hour',
+    expires_at         timestamptz default null,
+    on_expiry          text        default 'bury'
 ) returns uuid
 language sql
 as $$
@@ -444,7 +569,8 @@ as $$
         topic => coalesce(topic, 'terminate_workflow'), key => key, headers => headers,
         target => jsonb_strip_nulls(jsonb_build_object(
             'operation', 'terminate_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
-        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority)
+        message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
 comment on function outbox.terminate_workflow is
     'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';

@@ -5,6 +5,7 @@ select
     m.message_id,
     case
         when m.lease_token is not null and m.due_at > now() then 'processing'
+        when m.due_at = 'infinity' then 'waiting'
         when m.due_at > now() then 'scheduled'
         else 'pending'
     end as status,
@@ -19,7 +20,7 @@ select
     m.available_at,
     m.claimed_at,
     null::timestamptz as settled_at,
-    case when m.lease_token is null and m.due_at > now() then m.due_at end as next_try_at,
+    case when m.lease_token is null and m.due_at > now() and m.due_at < 'infinity' then m.due_at end as next_try_at,
     m.deliveries,
     m.attempts,
     null::text as outcome,
@@ -40,4 +41,4 @@ from outbox.dead_letter d
 left join outbox.worker w on w.worker_id = d.worker_id;
 
 comment on view outbox.message_life is
-    'Each message with its status (pending, scheduled, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
+    'Each message with its status (pending, scheduled, waiting, processing, completed, failed), its worker, its workflow and run, and the time of each step.';

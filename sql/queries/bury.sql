@@ -1,6 +1,7 @@
 -- Move messages to the dead letters, whole, with the error that buried them. Returns the leases that were lost.
 --
--- A producer may use a message id again; then the later burial replaces the earlier.
+-- A producer may use a message id again; then the later burial replaces the earlier. What expired and was to be forgotten then leaves
+-- a line in the history instead.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 text[]: reasons · $4 bool[]: count an attempt · $5 text[]: kinds of error ·
 -- $6 text[]: details · $7 timestamptz: now, null for the server's
@@ -17,18 +18,28 @@ settled as (
 ),
 kept as (
     insert into outbox.dead_letter as d
-        (message_id, seq, created_at, available_at, claimed_at, died_at, worker_id, deliveries, attempts, priority, reason, topic, key,
-         dedup_key, target, headers, payload, errors)
+        (message_id, seq, created_at, available_at, claimed_at, died_at, worker_id, deliveries, attempts, priority, reason, topic,
+         tenant, key, dedup_key, dedup_window, target, headers, payload, errors)
     select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts + counted::int,
-           priority, reason, topic, key, dedup_key, target, headers, payload,
+           priority, reason, topic, tenant, key, dedup_key, dedup_window, target, headers, payload,
            case when jsonb_array_length(errors) >= 20 then errors - 1 else errors end || error
     from settled
+    where reason <> 'discarded'
     on conflict (message_id) do update
     set seq = excluded.seq, created_at = excluded.created_at, available_at = excluded.available_at, claimed_at = excluded.claimed_at,
         died_at = excluded.died_at, worker_id = excluded.worker_id, deliveries = excluded.deliveries, attempts = excluded.attempts,
-        priority = excluded.priority, reason = excluded.reason, topic = excluded.topic, key = excluded.key,
-        dedup_key = excluded.dedup_key, target = excluded.target, headers = excluded.headers, payload = excluded.payload,
+        priority = excluded.priority, reason = excluded.reason, topic = excluded.topic, tenant = excluded.tenant,
+        key = excluded.key, dedup_key = excluded.dedup_key, dedup_window = excluded.dedup_window, target = excluded.target, headers = excluded.headers, payload = excluded.payload,
         errors = excluded.errors
+),
+discarded as (
+    insert into outbox.history
+        (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key, dedup_key,
+         operation, workflow, workflow_id)
+    select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts, 'discarded',
+           topic, key, dedup_key, target ->> 'operation', target ->> 'workflow', target ->> 'workflow_id'
+    from settled
+    where reason = 'discarded'
 )
 select a.message_id, a.lease_token
 from answer a

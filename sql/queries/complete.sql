@@ -23,6 +23,13 @@ kept as (
            dedup_key, target ->> 'operation', target ->> 'workflow', workflow_id, run_id
     from settled
     where $6::bool
+),
+remembered as (
+    insert into outbox.delivered_key as d (dedup_key, message_id, until)
+    select dedup_key, message_id, coalesce($7, now()) + dedup_window
+    from settled
+    where dedup_key is not null and dedup_window > interval '0'
+    on conflict (dedup_key) do update set message_id = excluded.message_id, until = excluded.until
 )
 select a.message_id, a.lease_token
 from answer a

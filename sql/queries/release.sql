@@ -8,6 +8,7 @@ with answer as materialized (
 settled as (
     update outbox.message m
     set due_at = least(outbox.due_at(m.available_at, m.priority, m.created_at), coalesce($3, now())),
+        ready = true,
         lease_token = null,
         worker_id = null,
         deliveries = greatest(m.deliveries - 1, 0)

@@ -4,10 +4,27 @@ select json_build_object(
         select json_build_object(
             'pending', count(*) filter (where due_at <= now()),
             'processing', count(*) filter (where due_at > now() and lease_token is not null),
-            'scheduled', count(*) filter (where due_at > now() and lease_token is null),
+            'scheduled', count(*) filter (where due_at > now() and due_at < 'infinity' and lease_token is null),
+            'waiting', count(*) filter (where due_at = 'infinity'),
             'retrying', count(*) filter (where attempts > 0 or errors <> '[]'),
             'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where due_at <= now())))
         from outbox.message),
+    'blocked_keys', (  -- keys that wait because their first message has failed or is paused
+        select coalesce(json_agg(b), '[]') from (
+            select h.key, h.message_id, h.parked, h.attempts, h.errors -> -1 ->> 'detail' as last_error, w.waiting,
+                   extract(epoch from nullif(h.due_at, 'infinity') - now()) as next_try_s
+            from (select key, count(*) as waiting from outbox.message where key is not null and due_at = 'infinity' group by key) w,
+                 lateral (select * from outbox.message h where h.key = w.key order by h.seq limit 1) h
+            where h.errors <> '[]' or h.parked is not null
+            order by w.waiting desc limit 5) b),
+    'pauses', (
+        select coalesce(json_agg(json_build_object('name', name, 'paused_by', paused_by, 'for_s', extract(epoch from now() - paused_at))
+                                 order by name), '[]')
+        from outbox.pause where resumed_at is null),
+    'limits', (
+        select coalesce(json_agg(json_build_object('topic', topic, 'rate', rate, 'burst', burst,
+                                                   'behind_s', greatest(0, extract(epoch from nullif(given_until, '-infinity') - now()))) order by topic), '[]')
+        from outbox.topic_limit),
     'dead_letters', (
         select coalesce(json_object_agg(reason, n), '{}') from (select reason, count(*) as n from outbox.dead_letter group by reason) r),
     'completed', (

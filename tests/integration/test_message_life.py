@@ -194,6 +194,7 @@ async def test_status_of_an_empty_outbox(worker: Clock) -> None:
         "pending": 0,
         "processing": 0,
         "scheduled": 0,
+        "waiting": 0,
         "retrying": 0,
         "oldest_pending_s": None,
     }

@@ -284,7 +284,7 @@ async def test_large_payload_comes_back_as_written(db: Connection) -> None:
         ("enqueue_many('{}')", "messages must be a JSON array of objects", "each object takes the names"),
         ("enqueue_many('[1]')", "messages[0]: a message must be a JSON object", None),
         ("enqueue_many('[{\"topic\": \"t\"}, {}]')", "messages[1]: topic must not be empty", None),
-        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"paylod\": 1}]')", "messages[1]: unknown name 'paylod'", "use topic"),
+        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"paylod\": 1}]')", "messages[1]: unknown name 'paylod'", "use the names"),
         ("enqueue_many('[{\"topic\": \"t\", \"dedup_key\": \"d\"}, {\"topic\": \"\"}]')", "messages[1]: topic must not be empty", None),
         ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"target\": {}}]')", "messages[1]: target.operation is missing", "use start"),
         ("enqueue_many('[{\"topic\": \"t\", \"headers\": null}]')", "messages[0]: headers must be a JSON object", "pass {}"),

@@ -70,8 +70,15 @@ class Clock:
 
     async def claim(self, limit: int = 100, *, lease_s: float = 60.0, suspect_after: int = 2) -> list[Message]:
         """What a claim brings."""
-        lease = await self.store.claim(limit, lease_s=lease_s, worker_id=self.worker_id, suspect_after=suspect_after)
-        return lease.messages
+        how: dict[str, Any] = {"lease_s": lease_s, "worker_id": self.worker_id, "suspect_after": suspect_after}
+        lease = await self.store.claim(limit, **how)
+        messages = lease.messages
+        more = lease.gated
+        while more and len(messages) < limit:  # the first look at the gates may only put messages in their lanes
+            lease = await self.store.claim_gated(limit - len(messages), **how)
+            messages = messages + lease.messages
+            more = lease.more and not lease.messages
+        return messages
 
     async def rows(self) -> dict[str, Any]:
         """The hot table by topic."""

@@ -1,0 +1,163 @@
+-- Lease up to $1 of the messages that have to pass gates: those with a key, a tenant, or a topic that is limited or paused.
+--
+-- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6, and each gets an
+-- equal share of $1. Whoever is found in a lane is leased, or leaves it:
+--   · paused: parked under the pause's name until that is over;
+--   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
+--     without it, that one is just going;
+--   · over its topic's limit: given a time, and parked until then.
+-- So every message is met once or twice however many wait. Of a key one message is in flight, by a unique index: two claims that
+-- both see one free at the same moment collide on it, and one of them is repeated.
+--
+-- The columns are claim.sql's, and "lane" is where to begin next time.
+--
+-- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·
+-- $6 text: lane behind which to begin, '' for the first
+with recursive moment as materialized (
+    select coalesce($5, now()) as now
+),
+unparked as (
+    update outbox.message m
+    set parked = null, due_at = least(m.available_at, (select now from moment)), ready = true
+    where m.ctid = any (array(
+        select p.ctid from outbox.message p
+        where p.parked = any (array(select name from outbox.pause where resumed_at is not null))
+        limit $1
+        for update skip locked))
+    returning m.message_id
+),
+forgotten as (  -- a claim that began before the resume may still park under it
+    delete from outbox.pause p
+    where p.resumed_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = p.name)
+    returning p.name
+),
+filed as (
+    update outbox.message m
+    set ready = true
+    where m.ctid = any (array(
+        select w.ctid from outbox.message w
+        where w.gated and not w.ready and w.due_at <= (select now from moment)
+        order by w.due_at
+        limit $1
+        for update skip locked))
+    returning m.message_id
+),
+turn as (
+    select (select outbox.lane(m.tenant, m.key) from outbox.message m
+            where m.gated and m.ready and outbox.lane(m.tenant, m.key) > $6::text
+            order by outbox.lane(m.tenant, m.key) limit 1) as lane,
+           1 as place
+    union all
+    select (select outbox.lane(m.tenant, m.key) from outbox.message m
+            where m.gated and m.ready and outbox.lane(m.tenant, m.key) > turn.lane
+            order by outbox.lane(m.tenant, m.key) limit 1),
+           turn.place + 1
+    from turn
+    where turn.lane is not null and turn.place < $1
+),
+lanes as materialized (
+    select count(lane) as n, greatest(1, $1 / greatest(1, count(lane))) as share, case when count(lane) = $1 then max(lane) else '' end as last
+    from turn
+),
+active as materialized (
+    select name, topic, key from outbox.pause where resumed_at is null and name <> 'everything'
+),
+candidate as materialized (
+    select c.*, t.place as turn
+    from turn t
+    cross join lateral (
+        select m.ctid as place, m.message_id, m.key, m.topic, m.seq, m.due_at, m.slotted, m.deliveries >= $4 as suspect
+        from outbox.message m
+        where m.gated and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
+        order by m.due_at, m.seq
+        limit (select share from lanes)
+        for update skip locked
+    ) c
+    where not exists (select from outbox.pause where name = 'everything' and resumed_at is null)
+),
+looked_at as materialized (
+    select c.*,
+           (select a.name from active a where outbox.matches(a.topic, c.topic) or a.key = c.key limit 1) as pause,
+           (select l.topic from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) as rule,
+           case when c.key is not null then coalesce(
+               (select f.message_id from outbox.message f where f.key = c.key and f.lease_token is not null),
+               (select h.message_id from outbox.message h where h.key = c.key order by h.seq limit 1)) end as head
+    from candidate c
+),
+held as materialized (
+    select h.message_id
+    from outbox.message h
+    where h.message_id = any (array(select l.head from looked_at l where l.head <> l.message_id and l.pause is null))
+    for no key update skip locked
+),
+free as materialized (
+    select l.*, row_number() over (partition by l.rule, l.slotted order by l.due_at, l.seq) as nth
+    from looked_at l
+    where l.pause is null and (l.head is null or l.head = l.message_id)
+),
+taken as materialized (
+    select a.rule, k.*
+    from (select f.rule, count(*) filter (where f.slotted) as slotted, count(*) filter (where not f.slotted) as fresh
+          from free f where f.rule is not null group by f.rule) a
+    cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
+),
+passed as (
+    select f.place,
+           bool_or(f.suspect) over earlier as behind_suspect,
+           row_number() over earlier as position
+    from free f
+    left join taken k on k.rule = f.rule
+    where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
+    window earlier as (order by f.turn, f.due_at, f.seq)
+),
+chosen as (
+    select place from passed where not behind_suspect or position = 1
+),
+sent_away as (
+    select l.place, 'infinity'::timestamptz as due_at, l.pause, false as slotted
+    from looked_at l
+    where l.pause is not null or l.head in (select message_id from held)
+    union all
+    select f.place,
+           case when f.slotted then k.slotted_from + k.step * (f.nth - k.slotted_taken) else k.fresh_from + k.step * (f.nth - k.fresh_taken) end,
+           null, true
+    from free f
+    join taken k on k.rule = f.rule
+    where f.nth > case when f.slotted then k.slotted_taken else k.fresh_taken end
+),
+parked as (
+    update outbox.message m
+    set due_at = s.due_at, parked = s.pause, slotted = s.slotted, ready = false
+    from sent_away s
+    where m.ctid = s.place
+    returning m.due_at
+),
+claimed as (
+    update outbox.message m
+    set due_at = (select now from moment) + make_interval(secs => $2),
+        ready = false,
+        slotted = false,
+        claimed_at = (select now from moment),
+        lease_token = (select (random() * 9e15)::bigint),
+        worker_id = $3,
+        deliveries = m.deliveries + 1
+    where m.ctid = any (array(select place from chosen))
+    returning m.*
+)
+select
+    c.message_id, c.seq, c.topic, c.key, c.payload, c.headers, c.target, c.deliveries, c.attempts,
+    jsonb_array_length(c.errors) as setbacks,
+    extract(epoch from c.claimed_at - c.created_at)::float8 as age_s,
+    c.lease_token, c.tenant,
+    case when c.expires_at <= moment.now then c.on_expiry end as expired,
+    exists (select from unparked) or exists (select from filed) or $6 <> ''
+        or lanes.n = $1
+        or exists (select from candidate d group by d.turn having count(*) >= lanes.share)
+        or (select count(*) from candidate) > (select count(*) from claimed) + (select count(*) from parked) as more,
+    false as fresh,
+    extract(epoch from (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now)::float8 as next_due_s,
+    lanes.last as lane
+from moment
+cross join lanes
+left join claimed c on true
+order by c.seq

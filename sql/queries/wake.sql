@@ -1,0 +1,2 @@
+-- Wake every worker that listens, as an enqueue would.
+select outbox.wake()
