@@ -65,7 +65,7 @@ class _Check:
         elif not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             self._fault(("route",), "route must be a table: write [[route]], and its fields below")
             tables = []
-        elif not tables:
+        elif not tables and document.keys() <= set(_TOP):  # else it may be there under a wrong name
             self._fault((), "there is no [[route]]")
         self._duplicates(tables)
         routes = [self._route(table, ("route", n), defaults) for n, table in enumerate(tables)]

@@ -12,7 +12,7 @@ from outbox.errors import ConfigurationError
 
 Place = tuple[str | int, ...]
 """Keys, and indexes of arrays, from the top of the document."""
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
 _UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 
