@@ -24,7 +24,8 @@ class _Number(str):
     __slots__ = ()
 
 
-_DECODE = json.JSONDecoder(parse_int=_Number, parse_float=_Number).decode
+_DECODE_EXACTLY = json.JSONDecoder(parse_int=_Number, parse_float=_Number).decode
+"""Keeps the digits of numbers, and reads what orjson refuses; many times slower, so only for whom it concerns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +99,26 @@ def _placeholder(name: str, *, as_text: bool) -> Placeholder:
 class Fields:
     """What placeholders can name in one message. Its JSON is read when the first of them asks."""
 
-    __slots__ = ("_headers", "_message", "_payload")
+    __slots__ = ("_message", "_trees")
 
     def __init__(self, message: Message) -> None:
         self._message = message
-        self._payload: object = ...
-        self._headers: object = ...
+        self._trees: dict[str, object] = {}
 
     def scalar(self, placeholder: Placeholder) -> str | bool:
         """The field's value: a text, a number as it was written, or a boolean. Raises Unfilled."""
         value = self._found(placeholder)
+        if isinstance(value, float):  # also what an integer beyond 64 bits has become
+            self._trees[placeholder.root] = _decoded_exactly(self._text(placeholder), placeholder.root)
+            value = self._found(placeholder)
         if isinstance(value, str):
             if not value.isascii() and not value.isprintable() and _has_surrogates(value):
                 raise Unfilled(f"{{{placeholder.name}}} is not valid Unicode")
             return value
         if isinstance(value, bool):
             return value
+        if isinstance(value, int):
+            return _Number(value)
         kind = "null" if value is None else "an object" if isinstance(value, dict) else "an array"
         raise Unfilled(f"{{{placeholder.name}}} is {kind}")
 
@@ -127,35 +132,42 @@ class Fields:
                 return self._message.topic
             case "message_id":
                 return str(self._message.message_id)
-            case "headers":
-                if self._headers is ...:
-                    self._headers = _decoded(self._message.headers, "headers")
-                return _walk(self._headers, placeholder, "headers")
-            case _:
-                if self._message.payload is None:
-                    raise Unfilled(f"{{{placeholder.name}}} is missing: the message has no payload")
-                if self._payload is ...:
-                    self._payload = _decoded(self._message.payload, "payload")
-                return _walk(self._payload, placeholder, "payload")
+            case root:
+                if root not in self._trees:
+                    self._trees[root] = _decoded(self._text(placeholder), root)
+                return _walk(self._trees[root], placeholder)
+
+    def _text(self, placeholder: Placeholder) -> str:
+        text = self._message.headers if placeholder.root == "headers" else self._message.payload
+        if text is None:
+            raise Unfilled(f"{{{placeholder.name}}} is missing: the message has no payload")
+        return text
 
 
 def _decoded(text: str, what: str) -> object:
     try:
-        return _DECODE(text)
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _decoded_exactly(text, what)
+
+
+def _decoded_exactly(text: str, what: str) -> object:
+    try:
+        return _DECODE_EXACTLY(text)
     except RecursionError:
         raise Unfilled(f"the {what} is nested too deeply to be read") from None
     except ValueError as error:
         raise Unfilled(f"the {what} is not JSON: {error}") from error
 
 
-def _walk(node: object, placeholder: Placeholder, where: str) -> object:
+def _walk(node: object, placeholder: Placeholder) -> object:
     for step in placeholder.path:
         if isinstance(node, dict) and step in node:
             node = node[step]
         elif isinstance(node, list) and step.isdecimal() and int(step) < len(node):
             node = node[int(step)]
         else:
-            raise Unfilled(f"{{{placeholder.name}}} is missing in the {where}")
+            raise Unfilled(f"{{{placeholder.name}}} is missing in the {placeholder.root}")
     return node
 
 
