@@ -276,7 +276,8 @@ def _add_command(name: str, load: Callable[[], object]) -> None:
         def unavailable() -> None:
             raise ConfigurationError(f"`outbox {name}` cannot be loaded: {reason}")
 
-        app.command(name, help="(not available: a dependency is missing)")(unavailable)
+        anything = {"allow_extra_args": True, "ignore_unknown_options": True}  # it may be a group, or take options
+        app.command(name, help="(not available: a dependency is missing)", context_settings=anything)(unavailable)
         return
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)

@@ -6,7 +6,7 @@ bytes can pass untouched.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
@@ -74,7 +74,7 @@ class Requests:
         """A start, with the message id as request id and in the memo."""
         namespace = target.namespace or self.namespace
         request = StartWorkflowExecutionRequest(
-            input=await self._arguments(message, target, namespace),
+            input=await self._arguments(message, target, namespace, target.arguments),
             workflow_id_conflict_policy=_CONFLICT[target.id_conflict_policy],
             **await self._start_fields(message, target, namespace),
         )
@@ -87,7 +87,7 @@ class Requests:
         namespace = target.namespace or self.namespace
         return SignalWorkflowExecutionRequest(
             signal_name=target.signal or "",
-            input=await self._arguments(message, target, namespace),
+            input=await self._arguments(message, target, namespace, target.arguments),
             header=_header(message),
             **self._execution_fields(message, target),
         )
@@ -95,13 +95,11 @@ class Requests:
     async def signal_with_start(self, message: Message, target: Target) -> SignalWithStartWorkflowExecutionRequest:
         """A signal that starts its workflow first if need be. The server accepts no conflict policy with it."""
         namespace = target.namespace or self.namespace
-        both = _parsed(message.payload)
-        if not isinstance(both, dict) or not both.keys() <= {"args", "signal_args"}:
-            raise InvalidPayload('the payload of signal_with_start_workflow is {"args": […], "signal_args": […]}')
+        start, signal = await self._both_arguments(message, target, namespace)
         return SignalWithStartWorkflowExecutionRequest(
-            input=await self._many(both.get("args", []), target, namespace),
+            input=start,
             signal_name=target.signal or "",
-            signal_input=await self._many(both.get("signal_args", []), target, namespace),
+            signal_input=signal,
             **await self._start_fields(message, target, namespace),
         )
 
@@ -130,7 +128,7 @@ class Requests:
         """What both kinds of start carry. Absent fields stay unset: Temporal has its own defaults."""
         task_queue = target.task_queue or self._task_queue
         if not task_queue:
-            raise InvalidPayload("no task queue: name one with task_queue =>, or set OUTBOX_TEMPORAL_TASK_QUEUE")
+            raise InvalidPayload("no task queue: name one with task_queue, or set OUTBOX_TEMPORAL_TASK_QUEUE")
         message_id = str(message.message_id)
         fields: dict[str, Any] = {
             "namespace": namespace,
@@ -159,12 +157,30 @@ class Requests:
             fields["user_metadata"] = UserMetadata(summary=_json(target.summary), details=_json(target.details))
         return fields
 
-    async def _arguments(self, message: Message, target: Target, namespace: str) -> Payloads | None:
+    async def _both_arguments(
+        self, message: Message, target: Target, namespace: str
+    ) -> tuple[Payloads | None, Payloads | None]:
+        """The start's and the signal's arguments: the payload holds both, unless the target says how each takes it."""
+        if target.arguments is not None or target.signal_arguments is not None:
+            return (
+                await self._arguments(message, target, namespace, target.arguments),
+                await self._arguments(message, target, namespace, target.signal_arguments),
+            )
+        both = _parsed(message.payload)
+        if not isinstance(both, dict) or not both.keys() <= {"args", "signal_args"}:
+            raise InvalidPayload('the payload of signal_with_start_workflow is {"args": […], "signal_args": […]}')
+        return (
+            await self._many(both.get("args", []), target, namespace),
+            await self._many(both.get("signal_args", []), target, namespace),
+        )
+
+    async def _arguments(
+        self, message: Message, target: Target, namespace: str, shape: Literal["none", "one", "many"] | None
+    ) -> Payloads | None:
         """The payload as arguments: one argument's bytes pass as the producer wrote them."""
-        arguments = target.arguments or ("none" if message.payload is None else "one")
-        if arguments == "none" or message.payload is None:
+        if shape == "none" or message.payload is None:
             return None
-        if arguments == "many":
+        if shape == "many":
             return await self._many(_parsed(message.payload), target, namespace)
         return await self._encoded([Payload(metadata=_JSON, data=message.payload.encode())], target, namespace)
 

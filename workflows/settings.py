@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ImportString, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ImportString, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from temporalio.converter import DataConverter, PayloadCodec
 
 from outbox.errors import ConfigurationError
+
+_PREFIX = "OUTBOX_TEMPORAL_"
+_DEFAULT_ROUTES = Path("outbox.toml")
 
 
 def _made(reference: object) -> object:
@@ -18,10 +22,10 @@ def _made(reference: object) -> object:
 
 
 class TemporalSettings(BaseSettings):
-    """What `OUTBOX_TEMPORAL_…` variables say."""
+    """What the adapter's variables say."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUTBOX_TEMPORAL_", frozen=True, extra="ignore", env_ignore_empty=True, arbitrary_types_allowed=True
+        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, arbitrary_types_allowed=True
     )
 
     task_queue: str | None = Field(None, description="Task queue of starts that name none.")
@@ -34,6 +38,22 @@ class TemporalSettings(BaseSettings):
     compression: Annotated[Literal["auto", "none", "gzip"], BeforeValidator(str.lower)] = Field(
         "auto", description="Compression of requests; auto is gzip over TLS and none in the clear."
     )
+    routes: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("OUTBOX_ROUTES"),
+        description="File of routes from topics to targets; default: outbox.toml in the working directory, if any.",
+    )
+    unroutable: Annotated[Literal["bury", "leave"], BeforeValidator(str.lower)] = Field(
+        "bury",
+        validation_alias=AliasChoices("OUTBOX_UNROUTABLE"),
+        description="What becomes of a message that has no target and finds none: bury it, or leave it for later.",
+    )
+
+    def routes_file(self) -> Path | None:
+        """The file of routes, if there is one. A file that was named need not exist: reading it will tell."""
+        if self.routes is None and _DEFAULT_ROUTES.exists():
+            return _DEFAULT_ROUTES
+        return self.routes
 
     def converter(self) -> DataConverter:
         """The data converter to use. Raises ConfigurationError where a reference names something else."""
@@ -53,5 +73,13 @@ def load() -> TemporalSettings:
     try:
         return TemporalSettings()
     except ValidationError as error:
-        faults = [f"OUTBOX_TEMPORAL_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"{environment_name(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors()]
         raise ConfigurationError(*faults) from error
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field, as a person would write it."""
+    alias = TemporalSettings.model_fields[field].validation_alias if field in TemporalSettings.model_fields else field
+    if alias is None:
+        return _PREFIX + field.upper()
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)

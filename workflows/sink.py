@@ -18,12 +18,13 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from outbox.message import Message
-from outbox.sink import Delivered, Failed, Outcome, Rejected, SinkContext, Unavailable, Unknown
+from outbox.sink import Delivered, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
 from workflows import settings
 from workflows.connection import connect
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, Requests
-from workflows.target import Target, parse
+from workflows.routes import Routes
+from workflows.target import NO_TARGET, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
@@ -34,16 +35,32 @@ _COMPLETED = "already completed"
 @asynccontextmanager
 async def temporal_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
     """Yield a sink on a lazy connection: it starts whether or not Temporal can be reached yet."""
+    chosen = settings.load()
+    path = chosen.routes_file()
+    routes = None if path is None else Routes.load(path)
+    if routes is not None:
+        routes.require_task_queues(chosen.task_queue)
     client = await connect(
         identity=context.identity, lazy=True, connect_timeout_s=context.deliver_timeout_s * _CONNECT_SHARE
     )
-    yield TemporalSink(client, context, task_queue=settings.load().task_queue)
+    leave = chosen.unroutable == "leave"
+    yield TemporalSink(client, context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave)
 
 
 class TemporalSink:
     """Implements `outbox.sink.Sink`."""
 
-    def __init__(self, client: Client, context: SinkContext, *, task_queue: str | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        context: SinkContext,
+        *,
+        task_queue: str | None = None,
+        routes: Routes | None = None,
+        leave_unroutable: bool = False,
+    ) -> None:
+        self._routes = routes
+        self._leave_unroutable = leave_unroutable
         self._service = client.workflow_service
         self._health = client.service_client
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
@@ -56,8 +73,8 @@ class TemporalSink:
 
     async def deliver(self, message: Message) -> Outcome:
         """Carry the message's target out, once, and say what is known afterwards."""
-        target = parse(message.target)
-        if isinstance(target, Rejected):
+        target = parse(message.target) if message.target is not None else self._routed(message)
+        if not isinstance(target, Target):
             return target
         try:
             return Delivered(target.workflow_id, await self._call(message, target))
@@ -67,6 +84,13 @@ class TemporalSink:
             return await self._judge(error, message, target)
         except RuntimeError as error:  # the SDK's way to say that the first connect failed
             return Unavailable("NOT_CONNECTED", str(error))
+
+    def _routed(self, message: Message) -> Target | Rejected | Throttled:
+        """The target by the message's topic, or what becomes of a message for which there is none."""
+        target = NO_TARGET if self._routes is None else self._routes.target_of(message)
+        if isinstance(target, Rejected) and self._leave_unroutable:
+            return Throttled(target.kind, target.detail, scope="message")
+        return target
 
     async def probe(self) -> Unavailable | None:
         """Ask for the namespace, which needs the server, the credentials and the namespace itself."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from outbox.sink import Rejected
 
@@ -13,13 +14,34 @@ Operation = Literal[
     "start_workflow", "signal_workflow", "signal_with_start_workflow", "cancel_workflow", "terminate_workflow"
 ]
 
-_NEEDS: dict[Operation, tuple[str, ...]] = {
+NEEDS: dict[Operation, tuple[str, ...]] = {
     "start_workflow": ("workflow",),
     "signal_workflow": ("signal",),
     "signal_with_start_workflow": ("workflow", "signal"),
     "cancel_workflow": (),
     "terminate_workflow": (),
 }
+"""What an operation needs beside the workflow id."""
+NO_TARGET = Rejected(
+    "NO_TARGET",
+    "the message names no target, and there are no routes: use outbox.start_workflow or another of its kind, "
+    "or route its topic in outbox.toml",
+)
+_LONGEST_ID = 1000
+"""Bytes; Temporal's own limit (`limit.maxIDLength`), and the producer functions'."""
+
+
+def _sendable(workflow_id: str) -> str:
+    if len(workflow_id.encode()) > _LONGEST_ID:
+        raise ValueError(f"is {len(workflow_id.encode())} bytes long, the limit is {_LONGEST_ID}")
+    if "\0" in workflow_id:  # Temporal would take it, and PostgreSQL could not write it down
+        raise ValueError("contains the character NUL")
+    return workflow_id
+
+
+WorkflowId = Annotated[str, Field(min_length=1), AfterValidator(_sendable)]
+Seconds = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
+"""At most a hundred years: what the server counts durations in ends at 292."""
 
 
 class _Part(BaseModel):
@@ -29,9 +51,9 @@ class _Part(BaseModel):
 class RetryPolicy(_Part):
     """Temporal's retry policy of a workflow. Intervals are seconds; what is left out is Temporal's default."""
 
-    initial_interval_s: float | None = Field(None, ge=0)
-    backoff_coefficient: float | None = Field(None, ge=1)
-    maximum_interval_s: float | None = Field(None, ge=0)
+    initial_interval_s: Seconds | None = None
+    backoff_coefficient: float | None = Field(None, ge=1, allow_inf_nan=False)
+    maximum_interval_s: Seconds | None = None
     maximum_attempts: int | None = Field(None, ge=0)
     non_retryable_error_types: list[str] = []
 
@@ -40,10 +62,11 @@ class Target(_Part):
     """One command to Temporal. Durations are seconds; None is the default named in `docs/producing.md`."""
 
     operation: Operation
-    workflow_id: str = Field(min_length=1)
+    workflow_id: WorkflowId
     workflow: str | None = None
     signal: str | None = None
     arguments: Literal["none", "one", "many"] | None = None
+    signal_arguments: Literal["none", "one", "many"] | None = None
     task_queue: str | None = None
     namespace: str | None = None
     run_id: str | None = None
@@ -51,10 +74,10 @@ class Target(_Part):
     id_reuse_policy: Literal["reject_duplicate", "allow_duplicate", "allow_duplicate_failed_only"] = "reject_duplicate"
     id_conflict_policy: Literal["fail", "use_existing", "terminate_existing"] = "fail"
     on_duplicate: Literal["accept", "reject"] = "accept"
-    execution_timeout_s: float | None = Field(None, ge=0)
-    run_timeout_s: float | None = Field(None, ge=0)
-    task_timeout_s: float | None = Field(None, ge=0)
-    start_delay_s: float | None = Field(None, ge=0)
+    execution_timeout_s: Seconds | None = None
+    run_timeout_s: Seconds | None = None
+    task_timeout_s: Seconds | None = None
+    start_delay_s: Seconds | None = None
     retry_policy: RetryPolicy | None = None
     memo: dict[str, Any] = {}
     search_attributes: dict[str, Any] = {}
@@ -63,17 +86,36 @@ class Target(_Part):
 
     @model_validator(mode="after")
     def _check_needs(self) -> Target:
-        for name in _NEEDS[self.operation]:
-            if not getattr(self, name):
-                raise ValueError(f"{self.operation} needs {name}")
+        given = {name for name in NEEDS[self.operation] if getattr(self, name)}
+        if missing := lacking(self.operation, given):
+            raise ValueError(f"{self.operation} needs {' and '.join(missing)}")
+        if self.id_conflict_policy == "terminate_existing" and self.id_reuse_policy == "reject_duplicate":
+            raise ValueError(
+                "terminate_existing contradicts id_reuse_policy reject_duplicate: choose another one of it"
+            )
         return self
 
 
+_WORKFLOW_ID: TypeAdapter[str] = TypeAdapter(WorkflowId)
+
+
+def lacking(operation: Operation, given: Container[str]) -> list[str]:
+    """The fields that an operation needs and that are not given."""
+    return [name for name in NEEDS[operation] if name not in given]
+
+
+def fault_of_workflow_id(workflow_id: str) -> str | None:
+    """Why Target would refuse this workflow id; None if it would not."""
+    try:
+        _WORKFLOW_ID.validate_python(workflow_id)
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return None
+
+
 @lru_cache(maxsize=256)
-def parse(text: str | None) -> Target | Rejected:
+def parse(text: str) -> Target | Rejected:
     """Read a target, or say why it can never be carried out."""
-    if text is None:
-        return Rejected("NO_TARGET", "the message names no target: use outbox.start_workflow or another of its kind")
     try:
         return Target.model_validate_json(text)
     except ValidationError as error:

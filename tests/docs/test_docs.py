@@ -12,7 +12,10 @@ import typer
 from outbox import cli, events
 from outbox.config import Settings, environment_name
 from outbox.sqlfiles import migrations
+from workflows import settings as adapter
+from workflows.routes import Routes
 from workflows.settings import TemporalSettings
+from workflows.target import RetryPolicy, Target
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = {
@@ -45,10 +48,29 @@ def test_every_setting_is_documented_with_its_default(field: str) -> None:
         assert f"`{shown:g}`" in row if isinstance(shown, float) else f"`{shown}`" in row
 
 
+@pytest.mark.parametrize("field", TemporalSettings.model_fields)
+def test_every_setting_of_the_adapter_is_documented_with_its_default(field: str) -> None:
+    info = TemporalSettings.model_fields[field]
+    shown = "–" if info.default is None else f"`{info.default}`"
+    row = f"| `{adapter.environment_name(field)}` | {shown} | {info.description} |"
+    assert row in DOCS["docs/configuration.md"].splitlines()
+
+
+@pytest.mark.parametrize("field", {**Target.model_fields, **RetryPolicy.model_fields})
+def test_every_field_of_a_route_is_documented(field: str) -> None:
+    assert f"`{field.removesuffix('_s')}`" in DOCS["docs/routes.md"]
+
+
+def test_the_example_of_routes_is_a_good_one(tmp_path: Path) -> None:
+    [example, *_] = re.findall(r"```toml\n(.*?)```", DOCS["docs/routes.md"], re.DOTALL)
+    (tmp_path / "outbox.toml").write_text(example, encoding="utf-8")
+    assert Routes.load(tmp_path / "outbox.toml").all
+
+
 def test_every_documented_setting_exists() -> None:
     known = {environment_name(field) for field in Settings.model_fields} | {"OUTBOX_DATABASE_URL", "OUTBOX_LOG_LEVEL"}
     named = set(re.findall(r"\bOUTBOX_[A-Z_]+[A-Z]\b", ALL_DOCS))
-    known |= {f"OUTBOX_TEMPORAL_{field.upper()}" for field in TemporalSettings.model_fields}
+    known |= {adapter.environment_name(field) for field in TemporalSettings.model_fields}
     assert named <= known
     assert {name for name in known if name.startswith("OUTBOX_")} <= named
 

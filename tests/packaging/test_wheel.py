@@ -103,6 +103,18 @@ def test_command_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "migrate" in run(installed / "outbox", "--help", cwd=tmp_path)
 
 
+def test_a_group_of_commands_whose_dependency_is_missing_says_so_in_one_line(installed: Path, tmp_path: Path) -> None:
+    command = [str(installed / "outbox"), "routes", "check", "--file", "absent.toml"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean({}), capture_output=True, text=True, timeout=60)
+    has_temporalio = any(installed.parent.glob("lib/python*/site-packages/temporalio"))
+    expected = (
+        "absent.toml cannot be read" if has_temporalio else "`outbox routes` cannot be loaded: No module named 'temp"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"outbox: {expected}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_every_module_of_the_core_imports(installed: Path, tmp_path: Path) -> None:
     script = (
         "import importlib, pkgutil, outbox, sys\n"

@@ -276,8 +276,8 @@ class TestAnEnd:
 
 
 class TestTheErrorTable:
-    async def test_an_id_that_is_too_long_is_rejected(self, sink: Sink) -> None:
-        outcome = await sink.deliver(message(start("x" * 1001)))
+    async def test_what_the_server_finds_too_long_is_rejected(self, sink: Sink, workflow_id: str) -> None:
+        outcome = await sink.deliver(message(start(workflow_id, "x" * 1001)))
         assert isinstance(outcome, Rejected)
         assert outcome.kind == "INVALID_ARGUMENT"
 
@@ -428,6 +428,9 @@ async def test_a_setting_that_cannot_be_used_is_named(
         (start("x", surprise=1), "INVALID_TARGET", "target.surprise"),
         (start("x", retry_policy={"maximum_attempts": "3"}), "INVALID_TARGET", "target.retry_policy.maximum_attempts"),
         (start("x", run_timeout_s=-1), "INVALID_TARGET", "target.run_timeout_s"),
+        (start("x", run_timeout_s=1e30), "INVALID_TARGET", "target.run_timeout_s"),
+        (start("x" * 1001), "INVALID_TARGET", "the limit is 1000"),
+        (start("x", id_conflict_policy="terminate_existing"), "INVALID_TARGET", "contradicts"),
         (start("x", task_queue=""), "INVALID_PAYLOAD", "OUTBOX_TEMPORAL_TASK_QUEUE"),
         (start("x", arguments="many"), "INVALID_PAYLOAD", "array"),
         (start("x") | {"operation": "signal_with_start_workflow", "signal": "s"}, "INVALID_PAYLOAD", "signal_args"),
