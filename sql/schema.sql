@@ -457,19 +457,21 @@ CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst inte
     AS $$
 begin
     perform outbox.check_pattern(topic);
-    if rate is null then
-        delete from outbox.topic_limit l where l.topic = limit_topic.topic;
-        perform outbox.wake();
-        return;
-    elsif rate <= 0 or rate = 'infinity' then
+    if rate <= 0 or rate = 'infinity' then
         perform outbox.refuse(format('rate is %s messages a second, it must be positive', rate), 'pass null to lift the limit, or use pause');
     elsif burst < 1 then
         perform outbox.refuse(format('burst is %s, it must be at least 1', burst));
     end if;
-    insert into outbox.topic_limit as l (topic, rate, burst)
-    values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer))
-    on conflict on constraint topic_limit_pkey do update
-        set rate = excluded.rate, burst = excluded.burst, used_until = '-infinity', given_until = '-infinity';
+    with over as (
+        delete from outbox.topic_limit l where l.topic = limit_topic.topic
+        returning l.rule_id
+    )
+    insert into outbox.ended_rule (rule_id) select o.rule_id from over o;
+    if rate is not null then
+        insert into outbox.topic_limit (topic, rate, burst)
+        values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer));
+    end if;
+    perform outbox.wake();
 end
 $$;
 
@@ -509,18 +511,14 @@ COMMENT ON FUNCTION outbox.new_message_id() IS 'A new message id: a time-ordered
 CREATE FUNCTION outbox.pause(topic text DEFAULT NULL::text, key text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
-declare
-    name text := case when pause.topic is not null then 'topic ' || pause.topic when pause.key is not null then 'key ' || pause.key else 'everything' end;
 begin
     if pause.topic is not null and pause.key is not null then
         perform outbox.refuse('give a topic or a key, not both', 'call pause for each');
     elsif pause.topic is not null then
         perform outbox.check_pattern(pause.topic);
     end if;
-    insert into outbox.pause as p (name, topic, key) values (name, pause.topic, pause.key)
-    on conflict on constraint pause_pkey do update
-        set resumed_at = null, paused_at = now(), paused_by = session_user
-        where p.resumed_at is not null;
+    insert into outbox.pause (topic, key) values (pause.topic, pause.key)
+    on conflict do nothing;
 end
 $$;
 
@@ -555,12 +553,17 @@ CREATE FUNCTION outbox.resume(topic text DEFAULT NULL::text, key text DEFAULT NU
     LANGUAGE plpgsql
     AS $$
 begin
-    update outbox.pause p set resumed_at = now()
-    where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key and p.resumed_at is null;
+    with over as (
+        delete from outbox.pause p
+        where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key
+        returning p.rule_id
+    )
+    insert into outbox.ended_rule (rule_id) select o.rule_id from over o;
     if found then
         perform outbox.wake();
+        return true;
     end if;
-    return found;
+    return false;
 end
 $$;
 
@@ -663,7 +666,7 @@ $$;
 
 COMMENT ON FUNCTION outbox.start_workflow(workflow text, workflow_id text, input json, args json, task_queue text, namespace text, id_reuse_policy text, id_conflict_policy text, on_duplicate text, execution_timeout interval, run_timeout interval, task_timeout interval, start_delay interval, retry_policy jsonb, memo jsonb, search_attributes jsonb, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
 
-CREATE FUNCTION outbox.take_from_limit(topic text, slotted bigint, fresh bigint, now timestamp with time zone, OUT slotted_taken bigint, OUT fresh_taken bigint, OUT slotted_from timestamp with time zone, OUT fresh_from timestamp with time zone, OUT step interval) RETURNS record
+CREATE FUNCTION outbox.take_from_limit(rule bigint, slotted bigint, fresh bigint, now timestamp with time zone, OUT slotted_taken bigint, OUT fresh_taken bigint, OUT slotted_from timestamp with time zone, OUT fresh_from timestamp with time zone, OUT step interval) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_variable
@@ -672,7 +675,7 @@ declare
     tokens bigint;
     earliest timestamptz;
 begin
-    select * into l from outbox.topic_limit t where t.topic = topic for update;
+    select * into l from outbox.topic_limit t where t.rule_id = rule for update;
     if not found then  -- lifted this very moment
         slotted_taken := slotted;
         fresh_taken := fresh;
@@ -691,7 +694,7 @@ begin
     update outbox.topic_limit t
     set used_until = l.used_until,
         given_until = case when fresh > fresh_taken then fresh_from + step * (fresh - fresh_taken) else l.given_until end
-    where t.topic = topic;
+    where t.rule_id = rule;
 end
 $$;
 
@@ -773,6 +776,13 @@ CREATE TABLE outbox.delivered_key (
 
 COMMENT ON TABLE outbox.delivered_key IS 'Dedup keys of delivered messages, which keep their like away until the end of their window.';
 
+CREATE TABLE outbox.ended_rule (
+    rule_id bigint NOT NULL,
+    ended_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE outbox.ended_rule IS 'Pauses and limits that are over, until the claims have brought back what is parked under them.';
+
 CREATE TABLE outbox.history (
     message_id uuid NOT NULL,
     seq bigint NOT NULL,
@@ -837,8 +847,7 @@ CREATE TABLE outbox.message (
     key text,
     gated boolean DEFAULT false NOT NULL,
     ready boolean DEFAULT true NOT NULL,
-    slotted boolean DEFAULT false NOT NULL,
-    parked text,
+    parked bigint,
     dedup_key text,
     dedup_window interval,
     expires_at timestamp with time zone,
@@ -876,9 +885,7 @@ COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because i
 
 COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
 
-COMMENT ON COLUMN outbox.message.slotted IS 'Its topic''s rate limit has given it the time in due_at.';
-
-COMMENT ON COLUMN outbox.message.parked IS 'The pause that keeps it, by name.';
+COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
 COMMENT ON COLUMN outbox.message.errors IS 'What went wrong so far: the first error and the latest nineteen.';
 
@@ -986,20 +993,27 @@ CREATE TABLE outbox.migration (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE SEQUENCE outbox.rule_id
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
 CREATE TABLE outbox.pause (
-    name text NOT NULL,
+    rule_id bigint DEFAULT nextval('outbox.rule_id'::regclass) NOT NULL,
     topic text,
     key text,
     paused_at timestamp with time zone DEFAULT now() NOT NULL,
     paused_by text DEFAULT SESSION_USER NOT NULL,
-    resumed_at timestamp with time zone,
     CONSTRAINT pause_check CHECK ((num_nonnulls(topic, key) <= 1))
 );
 
-COMMENT ON TABLE outbox.pause IS 'What is not delivered now: everything (neither topic nor key), a topic (exact, or prefix.*), or a key. A row stays for a while after resume, until the messages that it parked have left.';
+COMMENT ON TABLE outbox.pause IS 'What is not delivered now: a topic (exact, or prefix.*), a key, or with neither everything.';
 
 CREATE TABLE outbox.topic_limit (
     topic text NOT NULL,
+    rule_id bigint DEFAULT nextval('outbox.rule_id'::regclass) NOT NULL,
     rate double precision NOT NULL,
     burst integer NOT NULL,
     used_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
@@ -1010,6 +1024,8 @@ CREATE TABLE outbox.topic_limit (
 WITH (fillfactor='50');
 
 COMMENT ON TABLE outbox.topic_limit IS 'Topics (exact, or prefix.*) of which at most `rate` messages a second are claimed, and `burst` at once.';
+
+COMMENT ON COLUMN outbox.topic_limit.rule_id IS 'New whenever the limit changes, so that what was parked under the old one gets new times.';
 
 COMMENT ON COLUMN outbox.topic_limit.used_until IS 'When the rate will have caught up with the claims so far: the theoretical arrival time of the generic cell rate algorithm.';
 
@@ -1035,6 +1051,9 @@ ALTER TABLE ONLY outbox.dead_letter
 ALTER TABLE ONLY outbox.delivered_key
     ADD CONSTRAINT delivered_key_pkey PRIMARY KEY (dedup_key);
 
+ALTER TABLE ONLY outbox.ended_rule
+    ADD CONSTRAINT ended_rule_pkey PRIMARY KEY (rule_id);
+
 ALTER TABLE ONLY outbox.message
     ADD CONSTRAINT message_pkey PRIMARY KEY (message_id);
 
@@ -1042,7 +1061,13 @@ ALTER TABLE ONLY outbox.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY outbox.pause
-    ADD CONSTRAINT pause_pkey PRIMARY KEY (name);
+    ADD CONSTRAINT pause_key_key UNIQUE (key);
+
+ALTER TABLE ONLY outbox.pause
+    ADD CONSTRAINT pause_pkey PRIMARY KEY (rule_id);
+
+ALTER TABLE ONLY outbox.pause
+    ADD CONSTRAINT pause_topic_key UNIQUE (topic);
 
 ALTER TABLE ONLY outbox.topic_limit
     ADD CONSTRAINT topic_limit_pkey PRIMARY KEY (topic);
@@ -1071,6 +1096,8 @@ CREATE INDEX message_lane ON outbox.message USING btree (outbox.lane(tenant, key
 CREATE INDEX message_parked ON outbox.message USING btree (parked) WHERE (parked IS NOT NULL);
 
 CREATE INDEX message_waiting ON outbox.message USING btree (due_at) WHERE (gated AND (NOT ready));
+
+CREATE UNIQUE INDEX pause_everything ON outbox.pause USING btree ((true)) WHERE ((topic IS NULL) AND (key IS NULL));
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 

@@ -29,8 +29,7 @@ create table outbox.message (
     key          text,
     gated        boolean     not null default false,
     ready        boolean     not null default true,
-    slotted      boolean     not null default false,
-    parked       text,
+    parked       bigint,
     dedup_key    text,
     dedup_window interval,
     expires_at   timestamptz,
@@ -66,8 +65,7 @@ comment on column outbox.message.key is 'Messages with the same key are delivere
 comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
 comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
 comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
-comment on column outbox.message.slotted is 'Its topic''s rate limit has given it the time in due_at.';
-comment on column outbox.message.parked is 'The pause that keeps it, by name.';
+comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
 -- The claim's order and the index's order are one, so a claim reads as many entries as it takes rows: scheduled and leased rows
 -- lie beyond `now`. What has to pass gates is not in the way of what has not.

@@ -1,29 +1,38 @@
 -- Gates: what a message with a key, a tenant, or a topic that is limited or paused has to pass before it may be claimed
 -- (sql/queries/claim_gated.sql). Everything else never comes near them.
 
+create sequence outbox.rule_id;
+
 create table outbox.pause (
-    name       text        primary key,
-    topic      text,
-    key        text,
-    paused_at  timestamptz not null default now(),
-    paused_by  text        not null default session_user,
-    resumed_at timestamptz,
+    rule_id   bigint      primary key default nextval('outbox.rule_id'),
+    topic     text        unique,
+    key       text        unique,
+    paused_at timestamptz not null default now(),
+    paused_by text        not null default session_user,
     check (num_nonnulls(topic, key) <= 1)
 );
-comment on table outbox.pause is
-    'What is not delivered now: everything (neither topic nor key), a topic (exact, or prefix.*), or a key. A row stays for a while after resume, until the messages that it parked have left.';
+create unique index pause_everything on outbox.pause ((true)) where topic is null and key is null;
+comment on table outbox.pause is 'What is not delivered now: a topic (exact, or prefix.*), a key, or with neither everything.';
 
 create table outbox.topic_limit (
-    topic      text             primary key,
-    rate       double precision not null check (rate > 0),
-    burst      integer          not null check (burst >= 1),
-    used_until timestamptz      not null default '-infinity',
-    given_until timestamptz     not null default '-infinity'
+    topic       text             primary key,
+    rule_id     bigint           not null default nextval('outbox.rule_id'),
+    rate        double precision not null check (rate > 0),
+    burst       integer          not null check (burst >= 1),
+    used_until  timestamptz      not null default '-infinity',
+    given_until timestamptz      not null default '-infinity'
 )
 with (fillfactor = 50);
 comment on table outbox.topic_limit is 'Topics (exact, or prefix.*) of which at most `rate` messages a second are claimed, and `burst` at once.';
+comment on column outbox.topic_limit.rule_id is 'New whenever the limit changes, so that what was parked under the old one gets new times.';
 comment on column outbox.topic_limit.used_until is 'When the rate will have caught up with the claims so far: the theoretical arrival time of the generic cell rate algorithm.';
 comment on column outbox.topic_limit.given_until is 'The last time that was given to a message which has to wait.';
+
+create table outbox.ended_rule (
+    rule_id  bigint      primary key,
+    ended_at timestamptz not null default now()
+);
+comment on table outbox.ended_rule is 'Pauses and limits that are over, until the claims have brought back what is parked under them.';
 
 create function outbox.matches(pattern text, topic text) returns boolean
 language sql immutable parallel safe
@@ -45,18 +54,14 @@ $$;
 create function outbox.pause(topic text default null, key text default null) returns void
 language plpgsql
 as $$
-declare
-    name text := case when pause.topic is not null then 'topic ' || pause.topic when pause.key is not null then 'key ' || pause.key else 'everything' end;
 begin
     if pause.topic is not null and pause.key is not null then
         perform outbox.refuse('give a topic or a key, not both', 'call pause for each');
     elsif pause.topic is not null then
         perform outbox.check_pattern(pause.topic);
     end if;
-    insert into outbox.pause as p (name, topic, key) values (name, pause.topic, pause.key)
-    on conflict on constraint pause_pkey do update
-        set resumed_at = null, paused_at = now(), paused_by = session_user
-        where p.resumed_at is not null;
+    insert into outbox.pause (topic, key) values (pause.topic, pause.key)
+    on conflict do nothing;
 end
 $$;
 comment on function outbox.pause is 'Deliver nothing any more, or nothing of a topic (exact, or prefix.*) or of a key, until resume is called likewise.';
@@ -65,12 +70,17 @@ create function outbox.resume(topic text default null, key text default null) re
 language plpgsql
 as $$
 begin
-    update outbox.pause p set resumed_at = now()
-    where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key and p.resumed_at is null;
+    with over as (
+        delete from outbox.pause p
+        where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key
+        returning p.rule_id
+    )
+    insert into outbox.ended_rule (rule_id) select o.rule_id from over o;
     if found then
         perform outbox.wake();
+        return true;
     end if;
-    return found;
+    return false;
 end
 $$;
 comment on function outbox.resume is 'End a pause of everything, of a topic or of a key. Returns whether there was one.';
@@ -80,19 +90,21 @@ language plpgsql
 as $$
 begin
     perform outbox.check_pattern(topic);
-    if rate is null then
-        delete from outbox.topic_limit l where l.topic = limit_topic.topic;
-        perform outbox.wake();
-        return;
-    elsif rate <= 0 or rate = 'infinity' then
+    if rate <= 0 or rate = 'infinity' then
         perform outbox.refuse(format('rate is %s messages a second, it must be positive', rate), 'pass null to lift the limit, or use pause');
     elsif burst < 1 then
         perform outbox.refuse(format('burst is %s, it must be at least 1', burst));
     end if;
-    insert into outbox.topic_limit as l (topic, rate, burst)
-    values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer))
-    on conflict on constraint topic_limit_pkey do update
-        set rate = excluded.rate, burst = excluded.burst, used_until = '-infinity', given_until = '-infinity';
+    with over as (
+        delete from outbox.topic_limit l where l.topic = limit_topic.topic
+        returning l.rule_id
+    )
+    insert into outbox.ended_rule (rule_id) select o.rule_id from over o;
+    if rate is not null then
+        insert into outbox.topic_limit (topic, rate, burst)
+        values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer));
+    end if;
+    perform outbox.wake();
 end
 $$;
 comment on function outbox.limit_topic is
@@ -100,7 +112,7 @@ comment on function outbox.limit_topic is
 
 -- What a limit has left for messages that ask now: `slotted` ones, whose time was given before and has come, and `fresh` ones.
 create function outbox.take_from_limit(
-    topic text, slotted bigint, fresh bigint, now timestamptz,
+    rule bigint, slotted bigint, fresh bigint, now timestamptz,
     out slotted_taken bigint, out fresh_taken bigint, out slotted_from timestamptz, out fresh_from timestamptz, out step interval
 )
 language plpgsql
@@ -111,7 +123,7 @@ declare
     tokens bigint;
     earliest timestamptz;
 begin
-    select * into l from outbox.topic_limit t where t.topic = topic for update;
+    select * into l from outbox.topic_limit t where t.rule_id = rule for update;
     if not found then  -- lifted this very moment
         slotted_taken := slotted;
         fresh_taken := fresh;
@@ -130,7 +142,7 @@ begin
     update outbox.topic_limit t
     set used_until = l.used_until,
         given_until = case when fresh > fresh_taken then fresh_from + step * (fresh - fresh_taken) else l.given_until end
-    where t.topic = topic;
+    where t.rule_id = rule;
 end
 $$;
 

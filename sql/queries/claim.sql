@@ -14,14 +14,14 @@
 with rule as materialized (
     select topic from outbox.topic_limit
     union all
-    select topic from outbox.pause where topic is not null and resumed_at is null
+    select topic from outbox.pause where topic is not null
 ),
 candidate as materialized (
     select m.ctid as place, m.due_at, m.seq, m.deliveries >= $4 as suspect,
            exists (select from rule r where outbox.matches(r.topic, m.topic)) as ruled
     from outbox.message m
     where not m.gated and m.due_at <= coalesce($5, now())
-      and not exists (select from outbox.pause where name = 'everything' and resumed_at is null)
+      and not exists (select from outbox.pause where topic is null and key is null)
     order by m.due_at, m.seq
     limit $1
     for update of m skip locked
@@ -71,8 +71,8 @@ select
     (exists (select from outbox.message m where m.gated and m.ready)
      or exists (select from outbox.message m where m.gated and not m.ready and m.due_at <= coalesce($5, now()))
      or exists (select from sent)
-     or exists (select from outbox.pause where resumed_at is not null))
-        and not exists (select from outbox.pause where name = 'everything' and resumed_at is null) as gated
+     or exists (select from outbox.ended_rule))
+        and not exists (select from outbox.pause where topic is null and key is null) as gated
 from next
 left join claimed c on true
 order by c.seq

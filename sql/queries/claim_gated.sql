@@ -2,7 +2,7 @@
 --
 -- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6, and each gets an
 -- equal share of $1. Whoever is found in a lane is leased, or leaves it:
---   · paused: parked under the pause's name until that is over;
+--   · paused: parked under the pause until that is over;
 --   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
 --     without it, that one is just going;
 --   · over its topic's limit: given a time, and parked until then.
@@ -21,15 +21,15 @@ unparked as (
     set parked = null, due_at = least(m.available_at, (select now from moment)), ready = true
     where m.ctid = any (array(
         select p.ctid from outbox.message p
-        where p.parked = any (array(select name from outbox.pause where resumed_at is not null))
+        where p.parked = any (array(select rule_id from outbox.ended_rule)) and not p.ready and p.lease_token is null
         limit $1
         for update skip locked))
     returning m.message_id
 ),
-forgotten as (  -- a claim that began before the resume may still park under it
-    delete from outbox.pause p
-    where p.resumed_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = p.name)
-    returning p.name
+forgotten as (  -- a claim that began before the rule ended may still park under it
+    delete from outbox.ended_rule e
+    where e.ended_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = e.rule_id)
+    returning e.rule_id
 ),
 filed as (
     update outbox.message m
@@ -59,26 +59,23 @@ lanes as materialized (
     select count(lane) as n, greatest(1, $1 / greatest(1, count(lane))) as share, case when count(lane) = $1 then max(lane) else '' end as last
     from turn
 ),
-active as materialized (
-    select name, topic, key from outbox.pause where resumed_at is null and name <> 'everything'
-),
 candidate as materialized (
     select c.*, t.place as turn
     from turn t
     cross join lateral (
-        select m.ctid as place, m.message_id, m.key, m.topic, m.seq, m.due_at, m.slotted, m.deliveries >= $4 as suspect
+        select m.ctid as place, m.message_id, m.key, m.topic, m.seq, m.due_at, m.parked, m.deliveries >= $4 as suspect
         from outbox.message m
         where m.gated and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
         order by m.due_at, m.seq
         limit (select share from lanes)
         for update skip locked
     ) c
-    where not exists (select from outbox.pause where name = 'everything' and resumed_at is null)
+    where not exists (select from outbox.pause where topic is null and key is null)
 ),
 looked_at as materialized (
     select c.*,
-           (select a.name from active a where outbox.matches(a.topic, c.topic) or a.key = c.key limit 1) as pause,
-           (select l.topic from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) as rule,
+           (select p.rule_id from outbox.pause p where outbox.matches(p.topic, c.topic) or p.key = c.key limit 1) as pause,
+           (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) as rule,
            case when c.key is not null then coalesce(
                (select f.message_id from outbox.message f where f.key = c.key and f.lease_token is not null),
                (select h.message_id from outbox.message h where h.key = c.key order by h.seq limit 1)) end as head
@@ -92,7 +89,7 @@ held as materialized (
 ),
 free as materialized (
     select l.*, row_number() over (partition by l.rule, l.slotted order by l.due_at, l.seq) as nth
-    from looked_at l
+    from (select *, coalesce(parked = rule, false) as slotted from looked_at) l
     where l.pause is null and (l.head is null or l.head = l.message_id)
 ),
 taken as materialized (
@@ -114,20 +111,20 @@ chosen as (
     select place from passed where not behind_suspect or position = 1
 ),
 sent_away as (
-    select l.place, 'infinity'::timestamptz as due_at, l.pause, false as slotted
+    select l.place, 'infinity'::timestamptz as due_at, l.pause as parked
     from looked_at l
-    where l.pause is not null or l.head in (select message_id from held)
+    where l.pause is not null or (l.head <> l.message_id and l.head in (select message_id from held))
     union all
     select f.place,
            case when f.slotted then k.slotted_from + k.step * (f.nth - k.slotted_taken) else k.fresh_from + k.step * (f.nth - k.fresh_taken) end,
-           null, true
+           f.rule
     from free f
     join taken k on k.rule = f.rule
     where f.nth > case when f.slotted then k.slotted_taken else k.fresh_taken end
 ),
 parked as (
     update outbox.message m
-    set due_at = s.due_at, parked = s.pause, slotted = s.slotted, ready = false
+    set due_at = s.due_at, parked = s.parked, ready = false
     from sent_away s
     where m.ctid = s.place
     returning m.due_at
@@ -136,7 +133,7 @@ claimed as (
     update outbox.message m
     set due_at = (select now from moment) + make_interval(secs => $2),
         ready = false,
-        slotted = false,
+        parked = null,
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
         worker_id = $3,

@@ -18,9 +18,9 @@ select json_build_object(
             where h.errors <> '[]' or h.parked is not null
             order by w.waiting desc limit 5) b),
     'pauses', (
-        select coalesce(json_agg(json_build_object('name', name, 'paused_by', paused_by, 'for_s', extract(epoch from now() - paused_at))
-                                 order by name), '[]')
-        from outbox.pause where resumed_at is null),
+        select coalesce(json_agg(json_build_object('name', coalesce('topic ' || topic, 'key ' || key, 'everything'), 'paused_by', paused_by, 'for_s', extract(epoch from now() - paused_at))
+                                 order by paused_at), '[]')
+        from outbox.pause),
     'limits', (
         select coalesce(json_agg(json_build_object('topic', topic, 'rate', rate, 'burst', burst,
                                                    'behind_s', greatest(0, extract(epoch from nullif(given_until, '-infinity') - now()))) order by topic), '[]')

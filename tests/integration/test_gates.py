@@ -1,0 +1,429 @@
+"""What a message can ask for, claim by claim on the test's clock: order, turns, limits, pauses, expiry, windows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import anyio
+import asyncpg
+import pytest
+
+from outbox.message import Message
+from outbox.sink import Delivered
+from outbox.store import Retry
+from tests.support.sql import Clock, blocked_on, clock, connected
+
+
+@pytest.fixture
+async def worker(database: str) -> AsyncIterator[Clock]:
+    async with clock(database) as worker:
+        worker.pass_s(5)  # what the producers' clock stamps is due by the test's
+        yield worker
+
+
+async def enqueue(worker: Clock, topic: str = "t", **arguments: Any) -> UUID:
+    names = "".join(f", {name} => ${n}" for n, name in enumerate(arguments, start=2))
+    return await worker.pool.fetchval(f"select outbox.enqueue($1{names})", topic, *arguments.values())
+
+
+async def complete(worker: Clock, *messages: Message) -> None:
+    assert await worker.store.complete([(message, Delivered()) for message in messages]) == set()
+
+
+async def retry(worker: Clock, message: Message, delay_s: float) -> None:
+    await worker.store.retry([Retry(message, delay_s, counted=True, kind="K", detail="d")])
+
+
+def topics(messages: list[Message]) -> list[str]:
+    return [message.topic for message in messages]
+
+
+# Order
+
+
+async def test_of_a_key_one_is_in_flight_and_the_next_comes_when_it_has_left(worker: Clock) -> None:
+    for n in range(3):
+        for key in ("a", "b"):
+            await enqueue(worker, f"{key}{n}", key=key)
+    for n in range(3):
+        messages = await worker.claim()
+        assert sorted(topics(messages)) == [f"a{n}", f"b{n}"]
+        assert await worker.claim() == []
+        await complete(worker, *messages)
+    assert await worker.claim() == []
+
+
+async def test_failing_head_blocks_its_key_and_no_other(worker: Clock) -> None:
+    for topic, key in (("a0", "a"), ("a1", "a"), ("b0", "b"), ("b1", "b")):
+        await enqueue(worker, topic, key=key)
+    head, other = sorted(await worker.claim(), key=lambda m: m.topic)
+    await retry(worker, head, 60)
+    await complete(worker, other)
+    assert topics(await worker.claim()) == ["b1"]
+    worker.pass_s(61)
+    [again] = [m for m in await worker.claim() if m.key == "a"]
+    assert (again.topic, again.attempts) == ("a0", 1)
+    await complete(worker, again)
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_lower_number_that_is_committed_late_waits_for_the_higher_in_flight(worker: Clock, database: str) -> None:
+    """Two transactions have no order of their own, but never two messages of a key are in flight."""
+    async with connected(database) as late:
+        transaction = late.transaction()
+        await transaction.start()
+        await late.execute("select outbox.enqueue('lower', key => 'k')")
+        await enqueue(worker, "higher", key="k")
+        [higher] = await worker.claim()
+        assert higher.topic == "higher"
+        await transaction.commit()
+    assert await worker.claim() == []
+    await complete(worker, higher)
+    assert topics(await worker.claim()) == ["lower"]
+
+
+async def test_commit_order_makes_the_order_of_numbers_that_of_commits(worker: Clock, database: str) -> None:
+    async with connected(database) as first, connected(database) as second, anyio.create_task_group() as tasks:
+        statement = "select outbox.enqueue($1, key => 'k', commit_order => true)"
+        transaction = first.transaction()
+        await transaction.start()
+        await first.execute(statement, "first")
+        tasks.start_soon(second.execute, statement, "second")
+        async with connected(database) as observer, blocked_on(observer, second):
+            await transaction.commit()
+    [head] = await worker.claim()
+    assert head.topic == "first"
+
+
+async def test_message_that_arrives_while_its_predecessor_is_settled_is_not_left_behind(
+    worker: Clock, database: str
+) -> None:
+    """The settle's snapshot does not hold it, and yet it must not be parked behind one that is gone."""
+    await enqueue(worker, "a0", key="a")
+    [head] = await worker.claim()
+    async with connected(database) as settling:
+        transaction = settling.transaction()
+        await transaction.start()
+        await settling.execute("delete from outbox.message where message_id = $1", head.message_id)
+        await enqueue(worker, "a1", key="a")
+        assert await worker.store.claim_gated(10, lease_s=60, worker_id=1, suspect_after=2)  # sees a0, and its lock
+        await transaction.commit()
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_released_and_expired_leases_keep_the_order(worker: Clock) -> None:
+    for n in range(2):
+        await enqueue(worker, f"a{n}", key="a")
+    head = await worker.claim()
+    await worker.store.release(head)
+    assert topics(await worker.claim(lease_s=60)) == ["a0"]
+    worker.pass_s(61)
+    again = await worker.claim()
+    assert topics(again) == ["a0"]
+    assert again[0].deliveries == 2
+    await complete(worker, *again)
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_scheduled_head_is_waited_for(worker: Clock) -> None:
+    await enqueue(worker, "later", key="a", available_at=worker.now + timedelta(seconds=60))
+    await enqueue(worker, "now", key="a")
+    assert await worker.claim() == []
+    worker.pass_s(61)
+    head = await worker.claim()
+    assert topics(head) == ["later"]
+    await complete(worker, *head)
+    assert topics(await worker.claim()) == ["now"]
+
+
+async def test_deleting_a_head_by_hand_lets_its_key_go_on(worker: Clock) -> None:
+    for n in range(2):
+        await enqueue(worker, f"a{n}", key="a")
+    await worker.claim()
+    await worker.claim()  # parks a1
+    await worker.pool.execute("delete from outbox.message where topic = 'a0'")
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_two_workers_never_hold_two_messages_of_a_key(worker: Clock, database: str) -> None:
+    for n in range(300):
+        await enqueue(worker, f"{n}", key=f"k{n % 7}")
+    order: dict[str, list[int]] = {f"k{n}": [] for n in range(7)}
+    held: Counter[str] = Counter()
+
+    async def work(mine: Clock) -> None:
+        idle = 0
+        while idle < 20:
+            messages = await mine.claim(5)
+            idle = 0 if messages else idle + 1
+            for message in messages:
+                assert message.key
+                held[message.key] += 1
+                assert held[message.key] == 1
+                order[message.key].append(message.seq)
+            await anyio.sleep(0)
+            held.subtract(message.key for message in messages)
+            await complete(mine, *messages)
+            mine.store.now = None
+
+    async with clock(database, name="w2") as two, clock(database, name="w3") as three:
+        worker.store.now = two.store.now = three.store.now = None
+        async with anyio.create_task_group() as tasks:
+            for each in (worker, two, three):
+                tasks.start_soon(work, each)
+    rows = await worker.pool.fetch(
+        "select seq, key, topic, due_at, gated, ready, lease_token, deliveries from outbox.message order by seq limit 5"
+    )
+    assert sum(map(len, order.values())) == 300
+    assert all(seqs == sorted(seqs) for seqs in order.values())
+
+
+# Tenants
+
+
+async def test_tenants_take_turns(worker: Clock) -> None:
+    for n in range(50):
+        await enqueue(worker, f"big{n}", tenant="big")
+    for n in range(5):
+        await enqueue(worker, f"small{n}", tenant="small")
+    first = await worker.claim(10)
+    assert Counter(message.tenant for message in first) == {"big": 5, "small": 5}
+    assert [m.topic for m in first if m.tenant == "big"] == [f"big{n}" for n in range(5)]
+
+
+async def test_more_lanes_than_room_take_turns_too(worker: Clock) -> None:
+    for n in range(30):
+        await enqueue(worker, f"{n}", tenant=f"t{n:02}")
+        await enqueue(worker, f"{n}", tenant=f"t{n:02}")
+    seen: list[str | None] = []
+    lane = ""
+    for _ in range(6):
+        lease = await worker.store.claim_gated(10, lease_s=60, worker_id=worker.worker_id, suspect_after=2, lane=lane)
+        lane = lease.lane
+        seen += [message.tenant for message in lease.messages]
+    assert Counter(seen[:30]) == {f"t{n:02}": 1 for n in range(30)}, "nobody has a second turn before all had a first"
+
+
+# Limits
+
+
+async def claimed_over(worker: Clock, seconds: int, step_s: float = 0.25) -> list[float]:
+    """Claim everything that may be claimed for a while; return the seconds at which messages were."""
+    began = worker.now
+    times: list[float] = []
+    while (worker.now - began).total_seconds() <= seconds:
+        messages = await worker.claim(1000)
+        times += [(worker.now - began).total_seconds()] * len(messages)
+        await complete(worker, *messages)
+        worker.pass_s(step_s)
+    return times
+
+
+async def test_limited_topic_keeps_its_rate_and_its_burst(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail.*', 10, 5)")
+    await worker.pool.execute("select outbox.enqueue('mail.welcome') from generate_series(1, 100)")
+    await worker.pool.execute("select outbox.enqueue('other') from generate_series(1, 20)")
+    assert Counter(topics(await worker.claim(1000))) == {"other": 20, "mail.welcome": 5}
+    times = await claimed_over(worker, 5)
+    assert 48 <= len(times) <= 50 + 5
+    for start in times:
+        assert sum(start <= t < start + 1 for t in times) <= 10 + 5
+
+
+async def test_messages_of_a_limited_topic_are_rewritten_once_however_many_wait(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 50)")
+    for _ in range(5):
+        await worker.claim(1000)
+    written = "select count(*) from outbox.message where xmin <> $1::text::xid"
+    before = {
+        row["message_id"]: row["x"]
+        for row in await worker.pool.fetch("select message_id, xmin::text as x from outbox.message")
+    }
+    for _ in range(20):
+        await worker.claim(1000)
+        worker.pass_s(0.01)
+    after = {
+        row["message_id"]: row["x"]
+        for row in await worker.pool.fetch("select message_id, xmin::text as x from outbox.message")
+    }
+    assert before == after, written
+
+
+async def test_late_comers_do_not_overtake_those_who_wait_for_their_time(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
+    for n in range(3):
+        await enqueue(worker, "mail", key=f"early{n}")
+    assert len(await worker.claim()) == 1
+    worker.pass_s(0.99)
+    await enqueue(worker, "mail", key="late")
+    assert await worker.claim() == []
+    keys = []
+    for _ in range(4):
+        worker.pass_s(1.01)
+        keys += [message.key for message in await worker.claim()]
+    assert keys[-1] == "late"
+    assert sorted(keys[:2]) == ["early1", "early2"] or len(keys) == 3
+
+
+async def test_after_an_outage_the_rate_is_kept(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 10, 5)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 200)")
+    await worker.claim(1000)
+    worker.pass_s(15)  # nobody claims while 150 of their times pass
+    times = await claimed_over(worker, 4)
+    for start in times:
+        assert sum(start <= t < start + 1 for t in times) <= 10 + 5
+    assert len(times) >= 40
+
+
+async def test_lifted_limit_lets_everything_go(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 0.001, 1)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 20)")
+    assert len(await worker.claim()) == 1
+    await worker.pool.execute("select outbox.limit_topic('mail', null)")
+    assert len(await worker.claim()) == 19
+
+
+# Pauses
+
+
+@pytest.mark.parametrize(
+    ("pause", "left"),
+    [("topic => 'a.x'", {"a.y", "b"}), ("topic => 'a.*'", {"b"}), ("key => 'k'", {"a.x", "b"}), ("", set())],
+)
+async def test_what_is_paused_is_not_claimed_until_it_is_resumed(worker: Clock, pause: str, left: set[str]) -> None:
+    await enqueue(worker, "a.x")
+    await enqueue(worker, "a.y", key="k")
+    await enqueue(worker, "b")
+    await worker.pool.execute(f"select outbox.pause({pause})")
+    first = await worker.claim()
+    assert set(topics(first)) == left
+    assert await worker.claim() == []
+    worker.pass_s(3600)
+    assert [m.topic for m in await worker.claim() if m.topic not in left] == []
+    assert await worker.pool.fetchval(f"select outbox.resume({pause})")
+    assert set(topics(await worker.claim())) >= {"a.x", "a.y", "b"} - left
+    assert not await worker.pool.fetchval(f"select outbox.resume({pause})"), "it was resumed already"
+
+
+async def test_pause_of_a_topic_keeps_what_follows_on_its_keys(worker: Clock) -> None:
+    await enqueue(worker, "a", key="k")
+    await enqueue(worker, "b", key="k")
+    await worker.pool.execute("select outbox.pause(topic => 'a')")
+    assert await worker.claim() == []
+    await worker.pool.execute("select outbox.resume(topic => 'a')")
+    [head] = await worker.claim()
+    assert head.topic == "a"
+    await complete(worker, head)
+    assert topics(await worker.claim()) == ["b"]
+
+
+async def test_pausing_again_after_a_resume_parks_again(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.pause(topic => 'a'), outbox.resume(topic => 'a')")
+    await worker.pool.execute("select outbox.pause(topic => 'a')")
+    await enqueue(worker, "a")
+    assert await worker.claim() == []
+
+
+# Expiry
+
+
+async def test_expired_message_says_so_when_its_turn_comes(worker: Clock) -> None:
+    await enqueue(worker, "in time", expires_at=worker.now + timedelta(seconds=60))
+    await enqueue(worker, "too late", expires_at=worker.now - timedelta(seconds=1))
+    await enqueue(worker, "forget", expires_at=worker.now - timedelta(seconds=1), on_expiry="discard", key="k")
+    assert {m.topic: m.expired for m in await worker.claim()} == {
+        "in time": None,
+        "too late": "bury",
+        "forget": "discard",
+    }
+
+
+# Dedup windows
+
+
+async def test_delivered_dedup_key_keeps_its_like_away_for_its_window(worker: Clock) -> None:
+    worker.store.now = None
+    first = await enqueue(worker, dedup_key="d", dedup_window=timedelta(hours=1))
+    assert await enqueue(worker, dedup_key="d") == first
+    await complete(worker, *await worker.claim())
+    assert await enqueue(worker, dedup_key="d") == first
+    assert await worker.pool.fetchval("select count(*) from outbox.message") == 0
+    await worker.pool.execute("update outbox.delivered_key set until = now()")
+    assert await enqueue(worker, dedup_key="d") != first
+
+
+async def test_dedup_window_of_nothing_ends_with_the_delivery(worker: Clock) -> None:
+    worker.store.now = None
+    first = await enqueue(worker, dedup_key="d", dedup_window=timedelta(0))
+    await complete(worker, *await worker.claim())
+    assert await enqueue(worker, dedup_key="d") != first
+
+
+async def test_enqueue_that_races_with_the_delivery_of_its_like_adds_nothing(worker: Clock, database: str) -> None:
+    worker.store.now = None
+    first = await enqueue(worker, dedup_key="d")
+    [message] = await worker.claim()
+    found: list[UUID] = []
+    async with connected(database) as settling, connected(database) as producing, connected(database) as observer:
+
+        async def produce() -> None:
+            found.append(await producing.fetchval("select outbox.enqueue('t', dedup_key => 'd')"))
+
+        transaction = settling.transaction()
+        await transaction.start()
+        await settling.execute(
+            "with gone as (delete from outbox.message where message_id = $1 returning *) "
+            "insert into outbox.delivered_key select dedup_key, message_id, now() + dedup_window from gone",
+            message.message_id,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(produce)
+            async with blocked_on(observer, producing):
+                await transaction.commit()
+    assert found == [first]
+    assert await worker.pool.fetchval("select count(*) from outbox.message") == 0
+
+
+# Bounds of input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("payload => to_json(repeat('x', 2097152))", "payload is 2097154 bytes long, Temporal's limit is 2097152"),
+        ("headers => jsonb_build_object('h', repeat('x', 65536))", "headers are 65545 bytes long"),
+        ("key => repeat('k', 1001)", "key is 1001 bytes long, the limit is 1000"),
+        ("key => ''", "key must not be empty"),
+        ("tenant => repeat('k', 1001)", "tenant is 1001 bytes long"),
+        ("dedup_key => repeat('k', 1001)", "dedup_key is 1001 bytes long"),
+        ("on_expiry => 'keep'", "on_expiry is 'keep'"),
+        ("dedup_window => '-1 s'", "dedup_window is -00:00:01, it must not be negative"),
+        ("target => jsonb_build_object('operation', 'start_workflow', 'workflow_id', 'w', 'workflow', repeat('w', 1001))", "workflow is 1001 bytes long"),
+    ],
+)  # fmt: skip
+async def test_too_large_input_is_refused_at_enqueue(worker: Clock, arguments: str, fault: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError) as raised:
+        await worker.pool.fetchval(f"select outbox.enqueue('t', {arguments})")
+    assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "limit_topic('*x', 1)",
+        "limit_topic('a*', 1)",
+        "pause(topic => '')",
+        "limit_topic('a', 0)",
+        "limit_topic('a', 1, 0)",
+        "pause('a', 'b')",
+    ],
+)
+async def test_bad_rule_is_refused(worker: Clock, call: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError):
+        await worker.pool.execute(f"select outbox.{call}")
