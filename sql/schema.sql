@@ -30,6 +30,31 @@ $$;
 
 COMMENT ON FUNCTION outbox.broadcast() IS 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
 
+CREATE FUNCTION outbox.cancel(message_id uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+begin
+    with cancelled as (
+        delete from outbox.message m
+        where m.message_id = message_id and (m.lease_token is null or m.due_at <= clock_timestamp())
+        returning m.*
+    )
+    insert into outbox.history as h
+        (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key,
+         dedup_key, operation, workflow, workflow_id)
+    select c.message_id, c.seq, c.created_at, c.available_at, c.claimed_at, clock_timestamp(), c.worker_id, c.deliveries, c.attempts,
+           'cancelled', c.topic, c.key, c.dedup_key, c.target ->> 'operation', c.target ->> 'workflow', c.target ->> 'workflow_id'
+    from cancelled c;
+    if found then
+        return true;
+    end if;
+    return (select false from outbox.message m where m.message_id = message_id);
+end
+$$;
+
+COMMENT ON FUNCTION outbox.cancel(message_id uuid) IS 'Take an unsettled message back. True: it will not be delivered from now on. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+
 CREATE FUNCTION outbox.cancel_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0) RETURNS uuid
     LANGUAGE sql
     AS $$
@@ -181,6 +206,49 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox.create_history_partitions(days_ahead integer, now timestamp with time zone) IS 'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
+
+CREATE TABLE outbox.dead_letter (
+    message_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    died_at timestamp with time zone NOT NULL,
+    worker_id bigint,
+    deliveries integer NOT NULL,
+    attempts integer NOT NULL,
+    priority smallint NOT NULL,
+    reason text NOT NULL,
+    topic text NOT NULL,
+    key text,
+    dedup_key text,
+    target jsonb,
+    headers jsonb NOT NULL,
+    payload json,
+    errors jsonb NOT NULL,
+    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text])))
+);
+
+COMMENT ON TABLE outbox.dead_letter IS 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
+
+COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times.';
+
+CREATE FUNCTION outbox.dead_letters(topic text DEFAULT NULL::text, kind text DEFAULT NULL::text, reason text DEFAULT NULL::text, key text DEFAULT NULL::text, older_than interval DEFAULT NULL::interval, newer_than interval DEFAULT NULL::interval, message_ids uuid[] DEFAULT NULL::uuid[]) RETURNS SETOF outbox.dead_letter
+    LANGUAGE sql STABLE
+    AS $$
+    select d.*
+    from outbox.dead_letter d
+    where (dead_letters.topic is null or d.topic = dead_letters.topic
+           or (dead_letters.topic like '%.*' and starts_with(d.topic, left(dead_letters.topic, -1))))
+      and (dead_letters.kind is null or d.errors -> -1 ->> 'kind' = dead_letters.kind)
+      and (dead_letters.reason is null or d.reason = dead_letters.reason)
+      and (dead_letters.key is null or d.key = dead_letters.key)
+      and (dead_letters.older_than is null or d.died_at < now() - dead_letters.older_than)
+      and (dead_letters.newer_than is null or d.died_at >= now() - dead_letters.newer_than)
+      and (dead_letters.message_ids is null or d.message_id = any (dead_letters.message_ids))
+$$;
+
+COMMENT ON FUNCTION outbox.dead_letters(topic text, kind text, reason text, key text, older_than interval, newer_than interval, message_ids uuid[]) IS 'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';
 
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
     LANGUAGE plpgsql
@@ -510,38 +578,12 @@ CREATE TABLE outbox.control (
 
 COMMENT ON TABLE outbox.control IS 'Switches for every running worker at once. Workers read it with each heartbeat.';
 
-CREATE TABLE outbox.dead_letter (
-    message_id uuid NOT NULL,
-    seq bigint NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    available_at timestamp with time zone NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    died_at timestamp with time zone NOT NULL,
-    worker_id bigint,
-    deliveries integer NOT NULL,
-    attempts integer NOT NULL,
-    priority smallint NOT NULL,
-    reason text NOT NULL,
-    topic text NOT NULL,
-    key text,
-    dedup_key text,
-    target jsonb,
-    headers jsonb NOT NULL,
-    payload json,
-    errors jsonb NOT NULL,
-    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text])))
-);
-
-COMMENT ON TABLE outbox.dead_letter IS 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
-
-COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times.';
-
 CREATE TABLE outbox.history (
     message_id uuid NOT NULL,
     seq bigint NOT NULL,
     created_at timestamp with time zone NOT NULL,
     available_at timestamp with time zone NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone,
     settled_at timestamp with time zone NOT NULL,
     worker_id bigint,
     deliveries integer NOT NULL,
@@ -553,21 +595,20 @@ CREATE TABLE outbox.history (
     operation text,
     workflow text,
     workflow_id text,
-    run_id text,
-    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text])))
+    run_id text
 )
 PARTITION BY RANGE (settled_at);
 
-COMMENT ON TABLE outbox.history IS 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
+COMMENT ON TABLE outbox.history IS 'Delivered and cancelled messages without their payload, in daily partitions by settled_at, in UTC.';
 
-COMMENT ON COLUMN outbox.history.outcome IS '`duplicate`: another message had started that workflow id before.';
+COMMENT ON COLUMN outbox.history.outcome IS '`duplicate`: another message had started that workflow id before. `cancelled`: taken back by outbox.cancel.';
 
 CREATE TABLE outbox.history_default (
     message_id uuid CONSTRAINT history_message_id_not_null NOT NULL,
     seq bigint CONSTRAINT history_seq_not_null NOT NULL,
     created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
     available_at timestamp with time zone CONSTRAINT history_available_at_not_null NOT NULL,
-    claimed_at timestamp with time zone CONSTRAINT history_claimed_at_not_null NOT NULL,
+    claimed_at timestamp with time zone,
     settled_at timestamp with time zone CONSTRAINT history_settled_at_not_null NOT NULL,
     worker_id bigint,
     deliveries integer CONSTRAINT history_deliveries_not_null NOT NULL,
@@ -579,8 +620,7 @@ CREATE TABLE outbox.history_default (
     operation text,
     workflow text,
     workflow_id text,
-    run_id text,
-    CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text])))
+    run_id text
 );
 
 CREATE TABLE outbox.message (
@@ -667,7 +707,10 @@ CREATE VIEW outbox.message_life AS
      LEFT JOIN outbox.worker w ON (((w.worker_id = m.worker_id) AND (m.lease_token IS NOT NULL))))
 UNION ALL
  SELECT h.message_id,
-    'completed'::text AS status,
+        CASE
+            WHEN (h.outcome = 'cancelled'::text) THEN 'cancelled'::text
+            ELSE 'completed'::text
+        END AS status,
     h.topic,
     h.key,
     h.operation,
@@ -708,7 +751,7 @@ UNION ALL
    FROM (outbox.dead_letter d
      LEFT JOIN outbox.worker w ON ((w.worker_id = d.worker_id)));
 
-COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
+COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, processing, completed, failed, cancelled), its worker, its workflow and run, and the time of each step.';
 
 ALTER TABLE outbox.message ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.message_seq_seq
@@ -742,6 +785,9 @@ ALTER TABLE ONLY outbox.control
 
 ALTER TABLE ONLY outbox.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE outbox.history
+    ADD CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'cancelled'::text]))) NOT VALID;
 
 ALTER TABLE ONLY outbox.message
     ADD CONSTRAINT message_pkey PRIMARY KEY (message_id);
