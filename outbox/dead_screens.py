@@ -20,37 +20,38 @@ from outbox.recall import Risk
 from outbox.sink import Unavailable
 
 _KEPT = 20
+_WIDE = 110
 _NAMED = 3
 _JSON_COLUMNS = ("target", "headers", "payload", "errors")
 
 
 def show_totals(totals: Sequence[Total]) -> None:
-    """Dead letters by reason and kind."""
+    """Dead letters by reason and kind, with an example of each."""
+    console = Console(highlight=False)
     if not totals:
-        sys.stdout.write("no dead letters\n")
-        return
-    table = Table("dead letters", "reason", "kind", "oldest", "newest", "for example", box=None)
-    table.columns[0].justify = "right"
-    table.columns[-1].overflow, table.columns[-1].no_wrap = "ellipsis", True
+        console.print("no dead letters")
     for total in totals:
-        ages = (f"{age(total.oldest)} ago", f"{age(total.newest)} ago")
-        table.add_row(str(total.messages), total.reason, plain(total.kind), *ages, plain(total.example))
-    Console(highlight=False).print(table)
+        ages = f"{age(total.newest)} to {age(total.oldest)} ago"
+        head = Text(f"{total.messages} {total.reason}  ") + Text(plain(total.kind), "red")
+        console.print(head + Text(f"  {ages}" if total.messages > 1 else f"  {age(total.newest)} ago"))
+        console.print(Text(f"    {plain(total.example)}", "dim"), no_wrap=True, overflow="ellipsis")
 
 
 def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
-    """A line each. The id is never cut: it is what the next command wants."""
+    """A row each. The id is never cut: it is what the next command wants."""
     if not letters:
         return
-    table = Table("message id", "died", "topic", "key", "reason", "kind", box=None)
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.overflow, column.no_wrap = "ellipsis", True
-    for letter in letters:
-        died = f"{age(letter.died_at)} ago"
-        shown = (plain(letter.topic), plain(letter.key or ""), letter.reason, plain(letter.kind))
-        table.add_row(str(letter.message_id), died, *shown)
     console = Console(highlight=False)
+    wide = console.width >= _WIDE
+    table = Table("message id", "died", "kind", "topic", *(("key", "reason") if wide else ()), box=None)
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for column in table.columns[2:]:
+        column.overflow = "fold"
+    for letter in letters:
+        more = (plain(letter.key or ""), letter.reason) if wide else ()
+        shown = (str(letter.message_id), age(letter.died_at), plain(letter.kind), plain(letter.topic), *more)
+        table.add_row(*map(Text, shown))
     console.print()
     console.print(table)
 
@@ -67,7 +68,7 @@ def show_dead_letter(letter: DeadLetter) -> None:
         "enqueued": moment(letter.created_at),
         "first tried": moment(letter.first_tried_at),
         "last claimed": f"{moment(letter.claimed_at)} by {letter.worker or 'a worker that is forgotten'}",
-        "counted": f"{letter.attempts} attempts; {letter.deliveries} deliveries since the last known outcome",
+        "counted": f"attempts {letter.attempts}, deliveries since the last known outcome {letter.deliveries}",
         "priority": str(letter.priority),
         "target": letter.target,
         "headers": letter.headers,
@@ -93,8 +94,9 @@ def write_json(letters: Sequence[DeadLetter], *, whole: bool) -> None:
         for name in _JSON_COLUMNS:
             text = row.pop(name)
             if whole or name == "errors":
-                row[name] = None if text is None else orjson.Fragment(text)
-        sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                # A line break in JSON text stands between its words only, and would end our line.
+                row[name] = None if text is None else orjson.Fragment(text.replace("\n", " ").replace("\r", " "))
+        sys.stdout.buffer.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def show_risk(risk: Risk, *, force: bool) -> None:
@@ -146,11 +148,8 @@ def age(at: datetime) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration in its largest unit, or its two largest."""
-    rest = max(int(seconds), 0)
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if rest >= size or (unit == "s" and not parts):
-            parts.append(f"{rest // size} {unit}")
-        rest %= size
-    return " ".join(parts[:2])
+    """A duration in the largest unit of which it has two, and seconds below."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
