@@ -22,7 +22,7 @@ _INSTEAD = {
 
 
 def cancel(
-    message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID...", parser=message_id)],
+    message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID", parser=message_id)],
 ) -> None:
     """Take messages back before their delivery; exit 1 unless all of them are.
 

@@ -29,7 +29,7 @@ from outbox.recall import Memory, ask_sink, in_doubt, plan
 from outbox.sink import SinkContext
 from outbox.words import duration_s, message_id, reason
 
-Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[MESSAGE_ID]...", parser=message_id)]
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="MESSAGE_ID", parser=message_id)]
 Topic = Annotated[
     str | None, typer.Option(help="Of this topic; `orders.*` for every topic that begins with `orders.`.")
 ]
@@ -88,7 +88,7 @@ def list_command(
 
 @app.command()
 def show(
-    message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID...", parser=message_id)],
+    message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID", parser=message_id)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show dead letters whole: payload, target, headers, and every error that is kept."""
