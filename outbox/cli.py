@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import entry_points
 from time import monotonic
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import anyio
 import orjson
 import typer
 from loguru import logger
 
-from outbox import __version__, config, logs
-from outbox.database import open_pool
+from outbox import __version__, config, dead, logs
+from outbox.asking import ask, with_store
+from outbox.cancel import cancel
 from outbox.doctor import examine
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
 from outbox.maintenance import HEARTBEAT_S
-from outbox.migrate import inspect, migrate, require_current
+from outbox.migrate import inspect, migrate
 from outbox.screens import show_findings, show_modes, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
 from outbox.switchboard import MODES, SWITCH
 from outbox.worker import Worker, stop_on_signals
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="outbox",
@@ -41,7 +40,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_ANSWER_TIMEOUT_S = 30.0
+app.add_typer(dead.app, name="dead")
+app.command()(cancel)
 _SWITCHED_WITHIN_S = 3.0
 """How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
 
@@ -101,11 +101,11 @@ def migrate_command(
     """Bring the outbox schema in the database to this version."""
     settings = config.load()
     if not status and not dry_run:
-        applied = _run(partial(migrate, settings.dsn, settings.schema_name))
+        applied = ask(partial(migrate, settings.dsn, settings.schema_name))
         show_steps(applied, done="applied")
         sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
         return
-    steps = _run(partial(inspect, settings.dsn, settings.schema_name))
+    steps = ask(partial(inspect, settings.dsn, settings.schema_name))
     wrong = [step for step in steps if step.state != "applied"]
     show_steps(steps if status else wrong)
     if status and wrong:
@@ -123,7 +123,7 @@ def run(
     """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
     settings = config.load(mode=mode, sink=sink, concurrency=concurrency)
     logs.configure(settings.log_level, settings.log_format)
-    if not _run(partial(_run_worker, settings, config.load_sink(settings.sink))):
+    if not ask(partial(_run_worker, settings, config.load_sink(settings.sink))):
         raise typer.Exit(1)
 
 
@@ -132,7 +132,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what waits, what failed, and who works."""
-    report = _run(partial(_with_store, config.load(), Store.status))
+    report = ask(partial(with_store, config.load(), Store, Store.status))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
@@ -152,7 +152,7 @@ def mode(
     """
     if wanted is not None and wanted not in (*MODES, "default"):
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
-    workers = _run(partial(_with_store, config.load(), partial(_switch_mode, wanted=wanted)))
+    workers = ask(partial(with_store, config.load(), Store, partial(_switch_mode, wanted=wanted)))
     show_modes(workers)
     late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
     if late:
@@ -166,7 +166,7 @@ def doctor(
 ) -> None:
     """Try what would wake a worker, and print the cure of what is wrong; exit 1 if anything is."""
     settings = config.load()
-    findings = _run(partial(_with_store, settings, partial(examine, settings)))
+    findings = ask(partial(with_store, settings, Store, partial(examine, settings)))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
@@ -213,7 +213,7 @@ def enqueue(
         texts = {"payload": payload, "headers": headers, "target": target}
         messages = [one | {name: _fragment(text, name) for name, text in texts.items() if text is not None}]
     body = orjson.dumps(messages)
-    for message_id in _run(partial(_with_store, config.load(), lambda store: store.enqueue_many(body))):
+    for message_id in ask(partial(with_store, config.load(), Store, lambda store: store.enqueue_many(body))):
         sys.stdout.write(f"{message_id}\n")
 
 
@@ -236,25 +236,6 @@ async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, An
         if monotonic() >= end_s or all(worker["detail"].get("mode") == wanted for worker in workers):
             return workers
         await anyio.sleep(0.1)
-
-
-async def _with_store(settings: config.Settings, ask: Callable[[Store], Awaitable[T]]) -> T:
-    """Answer one question about the outbox over a connection of its own."""
-    async with open_pool(
-        settings.dsn, size=1, application_name="outbox cli", statement_timeout_s=_ANSWER_TIMEOUT_S
-    ) as pool:
-        async with pool.acquire() as connection:
-            await require_current(connection, settings.schema_name)
-        return await ask(Store(pool, settings.schema_name))
-
-
-def _run(call: Callable[[], Awaitable[T]]) -> T:
-    """Run an async call to its end, on the fastest event loop that is installed."""
-    try:
-        import uvloop  # noqa: F401, PLC0415 - absent on Windows
-    except ImportError:
-        return anyio.run(call)
-    return anyio.run(call, backend_options={"use_uvloop": True})
 
 
 def _fragment(text: str | bytes, where: str) -> orjson.Fragment:

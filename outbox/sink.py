@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from outbox.message import Message
 
@@ -90,6 +90,22 @@ class Sink(Protocol):
 
     async def probe(self) -> Unavailable | None:
         """Say whether deliveries can be taken now; None means yes. Answers within `deliver_timeout_s`."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """What a sink has in addition if it recognises a message id that it has seen for a limited time only.
+
+    `outbox dead requeue` asks before it has a message delivered again. A sink without this never forgets.
+    """
+
+    async def memory_s(self, namespace: str | None) -> float | Unavailable:
+        """Seconds for which a repeat is recognised, counted from the delivery; `inf` for ever.
+
+        `namespace` is the one that a message's target names; None is the sink's own. Raises nothing: where the other
+        side does not tell, the answer is Unavailable with the reason. Answers within `deliver_timeout_s`.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""The only module that runs SQL on the outbox. Each method runs the file of its name under `sql/queries`.
+"""Runs the workers' SQL on the outbox. Each method runs the file of its name under `sql/queries`.
 
 Nothing here decides anything: it carries values to the statement and its answer back. Every settle is conditional on
 the lease token and returns the leases that were lost.
@@ -6,8 +6,7 @@ the lease token and returns the leases that were lost.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from time import monotonic
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from outbox.database import translated_errors
-from outbox.errors import DatabaseReadOnly, DatabaseRefused
+from outbox.errors import DatabaseRefused
 from outbox.message import Lease, LeaseId, Message
 from outbox.sink import Delivered
-from outbox.sqlfiles import query
+from outbox.statements import Statements
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,15 +52,14 @@ class Burial:
     detail: str
 
 
-class Store:
+class Store(Statements):
     """Statements on one outbox schema. Every method may raise DatabaseUnavailable or DatabaseRefused.
 
     `now` is for tests that own the clock; in production it stays None and the database's clock is the only one.
     """
 
     def __init__(self, pool: Pool, schema: str, *, keep_history: bool = True, now: datetime | None = None) -> None:
-        self._pool = pool
-        self._schema = schema
+        super().__init__(pool, schema)
         self._keep_history = keep_history
         self.now = now
 
@@ -180,19 +177,6 @@ class Store:
         async with self._errors(name):
             lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
         return {(row[0], row[1]) for row in lost}
-
-    @asynccontextmanager
-    async def _errors(self, doing: str) -> AsyncIterator[None]:
-        """Translate the driver's errors; leave a server that takes no writes, so that the next statement asks anew."""
-        try:
-            with translated_errors(doing):
-                yield
-        except DatabaseReadOnly:
-            await self._pool.replace_connections()
-            raise
-
-    def _sql(self, name: str) -> str:
-        return query(name, self._schema)
 
 
 def _messages(rows: list[Any]) -> list[Message]:

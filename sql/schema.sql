@@ -44,6 +44,32 @@ $$;
 
 COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
 
+CREATE FUNCTION outbox.cancel(message_id uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+begin
+    with cancelled as (
+        delete from outbox.message m
+        where m.message_id = message_id and (m.lease_token is null or m.due_at <= clock_timestamp())
+        returning m.*
+    )
+    insert into outbox.history as h
+        (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key,
+         dedup_key, operation, workflow, workflow_id)
+    select c.message_id, c.seq, c.created_at, c.available_at, c.claimed_at, clock_timestamp(), c.worker_id, c.deliveries, c.attempts,
+           'cancelled', c.topic, c.key, c.dedup_key, c.target ->> 'operation', c.target ->> 'workflow', c.target ->> 'workflow_id'
+    from cancelled c;
+    if found then
+        perform outbox.wake();  -- another of its key may come now
+        return true;
+    end if;
+    return (select false from outbox.message m where m.message_id = message_id);
+end
+$$;
+
+COMMENT ON FUNCTION outbox.cancel(message_id uuid) IS 'Take an unsettled message back. True: it will not be delivered from now on. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+
 CREATE FUNCTION outbox.cancel_workflow(workflow_id text, reason text DEFAULT NULL::text, run_id text DEFAULT NULL::text, namespace text DEFAULT NULL::text, topic text DEFAULT NULL::text, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
     LANGUAGE sql
     AS $$
@@ -246,6 +272,50 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox.create_history_partitions(days_ahead integer, now timestamp with time zone) IS 'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
+
+CREATE TABLE outbox.dead_letter (
+    message_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    died_at timestamp with time zone NOT NULL,
+    worker_id bigint,
+    deliveries integer NOT NULL,
+    attempts integer NOT NULL,
+    priority smallint NOT NULL,
+    reason text NOT NULL,
+    topic text NOT NULL,
+    tenant text,
+    key text,
+    dedup_key text,
+    dedup_window interval,
+    target jsonb,
+    headers jsonb NOT NULL,
+    payload json,
+    errors jsonb NOT NULL,
+    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text, 'expired'::text])))
+);
+
+COMMENT ON TABLE outbox.dead_letter IS 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
+
+COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: its turn came after expires_at.';
+
+CREATE FUNCTION outbox.dead_letters(topic text DEFAULT NULL::text, kind text DEFAULT NULL::text, reason text DEFAULT NULL::text, key text DEFAULT NULL::text, older_than interval DEFAULT NULL::interval, newer_than interval DEFAULT NULL::interval, message_ids uuid[] DEFAULT NULL::uuid[]) RETURNS SETOF outbox.dead_letter
+    LANGUAGE sql STABLE
+    AS $$
+    select d.*
+    from outbox.dead_letter d
+    where (dead_letters.topic is null or outbox.matches(dead_letters.topic, d.topic))
+      and (dead_letters.kind is null or d.errors -> -1 ->> 'kind' = dead_letters.kind)
+      and (dead_letters.reason is null or d.reason = dead_letters.reason)
+      and (dead_letters.key is null or d.key = dead_letters.key)
+      and (dead_letters.older_than is null or d.died_at < now() - dead_letters.older_than)
+      and (dead_letters.newer_than is null or d.died_at >= now() - dead_letters.newer_than)
+      and (dead_letters.message_ids is null or d.message_id = any (dead_letters.message_ids))
+$$;
+
+COMMENT ON FUNCTION outbox.dead_letters(topic text, kind text, reason text, key text, older_than interval, newer_than interval, message_ids uuid[]) IS 'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';
 
 CREATE FUNCTION outbox.delivered_lately(dedup_key text) RETURNS uuid
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -740,34 +810,6 @@ CREATE TABLE outbox.control (
 
 COMMENT ON TABLE outbox.control IS 'Switches for every running worker at once. Workers read it with each heartbeat.';
 
-CREATE TABLE outbox.dead_letter (
-    message_id uuid NOT NULL,
-    seq bigint NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    available_at timestamp with time zone NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    died_at timestamp with time zone NOT NULL,
-    worker_id bigint,
-    deliveries integer NOT NULL,
-    attempts integer NOT NULL,
-    priority smallint NOT NULL,
-    reason text NOT NULL,
-    topic text NOT NULL,
-    tenant text,
-    key text,
-    dedup_key text,
-    dedup_window interval,
-    target jsonb,
-    headers jsonb NOT NULL,
-    payload json,
-    errors jsonb NOT NULL,
-    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'quarantined'::text, 'expired'::text])))
-);
-
-COMMENT ON TABLE outbox.dead_letter IS 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
-
-COMMENT ON COLUMN outbox.dead_letter.reason IS 'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: its turn came after expires_at.';
-
 CREATE TABLE outbox.delivered_key (
     dedup_key text NOT NULL,
     message_id uuid NOT NULL,
@@ -788,7 +830,7 @@ CREATE TABLE outbox.history (
     seq bigint NOT NULL,
     created_at timestamp with time zone NOT NULL,
     available_at timestamp with time zone NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone,
     settled_at timestamp with time zone NOT NULL,
     worker_id bigint,
     deliveries integer NOT NULL,
@@ -805,7 +847,7 @@ CREATE TABLE outbox.history (
 )
 PARTITION BY RANGE (settled_at);
 
-COMMENT ON TABLE outbox.history IS 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
+COMMENT ON TABLE outbox.history IS 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
 
 COMMENT ON COLUMN outbox.history.outcome IS 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
 
@@ -814,7 +856,7 @@ CREATE TABLE outbox.history_default (
     seq bigint CONSTRAINT history_seq_not_null NOT NULL,
     created_at timestamp with time zone CONSTRAINT history_created_at_not_null NOT NULL,
     available_at timestamp with time zone CONSTRAINT history_available_at_not_null NOT NULL,
-    claimed_at timestamp with time zone CONSTRAINT history_claimed_at_not_null NOT NULL,
+    claimed_at timestamp with time zone,
     settled_at timestamp with time zone CONSTRAINT history_settled_at_not_null NOT NULL,
     worker_id bigint,
     deliveries integer CONSTRAINT history_deliveries_not_null NOT NULL,
@@ -934,7 +976,10 @@ CREATE VIEW outbox.message_life AS
      LEFT JOIN outbox.worker w ON (((w.worker_id = m.worker_id) AND (m.lease_token IS NOT NULL))))
 UNION ALL
  SELECT h.message_id,
-    'completed'::text AS status,
+        CASE
+            WHEN (h.outcome = ANY (ARRAY['cancelled'::text, 'discarded'::text])) THEN h.outcome
+            ELSE 'completed'::text
+        END AS status,
     h.topic,
     h.key,
     h.operation,
@@ -975,7 +1020,7 @@ UNION ALL
    FROM (outbox.dead_letter d
      LEFT JOIN outbox.worker w ON ((w.worker_id = d.worker_id)));
 
-COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, waiting, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
+COMMENT ON VIEW outbox.message_life IS 'Each message with its status (pending, scheduled, waiting, processing, completed, failed, cancelled, discarded), its worker, its workflow and run, and the time of each step.';
 
 ALTER TABLE outbox.message ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.message_seq_seq

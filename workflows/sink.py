@@ -48,7 +48,7 @@ async def temporal_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
 
 
 class TemporalSink:
-    """Implements `outbox.sink.Sink`."""
+    """Implements `outbox.sink.Sink` and `outbox.sink.Forgetful`."""
 
     def __init__(
         self,
@@ -105,6 +105,17 @@ class TemporalSink:
         except RuntimeError as error:
             return Unavailable("NOT_CONNECTED", str(error))
         return None
+
+    async def memory_s(self, namespace: str | None) -> float | Unavailable:
+        """The namespace's retention. It counts from a workflow's close, so a delivery is known for at least as long."""
+        request = DescribeNamespaceRequest(namespace=namespace or self._requests.namespace)
+        try:
+            answer = await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
+        except RPCError as error:
+            return Unavailable(error.status.name, error.message)
+        except RuntimeError as error:
+            return Unavailable("NOT_CONNECTED", str(error))
+        return answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds()
 
     async def _call(self, message: Message, target: Target) -> str | None:
         """Make the call that the target names; return the run id where Temporal tells one."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.cancellation import is_for_us
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
 from outbox.relay.settings import LEASE_MARGIN_S
 from outbox.relay.verdict import Complete, PutBack, Release, judge, soften
 from outbox.sink import Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Unknown
 from outbox.store import Burial, Retry
+from outbox.tasks import is_for_us
 
 if TYPE_CHECKING:
     from outbox.limits import Pace

@@ -8,9 +8,9 @@ from uuid import UUID
 import anyio
 
 from outbox.backoff import Backoff
-from outbox.cancellation import is_for_us
 from outbox.events import Emit, Held, Resumed
 from outbox.sink import Outcome, Sink, Unavailable, Unknown
+from outbox.tasks import is_for_us
 from outbox.wakeup import Wakeup
 
 _STEADY_S = 5.0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from outbox.cancellation import is_for_us
 from outbox.errors import OutboxError, clean
 from outbox.events import Emit, SourceLost, SourceReady
+from outbox.tasks import is_for_us
 
 if TYPE_CHECKING:
     from outbox.backoff import Backoff

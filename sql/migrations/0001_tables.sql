@@ -84,7 +84,7 @@ create table outbox.history (
     seq          bigint      not null,
     created_at   timestamptz not null,
     available_at timestamptz not null,
-    claimed_at   timestamptz not null,
+    claimed_at   timestamptz,
     settled_at   timestamptz not null,
     worker_id    bigint,
     deliveries   integer     not null,
@@ -101,7 +101,7 @@ create table outbox.history (
 partition by range (settled_at);
 create index history_message on outbox.history (message_id);
 
-comment on table outbox.history is 'Delivered messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
+comment on table outbox.history is 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
 comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
 
 -- Catches what no daily partition takes, so that a settle never fails because a partition is missing.

@@ -29,7 +29,7 @@ from outbox.message m
 left join outbox.worker w on w.worker_id = m.worker_id and m.lease_token is not null
 union all
 select
-    h.message_id, 'completed', h.topic, h.key, h.operation, h.workflow, h.workflow_id, h.run_id, w.name,
+    h.message_id, case when h.outcome in ('cancelled', 'discarded') then h.outcome else 'completed' end, h.topic, h.key, h.operation, h.workflow, h.workflow_id, h.run_id, w.name,
     h.created_at, h.available_at, h.claimed_at, h.settled_at, null, h.deliveries, h.attempts, h.outcome, null
 from outbox.history h
 left join outbox.worker w on w.worker_id = h.worker_id
@@ -41,4 +41,4 @@ from outbox.dead_letter d
 left join outbox.worker w on w.worker_id = d.worker_id;
 
 comment on view outbox.message_life is
-    'Each message with its status (pending, scheduled, waiting, processing, completed, failed), its worker, its workflow and run, and the time of each step.';
+    'Each message with its status (pending, scheduled, waiting, processing, completed, failed, cancelled, discarded), its worker, its workflow and run, and the time of each step.';

@@ -33,7 +33,7 @@ select json_build_object(
             'last_hour', count(*),
             'latency_p50_s', percentile_cont(0.5) within group (order by extract(epoch from settled_at - available_at)),
             'latency_p99_s', percentile_cont(0.99) within group (order by extract(epoch from settled_at - available_at)))
-        from outbox.history where settled_at > now() - interval '1 hour'),
+        from outbox.history where settled_at > now() - interval '1 hour' and outcome <> 'cancelled'),
     'workers', (
         select coalesce(json_agg(json_build_object(
             'worker_id', worker_id, 'name', name, 'version', version, 'state', state, 'started_at', started_at,

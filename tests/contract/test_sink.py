@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import Client
 
 from outbox.message import Message
-from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable, Unknown
+from outbox.sink import Delivered, Forgetful, Outcome, Sink, SinkContext, Unavailable, Unknown
 from tests.support.sinks import FakeSink, null_sink
 from workflows.sink import temporal_sink
 
@@ -99,3 +99,20 @@ async def test_sink_whose_other_side_is_away_says_so_and_raises_nothing(
         with anyio.fail_after(2 * TIMEOUT_S):
             assert isinstance(await sink.deliver(start()), Unavailable)
             assert isinstance(await sink.probe(), Unavailable)
+
+
+async def test_sink_that_forgets_says_after_how_long_and_raises_nothing_when_its_other_side_is_away(
+    opened: Opened, temporal_client: Client, request: pytest.FixtureRequest
+) -> None:
+    async with opened() as sink:
+        if not isinstance(sink, Forgetful):
+            assert request.node.callspec.params["opened"] != "temporal"
+            return
+        with anyio.fail_after(TIMEOUT_S):
+            memory_s = await sink.memory_s(None)
+        assert isinstance(memory_s, float)
+        assert memory_s > 0
+    async with opened(available=False) as sink:
+        assert isinstance(sink, Forgetful)
+        with anyio.fail_after(2 * TIMEOUT_S):
+            assert isinstance(await sink.memory_s(None), Unavailable)

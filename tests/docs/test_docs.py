@@ -25,9 +25,12 @@ DOCS = {
 ALL_DOCS = "\n".join(DOCS.values())
 
 
-def commands() -> list[str]:
-    group = typer.main.get_command(cli.app)
-    return sorted(group.commands)  # type: ignore[attr-defined]
+def commands() -> dict[str, typer.core.TyperCommand]:
+    """Every command by the words that call it, those of groups too."""
+    found = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    for name, command in list(found.items()):
+        found |= {f"{name} {inner}": each for inner, each in getattr(command, "commands", {}).items()}
+    return found
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
@@ -75,10 +78,10 @@ def test_every_documented_setting_exists() -> None:
     assert {name for name in known if name.startswith("OUTBOX_")} <= named
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_is_documented_and_has_help(command: str) -> None:
     assert f"outbox {command}" in ALL_DOCS
-    assert typer.main.get_command(cli.app).commands[command].help  # type: ignore[attr-defined]
+    assert commands()[command].help
 
 
 @pytest.mark.parametrize("event", typing.get_args(events.Event), ids=lambda event: event.__name__)

@@ -161,3 +161,17 @@ class ShutSink(NullSink):
 async def shut_sink(context: SinkContext) -> AsyncIterator[Sink]:
     """`OUTBOX_SINK=tests.support.sinks:shut_sink`."""
     yield ShutSink(anyio.Path(os.environ["OUTBOX_TEST_GATE"]))
+
+
+class ForgetfulSink(NullSink):
+    """Recognises repeats for as many seconds as `OUTBOX_TEST_MEMORY_S` says; does not tell when that is not set."""
+
+    async def memory_s(self, namespace: str | None) -> float | Unavailable:
+        memory_s = os.environ.get(f"OUTBOX_TEST_MEMORY_S{'' if namespace is None else '_' + namespace.upper()}")
+        return Unavailable("PERMISSION_DENIED", "not for you") if memory_s is None else float(memory_s)
+
+
+@asynccontextmanager
+async def forgetful_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:forgetful_sink`."""
+    yield ForgetfulSink()

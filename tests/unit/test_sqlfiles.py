@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from outbox import sqlfiles
+from outbox.dead_letters import DeadLetters
 from outbox.errors import ConfigurationError
 from outbox.store import Store
 
@@ -35,7 +36,7 @@ def test_checksum_is_of_the_file_as_shipped() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_statement_is_a_method_of_the_store(name: str) -> None:
-    assert inspect.iscoroutinefunction(getattr(Store, name))
+    assert any(inspect.iscoroutinefunction(getattr(store, name, None)) for store in (Store, DeadLetters))
 
 
 @pytest.mark.parametrize("name", QUERIES)

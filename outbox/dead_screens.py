@@ -1,0 +1,155 @@
+"""What `outbox dead` shows. Control characters in what it quotes are written out, so that no message moves a cursor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from outbox.dead_letters import DeadLetter, Total
+from outbox.recall import Risk
+from outbox.sink import Unavailable
+
+_KEPT = 20
+_WIDE = 110
+_NAMED = 3
+_JSON_COLUMNS = ("target", "headers", "payload", "errors")
+
+
+def show_totals(totals: Sequence[Total]) -> None:
+    """Dead letters by reason and kind, with an example of each."""
+    console = Console(highlight=False)
+    if not totals:
+        console.print("no dead letters")
+    for total in totals:
+        ages = f"{age(total.newest)} to {age(total.oldest)} ago"
+        head = Text(f"{total.messages} {total.reason}  ") + Text(plain(total.kind), "red")
+        console.print(head + Text(f"  {ages}" if total.messages > 1 else f"  {age(total.newest)} ago"))
+        console.print(Text(f"    {plain(total.example)}", "dim"), no_wrap=True, overflow="ellipsis")
+
+
+def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    """A row each. The id is never cut: it is what the next command wants."""
+    if not letters:
+        return
+    console = Console(highlight=False)
+    wide = console.width >= _WIDE
+    table = Table("message id", "died", "kind", "topic", *(("key", "reason") if wide else ()), box=None)
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for column in table.columns[2:]:
+        column.overflow = "fold"
+    for letter in letters:
+        more = (plain(letter.key or ""), letter.reason) if wide else ()
+        shown = (str(letter.message_id), age(letter.died_at), plain(letter.kind), plain(letter.topic), *more)
+        table.add_row(*map(Text, shown))
+    console.print()
+    console.print(table)
+
+
+def show_dead_letter(letter: DeadLetter) -> None:
+    """One dead letter whole."""
+    console = Console(highlight=False, soft_wrap=True)
+    facts = {
+        "message": f"{letter.message_id}, number {letter.seq}",
+        "topic": letter.topic,
+        "key": letter.key,
+        "dedup_key": letter.dedup_key,
+        "died": f"{moment(letter.died_at)}, {age(letter.died_at)} ago, {letter.reason}",
+        "enqueued": moment(letter.created_at),
+        "first tried": moment(letter.first_tried_at),
+        "last claimed": f"{moment(letter.claimed_at)} by {letter.worker or 'a worker that is forgotten'}",
+        "counted": f"attempts {letter.attempts}, deliveries since the last known outcome {letter.deliveries}",
+        "priority": str(letter.priority),
+        "target": letter.target,
+        "headers": letter.headers,
+        "payload": letter.payload,
+    }
+    for name, value in facts.items():
+        console.print(Text(f"{name:13}", "bold") + (Text("–", "dim") if value is None else Text(plain(value))))
+    errors: list[dict[str, Any]] = orjson.loads(letter.errors)
+    kept = f"{len(errors)}, the first and the latest" if len(errors) >= _KEPT else str(len(errors))
+    console.print(Text(f"{'errors':13}", "bold") + Text(kept))
+    for error in errors:
+        at = moment(datetime.fromisoformat(error["at"]))
+        counted = "counted" if error["counted"] else "not counted"
+        console.print(Text(f"  {at}  {counted:11}  ") + Text(plain(error["kind"]), "red"))
+        console.print(Text(f"      {plain(error['detail'])}"))
+    console.print()
+
+
+def write_json(letters: Sequence[DeadLetter], *, whole: bool) -> None:
+    """A JSON object a line, its JSON columns as they are stored. Unless `whole`, only the errors are among them."""
+    for letter in letters:
+        row = letter._asdict()
+        for name in _JSON_COLUMNS:
+            text = row.pop(name)
+            if whole or name == "errors":
+                # A line break in JSON text stands between its words only, and would end our line.
+                row[name] = None if text is None else orjson.Fragment(text.replace("\n", " ").replace("\r", " "))
+        sys.stdout.buffer.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def show_risk(risk: Risk, *, force: bool) -> None:
+    """One line that says why these may start a second workflow, and what to do."""
+    where = "" if risk.namespace is None else f" in namespace {risk.namespace}"
+    if isinstance(risk.memory, Unavailable):
+        reason = f"{risk.memory.kind}: {risk.memory.detail}"
+        why = f"the sink did not say for how long it recognises a repeat{where} ({reason})"
+        cure = "say it with --retention, or"
+    else:
+        why = f"first tried longer ago than the sink recognises a repeat{where} ({span(risk.memory)})"
+        cure = "look in the sink, then"
+    count, ids = len(risk.message_ids), named(risk.message_ids)
+    twice = "if that try got through, a second workflow would start"
+    if force:
+        sys.stderr.write(f"outbox: warning: {count} forced, {why}; {twice}: {ids}\n")
+    else:
+        sys.stderr.write(f"outbox: {count} left dead, {why}; {twice}; {cure} use --force: {ids}\n")
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal's standard error; yields what advances it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def named(message_ids: Sequence[UUID]) -> str:
+    """The first few ids."""
+    return ", ".join(map(str, message_ids[:_NAMED])) + (", …" if len(message_ids) > _NAMED else "")
+
+
+def plain(text: str) -> str:
+    """A text without control characters."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def moment(at: datetime) -> str:
+    """A time in UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def age(at: datetime) -> str:
+    """How long ago, by this machine's clock."""
+    return span((datetime.now(UTC) - at).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A duration in the largest unit of which it has two, and seconds below."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,52 @@
+-- What people do by hand: taking a message back before it is delivered, and finding dead letters.
+
+create function outbox.cancel(message_id uuid) returns boolean
+language plpgsql
+as $$
+#variable_conflict use_variable
+begin
+    with cancelled as (
+        delete from outbox.message m
+        where m.message_id = message_id and (m.lease_token is null or m.due_at <= clock_timestamp())
+        returning m.*
+    )
+    insert into outbox.history as h
+        (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key,
+         dedup_key, operation, workflow, workflow_id)
+    select c.message_id, c.seq, c.created_at, c.available_at, c.claimed_at, clock_timestamp(), c.worker_id, c.deliveries, c.attempts,
+           'cancelled', c.topic, c.key, c.dedup_key, c.target ->> 'operation', c.target ->> 'workflow', c.target ->> 'workflow_id'
+    from cancelled c;
+    if found then
+        perform outbox.wake();  -- another of its key may come now
+        return true;
+    end if;
+    return (select false from outbox.message m where m.message_id = message_id);
+end
+$$;
+comment on function outbox.cancel(message_id uuid) is
+    'Take an unsettled message back. True: it will not be delivered from now on. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+
+-- Where a dead letter stands, for everything that lists or moves them. Every argument narrows; null does not.
+create function outbox.dead_letters(
+    topic       text        default null,
+    kind        text        default null,
+    reason      text        default null,
+    key         text        default null,
+    older_than  interval    default null,
+    newer_than  interval    default null,
+    message_ids uuid[]      default null
+) returns setof outbox.dead_letter
+language sql stable
+as $$
+    select d.*
+    from outbox.dead_letter d
+    where (dead_letters.topic is null or outbox.matches(dead_letters.topic, d.topic))
+      and (dead_letters.kind is null or d.errors -> -1 ->> 'kind' = dead_letters.kind)
+      and (dead_letters.reason is null or d.reason = dead_letters.reason)
+      and (dead_letters.key is null or d.key = dead_letters.key)
+      and (dead_letters.older_than is null or d.died_at < now() - dead_letters.older_than)
+      and (dead_letters.newer_than is null or d.died_at >= now() - dead_letters.newer_than)
+      and (dead_letters.message_ids is null or d.message_id = any (dead_letters.message_ids))
+$$;
+comment on function outbox.dead_letters is
+    'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';

@@ -1,0 +1,17 @@
+-- Take messages back before their delivery, and tell of each what there is to know afterwards: `cancelled` is true, or false where a
+-- worker holds the message, or null where no unsettled message has the id; `life` is where it is then, if anywhere.
+--
+-- A dead letter and a settled message under the same id may both be there; the newest tells. $1 uuid[]: messages
+with asked as materialized (
+    select i.message_id, outbox.cancel(i.message_id) as cancelled
+    from (select distinct message_id from unnest($1::uuid[]) as u (message_id) order by message_id) i
+)
+select a.message_id, a.cancelled, l.status, l.settled_at, l.outcome, l.tried
+from asked a
+left join lateral (
+    select l.status, l.settled_at, l.outcome, l.claimed_at is not null as tried
+    from outbox.message_life l
+    where l.message_id = a.message_id
+    order by l.settled_at desc nulls first
+    limit 1
+) l on true
