@@ -54,6 +54,9 @@ from outbox.capture_trigger
 group by source, name, definition;
 comment on view outbox.captures is 'The tables whose rows become messages, and the SQL expressions that say how.';
 
+-- It says nothing that the catalogue does not say to everyone, and whoever owns a table may ask for its captures.
+grant select on outbox.capture_trigger, outbox.captures to public;
+
 create function outbox.capture_operations(operations text) returns text[]
 language plpgsql
 as $$
@@ -101,12 +104,13 @@ exception
         raise;
     when others then
         get stacked diagnostics fault = message_text, cure = pg_exception_hint;
-        cure := coalesce(nullif(cure, ''), case sqlstate
-            when '42703' then 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
+        fault := regexp_replace(fault, ' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
+        cure := coalesce(nullif(cure, ''), case
+            when sqlstate in ('42703', '42702') then 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
                               ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
-            when '42P01' then 'an insert has the row new, a delete has old, an update has both;'
+            when sqlstate = '42P01' then 'an insert has the row new, a delete has old, an update has both;'
                               ' where operations need different expressions, install a capture of another name for each'
-            when '42883' then 'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
+            when sqlstate = '42883' then 'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
         end);
 end
 $sql$;
