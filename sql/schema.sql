@@ -66,21 +66,25 @@ begin
         with_old[i] := outbox.check_expressions(format('capture %s of %s: ', name, source), source, wanted[i], given);
         bodies[i] := outbox.capture_body(name, wanted[i], whole_row || given, with_old[i]);
     end loop;
-    select count(*), count(*) filter (where t.definition - 'installed_at' = definition and t.body = bodies[array_position(wanted, t.operation)])
+    select count(*),
+           count(*) filter (where t.definition - 'installed_at' = definition
+                              and t.body = bodies[array_position(wanted, t.operation)])
     into known, same
     from outbox.capture_trigger t where t.source = source and t.name = name;
     if known = same and same = cardinality(wanted) then
         return 'unchanged';
     end if;
-    perform outbox.drop_captures(source, name, array(select unnest('{insert,update,delete}'::text[]) except select unnest(wanted)));
+    definition := definition || jsonb_build_object('installed_at', now());
+    perform outbox.drop_captures(source, name,
+                                 array(select unnest('{insert,update,delete}'::text[]) except select unnest(wanted)));
     for i in 1 .. cardinality(wanted) loop
-        perform outbox.write_capture(source, name, wanted[i], with_old[i], bodies[i], definition || jsonb_build_object('installed_at', now()));
+        perform outbox.write_capture(source, name, wanted[i], with_old[i], bodies[i], definition);
     end loop;
     return case known when 0 then 'installed' else 'replaced' end;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.capture(source regclass, topic text, payload text, key text, headers text, target text, message_id text, dedup_key text, available_at text, priority text, "when" text, operations text, name text) IS 'Have each row written to a table enqueue a message, in the writer''s transaction. The arguments are SQL expressions over new and old.';
+COMMENT ON FUNCTION outbox.capture(source regclass, topic text, payload text, key text, headers text, target text, message_id text, dedup_key text, available_at text, priority text, "when" text, operations text, name text) IS 'Have each row written to a table enqueue a message, in its writer''s transaction. Arguments are SQL expressions over new and old.';
 
 CREATE FUNCTION outbox.capture_body(name text, operation text, expressions jsonb, with_old boolean) RETURNS text
     LANGUAGE sql
@@ -150,13 +154,11 @@ CREATE FUNCTION outbox.capture_fault(argument text, expression text, rows text, 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-    -- Where WHERE takes it, it is one expression without aggregates and gives one value a row.
-    execute format(case when argument = 'when' then E'explain select from %s, (select text ''INSERT'' as tg_op) as t where (%s\n)'
-                        else E'explain select from %s, (select text ''INSERT'' as tg_op) as t where (%s\n) is null' end,
-                   rows, expression);
+    rows := rows || ', (select text ''INSERT'' as tg_op) as t';
+    -- What WHERE takes has no aggregates and gives one value a row.
+    execute format(E'explain select from %s where (%s\n)%s', rows, expression, case when argument <> 'when' then ' is null' end);
     if argument <> 'when' then
-        execute format(E'explain insert into outbox.message (%I) select %s\n from %s, (select text ''INSERT'' as tg_op) as t',
-                       argument, expression, rows);
+        execute format(E'explain insert into outbox.message (%I) select %s\n from %s', argument, expression, rows);
     end if;
 exception
     when insufficient_privilege then
@@ -165,11 +167,14 @@ exception
         get stacked diagnostics fault = message_text, cure = pg_exception_hint;
         fault := regexp_replace(fault, ' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
         cure := coalesce(nullif(cure, ''), case
-            when sqlstate in ('42703', '42702') then 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
-                              ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
-            when sqlstate = '42P01' then 'an insert has the row new, a delete has old, an update has both;'
-                              ' where operations need different expressions, install a capture of another name for each'
-            when sqlstate = '42883' then 'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
+            when sqlstate in ('42703', '42702') then
+                'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
+                ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
+            when sqlstate = '42P01' then
+                'an insert has the row new, a delete has old, an update has both;'
+                ' where operations need different expressions, install a capture of another name for each'
+            when sqlstate = '42883' then
+                'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
         end);
 end
 $_$;
@@ -208,8 +213,9 @@ declare
     kind   "char";
     system boolean;
 begin
-    select c.relkind, c.relnamespace = (select m.relnamespace from pg_class m where m.oid = 'outbox.message'::regclass) into kind, system
-    from pg_class c where c.oid = source;
+    select c.relkind, c.relnamespace = m.relnamespace into kind, system
+    from pg_class c, pg_class m
+    where c.oid = source and m.oid = 'outbox.message'::regclass;
     if source is null or topic is null then
         perform outbox.refuse('a capture needs a source and a topic', 'topic is an SQL expression, for example $$''order_paid''$$');
     elsif kind not in ('r', 'p') then
@@ -394,7 +400,9 @@ declare
     trigger text;
 begin
     for trigger in
-        select t.trigger from outbox.capture_trigger t where t.source = source and t.name = name and t.operation = any (operations)
+        select t.trigger
+        from outbox.capture_trigger t
+        where t.source = source and t.name = name and t.operation = any (operations)
     loop
         execute format('drop trigger %I on %s', trigger, source);
         dropped := dropped + 1;
@@ -768,10 +776,13 @@ begin
     if function is null and exists (select from pg_trigger t where t.tgrelid = source and t.tgname = trigger) then
         perform outbox.refuse(format('%s has another trigger %s', source, trigger), 'give the capture another name');
     end if;
-    while function is null or copy > 1 loop  -- tables of several schemas may have one name
-        function := concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', (select c.relname from pg_class c where c.oid = source))::name;
-        exit when not exists (select from pg_proc p where p.pronamespace = schema and p.proname = function);
-        copy := copy + 1;
+    while function is null loop  -- tables of several schemas may have one name
+        select concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', c.relname)::name into function
+        from pg_class c where c.oid = source;
+        if exists (select from pg_proc p where p.pronamespace = schema and p.proname = function) then
+            function := null;
+            copy := copy + 1;
+        end if;
     end loop;
     execute format('create or replace function outbox.%I() returns trigger language plpgsql security definer '
                    'set search_path = pg_catalog, pg_temp as %L', function, body);

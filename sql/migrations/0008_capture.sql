@@ -1,14 +1,16 @@
 -- Capture: a table feeds the outbox, with no change to those who write it.
 --
--- A capture is one statement-level trigger per operation, each with a function of its own, written by outbox.capture(): one insert per
--- statement, however many rows. The definition is the trigger's argument. So the list of captures is the catalogue itself: pg_dump
--- carries it, and a table that is dropped takes its captures along. Only functions stay behind then; the next call drops them.
+-- A capture is one statement-level trigger per operation, each with a function of its own that outbox.capture() writes: one insert
+-- per statement, however many rows. The definition is the trigger's argument, so the catalogue itself is the list of captures:
+-- pg_dump carries it, and a table that is dropped takes its captures along. Only functions stay behind then; the next call drops
+-- them.
 --
--- The functions run with the rights of whoever installed the capture: writers of the table need none on the outbox. Their search_path
--- holds nothing that another user could put a name into.
+-- The functions run with the rights of whoever installed the capture: writers of the table need none on the outbox. Their
+-- search_path holds nothing that another user could put a name into. They catch no errors to put a capture's name into them, because
+-- that takes a subtransaction for every statement of every writer; their own name stands in the error's context.
 --
--- The functions insert into outbox.message themselves and call new_message_id, due_at and check_message: a migration that changes these
--- has to write the functions anew, by calling outbox.capture() with what outbox.captures tells.
+-- They insert into outbox.message themselves and call new_message_id, due_at and check_message: a migration that changes these has
+-- to write them anew, by calling outbox.capture() with what outbox.captures tells.
 
 create view outbox.capture_trigger as
 select
@@ -91,13 +93,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $sql$
 begin
-    -- Where WHERE takes it, it is one expression without aggregates and gives one value a row.
-    execute format(case when argument = 'when' then E'explain select from %s, (select text ''INSERT'' as tg_op) as t where (%s\n)'
-                        else E'explain select from %s, (select text ''INSERT'' as tg_op) as t where (%s\n) is null' end,
-                   rows, expression);
+    rows := rows || ', (select text ''INSERT'' as tg_op) as t';
+    -- What WHERE takes has no aggregates and gives one value a row.
+    execute format(E'explain select from %s where (%s\n)%s', rows, expression, case when argument <> 'when' then ' is null' end);
     if argument <> 'when' then
-        execute format(E'explain insert into outbox.message (%I) select %s\n from %s, (select text ''INSERT'' as tg_op) as t',
-                       argument, expression, rows);
+        execute format(E'explain insert into outbox.message (%I) select %s\n from %s', argument, expression, rows);
     end if;
 exception
     when insufficient_privilege then
@@ -106,11 +106,14 @@ exception
         get stacked diagnostics fault = message_text, cure = pg_exception_hint;
         fault := regexp_replace(fault, ' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
         cure := coalesce(nullif(cure, ''), case
-            when sqlstate in ('42703', '42702') then 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
-                              ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
-            when sqlstate = '42P01' then 'an insert has the row new, a delete has old, an update has both;'
-                              ' where operations need different expressions, install a capture of another name for each'
-            when sqlstate = '42883' then 'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
+            when sqlstate in ('42703', '42702') then
+                'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
+                ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
+            when sqlstate = '42P01' then
+                'an insert has the row new, a delete has old, an update has both;'
+                ' where operations need different expressions, install a capture of another name for each'
+            when sqlstate = '42883' then
+                'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
         end);
 end
 $sql$;
@@ -210,8 +213,9 @@ declare
     kind   "char";
     system boolean;
 begin
-    select c.relkind, c.relnamespace = (select m.relnamespace from pg_class m where m.oid = 'outbox.message'::regclass) into kind, system
-    from pg_class c where c.oid = source;
+    select c.relkind, c.relnamespace = m.relnamespace into kind, system
+    from pg_class c, pg_class m
+    where c.oid = source and m.oid = 'outbox.message'::regclass;
     if source is null or topic is null then
         perform outbox.refuse('a capture needs a source and a topic', 'topic is an SQL expression, for example $$''order_paid''$$');
     elsif kind not in ('r', 'p') then
@@ -260,10 +264,13 @@ begin
     if function is null and exists (select from pg_trigger t where t.tgrelid = source and t.tgname = trigger) then
         perform outbox.refuse(format('%s has another trigger %s', source, trigger), 'give the capture another name');
     end if;
-    while function is null or copy > 1 loop  -- tables of several schemas may have one name
-        function := concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', (select c.relname from pg_class c where c.oid = source))::name;
-        exit when not exists (select from pg_proc p where p.pronamespace = schema and p.proname = function);
-        copy := copy + 1;
+    while function is null loop  -- tables of several schemas may have one name
+        select concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', c.relname)::name into function
+        from pg_class c where c.oid = source;
+        if exists (select from pg_proc p where p.pronamespace = schema and p.proname = function) then
+            function := null;
+            copy := copy + 1;
+        end if;
     end loop;
     execute format('create or replace function outbox.%I() returns trigger language plpgsql security definer '
                    'set search_path = pg_catalog, pg_temp as %L', function, body);
@@ -314,21 +321,25 @@ begin
         with_old[i] := outbox.check_expressions(format('capture %s of %s: ', name, source), source, wanted[i], given);
         bodies[i] := outbox.capture_body(name, wanted[i], whole_row || given, with_old[i]);
     end loop;
-    select count(*), count(*) filter (where t.definition - 'installed_at' = definition and t.body = bodies[array_position(wanted, t.operation)])
+    select count(*),
+           count(*) filter (where t.definition - 'installed_at' = definition
+                              and t.body = bodies[array_position(wanted, t.operation)])
     into known, same
     from outbox.capture_trigger t where t.source = source and t.name = name;
     if known = same and same = cardinality(wanted) then
         return 'unchanged';
     end if;
-    perform outbox.drop_captures(source, name, array(select unnest('{insert,update,delete}'::text[]) except select unnest(wanted)));
+    definition := definition || jsonb_build_object('installed_at', now());
+    perform outbox.drop_captures(source, name,
+                                 array(select unnest('{insert,update,delete}'::text[]) except select unnest(wanted)));
     for i in 1 .. cardinality(wanted) loop
-        perform outbox.write_capture(source, name, wanted[i], with_old[i], bodies[i], definition || jsonb_build_object('installed_at', now()));
+        perform outbox.write_capture(source, name, wanted[i], with_old[i], bodies[i], definition);
     end loop;
     return case known when 0 then 'installed' else 'replaced' end;
 end
 $$;
 comment on function outbox.capture is
-    'Have each row written to a table enqueue a message, in the writer''s transaction. The arguments are SQL expressions over new and old.';
+    'Have each row written to a table enqueue a message, in its writer''s transaction. Arguments are SQL expressions over new and old.';
 
 create function outbox.drop_captures(source regclass, name text, operations text[]) returns bigint
 language plpgsql
@@ -339,7 +350,9 @@ declare
     trigger text;
 begin
     for trigger in
-        select t.trigger from outbox.capture_trigger t where t.source = source and t.name = name and t.operation = any (operations)
+        select t.trigger
+        from outbox.capture_trigger t
+        where t.source = source and t.name = name and t.operation = any (operations)
     loop
         execute format('drop trigger %I on %s', trigger, source);
         dropped := dropped + 1;
