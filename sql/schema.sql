@@ -83,6 +83,231 @@ $$;
 
 COMMENT ON FUNCTION outbox.cancel_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
 
+CREATE FUNCTION outbox.capture(source regclass, topic text, payload text DEFAULT NULL::text, key text DEFAULT NULL::text, headers text DEFAULT NULL::text, target text DEFAULT NULL::text, message_id text DEFAULT NULL::text, dedup_key text DEFAULT NULL::text, available_at text DEFAULT NULL::text, priority text DEFAULT NULL::text, tenant text DEFAULT NULL::text, "when" text DEFAULT NULL::text, operations text DEFAULT 'insert'::text, name text DEFAULT 'rows'::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    given      jsonb := jsonb_strip_nulls(jsonb_build_object(
+        'topic', topic, 'payload', payload, 'key', key, 'headers', headers, 'target', target, 'message_id', message_id,
+        'dedup_key', dedup_key, 'available_at', available_at, 'priority', priority, 'tenant', tenant, 'when', "when"));
+    definition jsonb := given || jsonb_build_object('name', name);
+    wanted     text[] := outbox.capture_operations(operations);
+    whole_row  jsonb;
+    with_old   boolean[];
+    bodies     text[];
+    known      integer;
+    same       integer;
+begin
+    perform outbox.check_capture(source, name, topic);
+    perform pg_advisory_xact_lock(hashtextextended('outbox.capture', 0));
+    for i in 1 .. cardinality(wanted) loop
+        whole_row := jsonb_build_object('payload', case wanted[i] when 'delete' then 'to_json(old)' else 'to_json(new)' end);
+        with_old[i] := outbox.check_expressions(format('capture %s of %s: ', name, source), source, wanted[i], given);
+        bodies[i] := outbox.capture_body(name, wanted[i], whole_row || given, with_old[i]);
+    end loop;
+    select count(*),
+           count(*) filter (where t.definition - 'installed_at' = definition
+                              and t.body = bodies[array_position(wanted, t.operation)])
+    into known, same
+    from outbox.capture_trigger t where t.source = source and t.name = name;
+    if known = same and same = cardinality(wanted) then
+        return 'unchanged';
+    end if;
+    definition := definition || jsonb_build_object('installed_at', now());
+    perform outbox.drop_captures(source, name,
+                                 array(select unnest('{insert,update,delete}'::text[]) except select unnest(wanted)));
+    for i in 1 .. cardinality(wanted) loop
+        perform outbox.write_capture(source, name, wanted[i], with_old[i], bodies[i], definition);
+    end loop;
+    return case known when 0 then 'installed' else 'replaced' end;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.capture(source regclass, topic text, payload text, key text, headers text, target text, message_id text, dedup_key text, available_at text, priority text, tenant text, "when" text, operations text, name text) IS 'Have each row written to a table enqueue a message, in its writer''s transaction. Arguments are SQL expressions over new and old.';
+
+CREATE FUNCTION outbox.capture_body(name text, operation text, expressions jsonb, with_old boolean) RETURNS text
+    LANGUAGE sql
+    AS $_$
+    with part as (
+        select
+            -- PostgreSQL writes an update's old and new row down at once, so their position pairs them. A full join behind a fence
+            -- is never a nested loop, however few rows the plan was made for.
+            case when with_old then 'with pairs as materialized (
+        select o, n
+        from (select row_number() over () as place, old_rows as o from old_rows) as a
+        full join (select row_number() over () as place, new_rows as n from new_rows) as b using (place)
+        order by place
+    )
+    ' else '' end as pairs,
+            case when with_old then 'if (select count(*) from old_rows) <> (select count(*) from new_rows) then
+        perform outbox.refuse(place || ''a trigger of the table dropped rows that moved between partitions'',
+                              ''old and new rows cannot be told to belong together; write the capture without old'');
+    end if;
+    ' else '' end as check_pairs,
+            outbox.capture_rows(operation, with_old) as rows,
+            coalesce('(' || (expressions ->> 'when') || E'\n)', 'true') as wanted
+    ),
+    given as (
+        select format('(
+        select
+            %1$s
+        from %2$s
+        where %3$s
+        offset 0  -- each expression is evaluated once
+    ) as g', outbox.capture_columns(expressions), p.rows, p.wanted) as g
+        from part p
+    )
+    select format($body$-- Written by outbox.capture(), which also replaces it.
+#variable_conflict use_column
+declare
+    place text := format('capture %%s of %%I.%%I: ', %1$L, tg_table_schema, tg_table_name);
+    now   timestamptz := clock_timestamp();
+begin
+    %2$s-- An insert of nothing would still wake the workers.
+    if not exists (%3$sselect from %4$s where %5$s) then
+        return null;
+    end if;
+    -- The rows come in the order in which they were written, and nothing here changes it.
+    %6$s;
+    return null;
+end$body$,
+        name, p.check_pairs, p.pairs, p.rows, p.wanted,
+        case when expressions ? 'dedup_key' then
+            -- A message that may have been delivered lately takes enqueue's careful way, one by one.
+            format('perform count(e.id) from (%1$sselect outbox.enqueue(g.topic, g.payload, g.key, g.headers, g.target, g.message_id,
+                                              g.dedup_key, g.available_at, g.priority, g.tenant) as id
+    from %2$s,
+    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key, g.priority, g.tenant, interval ''0'', ''bury'')) as e',
+                   p.pairs, g.g)
+        else
+            format('%1$sinsert into outbox.message
+        (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, target, headers, payload)
+    select coalesce(g.message_id, outbox.new_message_id()), outbox.due_at(coalesce(g.available_at, now), g.priority, now), coalesce(g.available_at, now), now,
+           g.priority, g.topic, g.tenant, g.key, g.tenant is not null or g.key is not null,
+           g.tenant is null and g.key is null or coalesce(g.available_at <= now, true), g.target, g.headers, g.payload
+    from %2$s,
+    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'')%3$s',
+                   p.pairs, g.g, case when expressions ? 'message_id' then E'\n    on conflict do nothing' else '' end)
+        end)
+    from part p, given g
+$_$;
+
+CREATE FUNCTION outbox.capture_columns(e jsonb) RETURNS text
+    LANGUAGE sql
+    AS $$
+    select string_agg(format(c.template, coalesce('(' || (e ->> c.name) || E'\n)', 'null')) || ' as ' || c.name,
+                      E',\n            ' order by c.place)
+    from (values
+        (1, 'topic', '%s::text'), (2, 'payload', '%s::json'), (3, 'key', '%s::text'), (4, 'headers', 'coalesce(%s::jsonb, ''{}'')'),
+        (5, 'target', 'nullif(%s::jsonb, ''null'')'), (6, 'message_id', '%s::uuid'), (7, 'dedup_key', '%s::text'),
+        (8, 'available_at', '%s::timestamptz'), (9, 'priority', 'coalesce(%s::integer, 0)'), (10, 'tenant', '%s::text')
+    ) as c (place, name, template)
+$$;
+
+CREATE FUNCTION outbox.capture_fault(argument text, expression text, rows text, OUT fault text, OUT cure text) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    rows := rows || ', (select text ''INSERT'' as tg_op) as t';
+    -- What WHERE takes has no aggregates and gives one value a row.
+    execute format(E'explain select from %s where (%s\n)%s', rows, expression, case when argument <> 'when' then ' is null' end);
+    if argument <> 'when' then
+        execute format(E'explain insert into outbox.message (%I) select %s\n from %s', argument, expression, rows);
+    end if;
+exception
+    when insufficient_privilege then
+        raise;
+    when others then
+        get stacked diagnostics fault = message_text, cure = pg_exception_hint;
+        fault := regexp_replace(fault, ' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
+        cure := coalesce(nullif(cure, ''), case
+            when sqlstate in ('42703', '42702') then
+                'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
+                ' and a constant in quotes of its own, for example topic => $$''order_paid''$$'
+            when sqlstate = '42P01' then
+                'an insert has the row new, a delete has old, an update has both;'
+                ' where operations need different expressions, install a capture of another name for each'
+            when sqlstate = '42883' then
+                'write what is not PostgreSQL''s own with its schema, for example public.my_function(new.column)'
+        end);
+end
+$_$;
+
+CREATE FUNCTION outbox.capture_operations(operations text) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+    words    text[] := regexp_split_to_array(lower(btrim(operations)), '\s*,\s*|\s+or\s+|\s+');
+    stranger text;
+begin
+    select word into stranger from unnest(words) as word where word <> all ('{insert,update,delete}') limit 1;
+    if found or words is null then
+        perform outbox.refuse(format('operations is %L', operations),
+                              'name one or several of insert, update and delete, for example ''insert or update''');
+    end if;
+    return array(select word from unnest('{insert,update,delete}'::text[]) as word where word = any (words));
+end
+$$;
+
+CREATE FUNCTION outbox.capture_rows(operation text, with_old boolean, source regclass DEFAULT NULL::regclass) RETURNS text
+    LANGUAGE sql
+    AS $_$
+    select case
+        when operation = 'delete' then format('(select * from %s) as old', coalesce(source::text, 'old_rows'))
+        when not with_old then format('(select * from %s) as new', coalesce(source::text, 'new_rows'))
+        when source is not null then format('(select * from %1$s) as old, (select * from %1$s) as new', source)
+        else 'pairs, lateral (select (pairs.o).*) as old, lateral (select (pairs.n).*) as new'
+    end
+$_$;
+
+CREATE FUNCTION outbox.check_capture(source regclass, name text, topic text) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+declare
+    kind   "char";
+    system boolean;
+begin
+    select c.relkind, c.relnamespace = m.relnamespace into kind, system
+    from pg_class c, pg_class m
+    where c.oid = source and m.oid = 'outbox.message'::regclass;
+    if source is null or topic is null then
+        perform outbox.refuse('a capture needs a source and a topic', 'topic is an SQL expression, for example $$''order_paid''$$');
+    elsif kind not in ('r', 'p') then
+        perform outbox.refuse(format('%s is not a table', source), 'capture the table that its rows are written to');
+    elsif system then
+        perform outbox.refuse(format('%s is the outbox''s own', source), 'capture a table of yours');
+    elsif name is null or name !~ '^[a-z][a-z0-9_]{0,29}$' then
+        perform outbox.refuse(format('name is %L', name), 'use 1 to 30 lower-case letters, digits and underscores, a letter first');
+    end if;
+end
+$_$;
+
+CREATE FUNCTION outbox.check_expressions(place text, source regclass, operation text, expressions jsonb) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    with_old boolean := operation = 'update' and exists (
+        select from jsonb_each_text(expressions) as e,
+                    outbox.capture_fault(e.key, e.value, outbox.capture_rows(operation, false, source)) as f
+        where f.fault is not null);
+    bad      record;
+begin
+    select e.key as argument, f.fault, f.cure into bad
+    from jsonb_each_text(expressions) as e,
+         outbox.capture_fault(e.key, e.value, outbox.capture_rows(operation, with_old, source)) as f
+    where f.fault is not null
+    order by e.key <> 'topic'
+    limit 1;
+    if found then
+        perform outbox.refuse(format('%s%s, on %s: %s', place, bad.argument, operation, bad.fault), bad.cure);
+    end if;
+    return with_old;
+end
+$$;
+
 CREATE FUNCTION outbox.check_message(place text, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, priority integer, tenant text, dedup_window interval, on_expiry text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -326,6 +551,27 @@ $$;
 
 COMMENT ON FUNCTION outbox.delivered_lately(dedup_key text) IS 'The message that was delivered under this dedup_key less than its window ago.';
 
+CREATE FUNCTION outbox.drop_captures(source regclass, name text, operations text[]) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    dropped bigint := 0;
+    trigger text;
+begin
+    for trigger in
+        select t.trigger
+        from outbox.capture_trigger t
+        where t.source = source and t.name = name and t.operation = any (operations)
+    loop
+        execute format('drop trigger %I on %s', trigger, source);
+        dropped := dropped + 1;
+    end loop;
+    perform outbox.drop_unused_capture_functions();
+    return dropped;
+end
+$$;
+
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
@@ -354,6 +600,25 @@ end
 $_$;
 
 COMMENT ON FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone) IS 'Drop the daily partitions that ended more than keep_days days ago, and return their names.';
+
+CREATE FUNCTION outbox.drop_unused_capture_functions() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    unused regprocedure;
+begin
+    for unused in
+        select p.oid
+        from pg_proc p
+        where p.pronamespace = (select c.relnamespace from pg_class c where c.oid = 'outbox.message'::regclass)
+          and starts_with(p.prosrc, '-- Written by outbox.capture()')
+          and pg_has_role(p.proowner, 'usage')
+          and not exists (select from pg_trigger t where t.tgfoid = p.oid)
+    loop
+        execute format('drop function %s', unused);
+    end loop;
+end
+$$;
 
 CREATE FUNCTION outbox.due_at(available_at timestamp with time zone, priority integer, now timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -792,6 +1057,16 @@ $$;
 
 COMMENT ON FUNCTION outbox.terminate_workflow(workflow_id text, reason text, run_id text, namespace text, topic text, key text, headers jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';
 
+CREATE FUNCTION outbox.uncapture(source regclass, name text DEFAULT 'rows'::text) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select pg_advisory_xact_lock(hashtextextended('outbox.capture', 0));
+    select outbox.drop_captures(source, name, '{insert,update,delete}') > 0
+$$;
+
+COMMENT ON FUNCTION outbox.uncapture(source regclass, name text) IS 'Remove a capture and return whether there was one. Messages that it enqueued stay.';
+
 CREATE FUNCTION outbox.wake() RETURNS void
     LANGUAGE sql
     AS $$
@@ -799,6 +1074,163 @@ CREATE FUNCTION outbox.wake() RETURNS void
 $$;
 
 COMMENT ON FUNCTION outbox.wake() IS 'Wakes the workers that listen, once the transaction commits.';
+
+CREATE FUNCTION outbox.write_capture(source regclass, name text, operation text, with_old boolean, body text, definition jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    schema   regnamespace := (select c.relnamespace from pg_class c where c.oid = 'outbox.message'::regclass);
+    trigger  text := format('%s_%s_%s', left(schema::text, 25), name, operation);
+    function text := (select p.proname from outbox.capture_trigger t join pg_proc p on p.oid = t.function
+                      where t.source = source and t.trigger = trigger);
+    copy     integer := 1;
+begin
+    if function is null and exists (select from pg_trigger t where t.tgrelid = source and t.tgname = trigger) then
+        perform outbox.refuse(format('%s has another trigger %s', source, trigger), 'give the capture another name');
+    end if;
+    while function is null loop  -- tables of several schemas may have one name
+        select concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', c.relname)::name into function
+        from pg_class c where c.oid = source;
+        if exists (select from pg_proc p where p.pronamespace = schema and p.proname = function) then
+            function := null;
+            copy := copy + 1;
+        end if;
+    end loop;
+    execute format('create or replace function outbox.%I() returns trigger language plpgsql security definer '
+                   'set search_path = pg_catalog, pg_temp as %L', function, body);
+    execute format('revoke all on function outbox.%I() from public', function);
+    execute format('create or replace trigger %I after %s on %s referencing %s for each statement execute function outbox.%I(%L)',
+                   trigger, operation, source,
+                   concat_ws(' ', case when with_old or operation = 'delete' then 'old table as old_rows' end,
+                                  case when operation <> 'delete' then 'new table as new_rows' end),
+                   function, definition);
+end
+$$;
+
+CREATE TABLE outbox.message (
+    message_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone,
+    lease_token bigint,
+    worker_id bigint,
+    deliveries integer DEFAULT 0 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    topic text NOT NULL,
+    tenant text,
+    key text,
+    gated boolean DEFAULT false NOT NULL,
+    ready boolean DEFAULT true NOT NULL,
+    parked bigint,
+    dedup_key text,
+    dedup_window interval,
+    expires_at timestamp with time zone,
+    on_expiry text,
+    target jsonb,
+    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    payload json,
+    errors jsonb DEFAULT '[]'::jsonb NOT NULL,
+    CONSTRAINT gated CHECK ((gated OR ((key IS NULL) AND (tenant IS NULL)))),
+    CONSTRAINT message_on_expiry_check CHECK ((on_expiry = ANY (ARRAY['bury'::text, 'discard'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE outbox.message IS 'Unsettled messages: waiting, scheduled, or leased to a worker.';
+
+COMMENT ON COLUMN outbox.message.message_id IS 'Identity for ever; the request id towards Temporal.';
+
+COMMENT ON COLUMN outbox.message.seq IS 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
+
+COMMENT ON COLUMN outbox.message.due_at IS 'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
+
+COMMENT ON COLUMN outbox.message.available_at IS 'When the producer wants it delivered at the earliest.';
+
+COMMENT ON COLUMN outbox.message.lease_token IS 'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
+
+COMMENT ON COLUMN outbox.message.deliveries IS 'Claims since the last known outcome: rises when a worker dies with the message.';
+
+COMMENT ON COLUMN outbox.message.attempts IS 'How often the message itself failed. Outages, throttling and lost leases do not count.';
+
+COMMENT ON COLUMN outbox.message.tenant IS 'Whose message it is: tenants take turns.';
+
+COMMENT ON COLUMN outbox.message.key IS 'Messages with the same key are delivered one at a time, in the order of seq.';
+
+COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
+
+COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+
+COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
+
+COMMENT ON COLUMN outbox.message.errors IS 'What went wrong so far: the first error and the latest nineteen.';
+
+CREATE VIEW outbox.capture_trigger AS
+ SELECT (tgrelid)::regclass AS source,
+    (definition ->> 'name'::text) AS name,
+        CASE
+            WHEN (((tgtype)::integer & 4) > 0) THEN 'insert'::text
+            WHEN (((tgtype)::integer & 16) > 0) THEN 'update'::text
+            ELSE 'delete'::text
+        END AS operation,
+    tgname AS trigger,
+    tgfoid AS function,
+    prosrc AS body,
+    definition,
+    (tgenabled <> 'D'::"char") AS enabled
+   FROM ( SELECT t_1.oid,
+            t_1.tgrelid,
+            t_1.tgparentid,
+            t_1.tgname,
+            t_1.tgfoid,
+            t_1.tgtype,
+            t_1.tgenabled,
+            t_1.tgisinternal,
+            t_1.tgconstrrelid,
+            t_1.tgconstrindid,
+            t_1.tgconstraint,
+            t_1.tgdeferrable,
+            t_1.tginitdeferred,
+            t_1.tgnargs,
+            t_1.tgattr,
+            t_1.tgargs,
+            t_1.tgqual,
+            t_1.tgoldtable,
+            t_1.tgnewtable,
+            p.prosrc,
+            (convert_from(SUBSTRING(t_1.tgargs FROM 1 FOR (length(t_1.tgargs) - 1)), getdatabaseencoding()))::jsonb AS definition
+           FROM (pg_trigger t_1
+             JOIN pg_proc p ON ((p.oid = t_1.tgfoid)))
+          WHERE ((p.pronamespace = ( SELECT c.relnamespace
+                   FROM pg_class c
+                  WHERE (c.oid = ('outbox.message'::regclass)::oid))) AND starts_with(p.prosrc, '-- Written by outbox.capture()'::text) AND (t_1.tgnargs = 1))
+         OFFSET 0) t;
+
+COMMENT ON VIEW outbox.capture_trigger IS 'The triggers of the captures. People read outbox.captures.';
+
+CREATE VIEW outbox.captures AS
+ SELECT source,
+    name,
+    array_agg(operation ORDER BY (array_position('{insert,update,delete}'::text[], operation))) AS operations,
+    (definition ->> 'topic'::text) AS topic,
+    (definition ->> 'payload'::text) AS payload,
+    (definition ->> 'key'::text) AS key,
+    (definition ->> 'headers'::text) AS headers,
+    (definition ->> 'target'::text) AS target,
+    (definition ->> 'message_id'::text) AS message_id,
+    (definition ->> 'dedup_key'::text) AS dedup_key,
+    (definition ->> 'available_at'::text) AS available_at,
+    (definition ->> 'priority'::text) AS priority,
+    (definition ->> 'tenant'::text) AS tenant,
+    (definition ->> 'when'::text) AS "when",
+    bool_and(enabled) AS enabled,
+    ((definition ->> 'installed_at'::text))::timestamp with time zone AS installed_at
+   FROM outbox.capture_trigger
+  GROUP BY source, name, definition;
+
+COMMENT ON VIEW outbox.captures IS 'The tables whose rows become messages, and the SQL expressions that say how.';
 
 CREATE TABLE outbox.control (
     name text NOT NULL,
@@ -871,65 +1303,6 @@ CREATE TABLE outbox.history_default (
     run_id text,
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 );
-
-CREATE TABLE outbox.message (
-    message_id uuid NOT NULL,
-    seq bigint NOT NULL,
-    due_at timestamp with time zone NOT NULL,
-    available_at timestamp with time zone NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    claimed_at timestamp with time zone,
-    lease_token bigint,
-    worker_id bigint,
-    deliveries integer DEFAULT 0 NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    topic text NOT NULL,
-    tenant text,
-    key text,
-    gated boolean DEFAULT false NOT NULL,
-    ready boolean DEFAULT true NOT NULL,
-    parked bigint,
-    dedup_key text,
-    dedup_window interval,
-    expires_at timestamp with time zone,
-    on_expiry text,
-    target jsonb,
-    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
-    payload json,
-    errors jsonb DEFAULT '[]'::jsonb NOT NULL,
-    CONSTRAINT gated CHECK ((gated OR ((key IS NULL) AND (tenant IS NULL)))),
-    CONSTRAINT message_on_expiry_check CHECK ((on_expiry = ANY (ARRAY['bury'::text, 'discard'::text])))
-)
-WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='0');
-
-COMMENT ON TABLE outbox.message IS 'Unsettled messages: waiting, scheduled, or leased to a worker.';
-
-COMMENT ON COLUMN outbox.message.message_id IS 'Identity for ever; the request id towards Temporal.';
-
-COMMENT ON COLUMN outbox.message.seq IS 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
-
-COMMENT ON COLUMN outbox.message.due_at IS 'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
-
-COMMENT ON COLUMN outbox.message.available_at IS 'When the producer wants it delivered at the earliest.';
-
-COMMENT ON COLUMN outbox.message.lease_token IS 'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
-
-COMMENT ON COLUMN outbox.message.deliveries IS 'Claims since the last known outcome: rises when a worker dies with the message.';
-
-COMMENT ON COLUMN outbox.message.attempts IS 'How often the message itself failed. Outages, throttling and lost leases do not count.';
-
-COMMENT ON COLUMN outbox.message.tenant IS 'Whose message it is: tenants take turns.';
-
-COMMENT ON COLUMN outbox.message.key IS 'Messages with the same key are delivered one at a time, in the order of seq.';
-
-COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
-
-COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
-
-COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
-
-COMMENT ON COLUMN outbox.message.errors IS 'What went wrong so far: the first error and the latest nineteen.';
 
 CREATE TABLE outbox.worker (
     worker_id bigint NOT NULL,

@@ -93,11 +93,11 @@ def test_every_producer_function_and_argument_is_documented() -> None:
     sql = "".join(migration.text for migration in migrations())
     for match in re.finditer(r"create function outbox\.(\w+)\(([^$]*?)\) returns (?:uuid|setof uuid)", sql, re.DOTALL):
         name, arguments = match.groups()
-        if name in ("new_message_id", "enqueue_many"):
+        if name in ("new_message_id", "enqueue_many", "delivered_lately"):
             continue
         assert f"`{name}`" in ALL_DOCS or f"outbox.{name}" in DOCS["docs/producing.md"]
         for argument in re.findall(
-            r"^\s*(\w+)\s+(?:text|json|jsonb|uuid|timestamptz|integer|interval)\b", arguments, re.MULTILINE
+            r"^\s*(\w+)\s+(?:text|json|jsonb|uuid|timestamptz|integer|interval|boolean)\b", arguments, re.MULTILINE
         ):
             assert f"`{argument}`" in DOCS["docs/producing.md"], f"{name}({argument})"
 

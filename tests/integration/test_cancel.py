@@ -25,7 +25,7 @@ async def worker(database: str) -> AsyncIterator[Clock]:
 
 async def start(worker: Clock, **arguments: str) -> UUID:
     more = "".join(f", {name} => {value}" for name, value in arguments.items())
-    message_id = await worker.pool.fetchval(f"select outbox.start_workflow('W', 'w-1', key => 'k'{more})")
+    message_id = await worker.pool.fetchval(f"select outbox.start_workflow('W', 'w-1'{more})")
     assert isinstance(message_id, UUID)
     return message_id
 
@@ -91,7 +91,7 @@ async def test_abandoned_message_can_be_cancelled_and_its_worker_settles_nothing
     messages = await worker.claim()
     await worker.pool.execute("update outbox.message set due_at = now() - interval '1 second'")
     assert await cancel(worker, message_id) is True
-    assert await worker.store.complete([(messages[0], Delivered())]) == {message_id}
+    assert await worker.store.complete([(messages[0], Delivered())]) == {messages[0].lease}
     assert await counts(database) == {"message": 0, "history": 1, "dead_letter": 0}
 
 

