@@ -42,3 +42,7 @@ class DatabaseRefused(OutboxError):
     def __init__(self, message: str, *, sqlstate: str) -> None:
         self.sqlstate = sqlstate
         super().__init__(message)
+
+
+class PayloadError(OutboxError):
+    """What a producer wants to send has no JSON form. Nothing has been sent."""
