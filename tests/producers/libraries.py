@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import django
 import django.db
 import psycopg
 import sqlalchemy
@@ -55,16 +56,7 @@ Opens = Callable[[str], AbstractContextManager[Caller]]
 def asyncpg_connection(dsn: str, **arguments: Any) -> Iterator[Caller]:
     with asyncio.Runner() as loop:
         connection = loop.run(asyncpg.connect(dsn, timeout=10, **arguments))
-        transaction = connection.transaction()
-        loop.run(transaction.start())
-        yield Caller(
-            connection,
-            lambda: loop.run(transaction.commit()),
-            lambda: loop.run(transaction.rollback()),
-            asyncpg.InvalidParameterValueError,
-            asynchronous=True,
-            wait=loop.run,
-        )
+        yield _in_asyncpg(connection, loop)
         loop.run(connection.close(timeout=10))
 
 
@@ -73,18 +65,22 @@ def asyncpg_pool_connection(dsn: str) -> Iterator[Caller]:
     with asyncio.Runner() as loop:
         pool = loop.run(_pool(dsn))
         connection = loop.run(_acquired(pool))
-        transaction = connection.transaction()
-        loop.run(transaction.start())
-        yield Caller(
-            connection,
-            lambda: loop.run(transaction.commit()),
-            lambda: loop.run(transaction.rollback()),
-            asyncpg.InvalidParameterValueError,
-            asynchronous=True,
-            wait=loop.run,
-        )
+        yield _in_asyncpg(connection, loop)
         loop.run(pool.release(connection))
         loop.run(pool.close())
+
+
+def _in_asyncpg(connection: Any, loop: asyncio.Runner) -> Caller:
+    """In a transaction, and after its end in the next, as with the others."""
+    loop.run(connection.execute("begin"))
+    return Caller(
+        connection,
+        lambda: loop.run(connection.execute("commit; begin")),
+        lambda: loop.run(connection.execute("rollback; begin")),
+        asyncpg.InvalidParameterValueError,
+        asynchronous=True,
+        wait=loop.run,
+    )
 
 
 async def _pool(dsn: str) -> asyncpg.Pool:
@@ -161,7 +157,8 @@ def _for_sqlalchemy(dsn: str, driver: str) -> str:
 def django_connection(dsn: str, *, proxy: bool = True) -> Iterator[Caller]:
     """`django.db.connection` itself, or what `connections[alias]` gives."""
     if not settings.configured:
-        settings.configure(USE_TZ=True)
+        settings.configure(USE_TZ=True, LOGGING_CONFIG=None)
+        django.setup()
     parts = urlsplit(dsn)
     wrapper = DatabaseWrapper(_database_settings(parts.hostname, parts.port, parts.username, parts.path[1:]))
     django.db.connections["default"] = wrapper

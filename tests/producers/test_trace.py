@@ -23,7 +23,7 @@ def span() -> Iterator[str]:
     """A current span; yields what its traceparent must be."""
     with TracerProvider().get_tracer("test").start_as_current_span("handler") as current:
         ids = current.get_span_context()
-        yield f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01"
+        yield f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
 
 
 @contextmanager

@@ -50,9 +50,8 @@ async def asynchronous(
     assert_type(await enqueue(connection, "t"), UUID)
     assert_type(await enqueue(session, "t"), UUID)
     assert_type(await enqueue(scoped, "t"), UUID)
-    later = enqueue(session, "t")
-    assert_type(later, Coroutine[Any, Any, UUID])
-    assert_type(await later, UUID)
+    later: Coroutine[Any, Any, UUID] = enqueue(session, "t")
+    await later
     assert_type(await start_workflow(session, "W", "w"), UUID)
     assert_type(await signal_workflow(asyncpg_connection, "w", "s", None), UUID)
     assert_type(await enqueue_many(asyncpg_connection, [{"topic": "t"}]), list[UUID])
