@@ -107,7 +107,7 @@ def psycopg_async_connection(dsn: str, **arguments: Any) -> Iterator[Caller]:
 
 @contextmanager
 def sqlalchemy_sync(kind: Callable[[sqlalchemy.Engine], Any], dsn: str) -> Iterator[Caller]:
-    engine = sqlalchemy.create_engine(_for_sqlalchemy(dsn, "psycopg"), poolclass=NullPool)
+    engine = sqlalchemy.create_engine(for_sqlalchemy(dsn, "psycopg"), poolclass=NullPool)
     connection = kind(engine)
     yield Caller(connection, connection.commit, connection.rollback, sqlalchemy.exc.DBAPIError)
     connection.close()
@@ -117,7 +117,7 @@ def sqlalchemy_sync(kind: Callable[[sqlalchemy.Engine], Any], dsn: str) -> Itera
 @contextmanager
 def sqlalchemy_async(kind: Callable[[Any], Any], driver: str, dsn: str) -> Iterator[Caller]:
     with asyncio.Runner() as loop:
-        engine = create_async_engine(_for_sqlalchemy(dsn, driver), poolclass=NullPool)
+        engine = create_async_engine(for_sqlalchemy(dsn, driver), poolclass=NullPool)
         connection = kind(engine)
         if isinstance(connection, AsyncConnection):
             loop.run(_started(connection))
@@ -149,7 +149,7 @@ def _async_scoped(engine: Any) -> Any:
     return async_scoped_session(async_sessionmaker(engine), scopefunc=lambda: None)
 
 
-def _for_sqlalchemy(dsn: str, driver: str) -> str:
+def for_sqlalchemy(dsn: str, driver: str) -> str:
     return dsn.replace("postgresql://", f"postgresql+{driver}://")
 
 

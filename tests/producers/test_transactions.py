@@ -238,7 +238,6 @@ def test_works_through_a_transaction_pooler(
     postgres: PostgresServer, database: str, rows: Rows, opens: object, arguments: dict[str, object]
 ) -> None:
     with pgbouncer(postgres, "transaction") as bouncer:
-        ids = set()
         with opens(bouncer.led(database), **arguments) as caller:  # type: ignore[operator]
             ids = {caller.call(enqueue, "t", {"n": n}) for n in range(10)}
             caller.commit()
