@@ -18,6 +18,7 @@ _INSTEAD = {
     "failed": "not cancelled: it is a dead letter already, see `outbox dead show`; `outbox dead discard` deletes it",
     "completed": "not cancelled: it was delivered already; `outbox.cancel_workflow` asks its workflow to end",
     "cancelled": "cancelled before",
+    "discarded": "not cancelled: it had expired, and was discarded",
 }
 
 

@@ -19,7 +19,7 @@ import orjson
 import typer
 from loguru import logger
 
-from outbox import __version__, config, dead, logs
+from outbox import __version__, config, dead, logs, rules
 from outbox.asking import ask, with_store
 from outbox.cancel import cancel
 from outbox.doctor import examine
@@ -41,7 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-app.command()(cancel)
+for command in (cancel, rules.pause, rules.resume, rules.limit):
+    app.command()(command)
 _SWITCHED_WITHIN_S = 3.0
 """How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
 

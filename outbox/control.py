@@ -1,4 +1,4 @@
-"""Reads the control table, so that a switch reaches every running worker within a second.
+"""Reads the switches and the pauses, so that they reach every running worker within a second.
 
 Where notifications arrive, a switch brings its own; elsewhere the table is looked at more than once a second.
 """
@@ -15,6 +15,7 @@ from outbox.errors import OutboxError
 from outbox.events import Emit, MaintenanceFailed
 
 if TYPE_CHECKING:
+    from outbox.message import Pause
     from outbox.store import Store
 
 _ANNOUNCED_S = 120.0
@@ -28,12 +29,17 @@ class Control:
         self._store = store
         self._emit = emit
         self._subscribers: list[Callable[[dict[str, Any]], None]] = []
+        self._on_pauses: list[Callable[[list[Pause]], None]] = []
         self._announced = announced
         self._asked = anyio.Event()
 
     def subscribe(self, apply: Callable[[dict[str, Any]], None]) -> None:
         """Have `apply` called with every switch by name after each reading."""
         self._subscribers.append(apply)
+
+    def on_pauses(self, apply: Callable[[list[Pause]], None]) -> None:
+        """Have `apply` called with everything that is paused after each reading."""
+        self._on_pauses.append(apply)
 
     def look(self) -> None:
         """Read the table soon. Synchronous, so it may be called from a driver's callback."""
@@ -42,8 +48,11 @@ class Control:
     async def read(self) -> None:
         """Read the table once. Raises OutboxError."""
         switches = await self._store.switches()
+        pauses = await self._store.pauses()
         for apply in self._subscribers:
             apply(switches)
+        for tell in self._on_pauses:
+            tell(pauses)
 
     async def run(self) -> None:
         """Read until cancelled. An outage of the database is the claimer's to report, a refusal is ours."""

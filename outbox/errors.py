@@ -56,3 +56,7 @@ class DatabaseRefused(OutboxError):
     def blames_values(self) -> bool:
         """Whether it was for what was to be written, not for a right that is missing or a statement that is wrong."""
         return self.sqlstate[:2] in ("21", "22", "23")
+
+
+class PayloadError(OutboxError):
+    """What a producer wants to send has no JSON form. Nothing has been sent."""

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from outbox.message import Message
 from outbox.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
-Why = Literal["hold", "drain", "lease"]
+Why = Literal["hold", "drain", "lease", "pause"]
 """Why a lease was given back: the sink is unavailable, the worker stops, or the lease would not have lasted."""
 
 

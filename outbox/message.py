@@ -74,6 +74,21 @@ class Lease(NamedTuple):
     """Where the next claim at the gates shall go on; empty for the beginning."""
 
 
+class Pause(NamedTuple):
+    """What is not to be delivered: a topic (exact, or `prefix.*`), a key, or with neither everything."""
+
+    topic: str | None = None
+    key: str | None = None
+
+    def holds(self, message: Message) -> bool:
+        """Whether the message is meant. The database's `outbox.matches` says the same of topics."""
+        if self.topic is None:
+            return self.key is None or self.key == message.key
+        if self.topic.endswith("*"):
+            return message.topic.startswith(self.topic[:-1])
+        return self.topic == message.topic
+
+
 class Parcel(NamedTuple):
     """One message on its way through the relay. Times are monotonic seconds of this process."""
 

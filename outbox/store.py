@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from outbox.errors import DatabaseRefused
-from outbox.message import Lease, LeaseId, Message
+from outbox.message import Lease, LeaseId, Message, Pause
 from outbox.sink import Delivered
 from outbox.statements import Statements
 
@@ -135,6 +135,26 @@ class Store(Statements):
         async with self._errors("control"):
             text = None if value is None else orjson.dumps(value).decode()
             await self._pool.execute(self._sql("set_switch"), name, text)
+
+    async def pauses(self) -> list[Pause]:
+        """Return what is paused."""
+        async with self._errors("control"):
+            return [Pause(row["topic"], row["key"]) for row in await self._pool.fetch(self._sql("pauses"))]
+
+    async def pause(self, what: Pause) -> None:
+        """Stop the delivery of a topic or a key, or of everything."""
+        async with self._errors("pause"):
+            await self._pool.execute(self._sql("pause"), what.topic, what.key)
+
+    async def resume(self, what: Pause) -> bool:
+        """End a pause; return whether there was one."""
+        async with self._errors("resume"):
+            return bool(await self._pool.fetchval(self._sql("resume"), what.topic, what.key))
+
+    async def limit_topic(self, topic: str, rate: float | None, burst: int | None) -> None:
+        """Have at most `rate` messages a second claimed of a topic; None lifts the limit."""
+        async with self._errors("limit"):
+            await self._pool.execute(self._sql("limit_topic"), topic, rate, burst)
 
     async def wakeup_facts(self, role: str) -> dict[str, Any]:
         """What `wakeup_facts.sql` tells, for a Realtime key of this role."""

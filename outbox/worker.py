@@ -124,6 +124,7 @@ class Worker:
             self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
         )
         control.subscribe(switchboard.apply)
+        control.on_pauses(relay.pause)
         with suppress(OutboxError):  # it is read again at once
             await control.read()
         async with anyio.create_task_group() as duties:

@@ -24,6 +24,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.settle import Settler
 
 if TYPE_CHECKING:
+    from outbox.message import Pause
     from outbox.sink import Sink
     from outbox.store import Store
     from outbox.wakeup import Wakeup
@@ -61,6 +62,11 @@ class Relay:
             self._emit(DrainStarted(self.in_flight))
             self._claimer.stop()
             self._deliverer.turn_out("drain")
+
+    def pause(self, pauses: list[Pause]) -> None:
+        """Give back what is claimed, not begun and paused. Claims do not bring it again before it is resumed."""
+        if pauses:
+            self._deliverer.turn_out("pause", lambda message: any(pause.holds(message) for pause in pauses))
 
     async def run(self) -> None:
         """Relay until stopped and drained. Cancelling it abandons what is in flight to the leases' expiry."""

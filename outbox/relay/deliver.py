@@ -6,6 +6,7 @@ slots together, and gives up on a sink that overruns its own time-out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from outbox.tasks import is_for_us
 
 if TYPE_CHECKING:
     from outbox.limits import Pace
-    from outbox.message import Parcel
+    from outbox.message import Message, Parcel
     from outbox.relay.hold import Hold
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
@@ -63,9 +64,9 @@ class Deliverer:
         """How many messages the sink is being asked about at this moment."""
         return sum(slot.parcel is not None for slot in self.slots)
 
-    def turn_out(self, why: Why) -> None:
-        """Release everything that is claimed but not begun."""
-        self._settler.release([parcel.message for parcel in self._inbox.turn_out()], why)
+    def turn_out(self, why: Why, which: Callable[[Message], bool] | None = None) -> None:
+        """Release what is claimed but not begun: everything, or that of `which` this holds."""
+        self._settler.release([parcel.message for parcel in self._inbox.turn_out(which)], why)
 
     async def work(self, slot: Slot) -> None:
         """Deliver until the inbox is closed and empty. The watchdog may interrupt a delivery, never the slot."""

@@ -7,12 +7,12 @@ claim: twice as far whenever the slots ran dry, less far when a message has wait
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import anyio
 
-from outbox.message import Parcel
+from outbox.message import Message, Parcel
 
 _LONG_WAIT_S = 2.0
 """A message that waited longer than this for its slot was claimed too early."""
@@ -135,11 +135,16 @@ class Inbox:
                 if bell in self._idle_slots:  # cancelled, not woken
                     self._idle_slots.remove(bell)
 
-    def turn_out(self) -> list[Parcel]:
-        """Empty the inbox and return what was waiting, for release. The parcels stay outstanding."""
-        parcels = list(self._waiting)
+    def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Parcel]:
+        """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding."""
+        out: list[Parcel] = []
+        kept: list[Parcel] = []
+        for parcel in self._waiting:
+            (out if which is None or which(parcel.message) else kept).append(parcel)
         self._waiting.clear()
-        return parcels
+        for parcel in kept:
+            self._waiting.append(parcel)
+        return out
 
     def settled(self, count: int) -> None:
         """Count parcels out: they are settled, or their lease is somebody else's concern now."""

@@ -14,6 +14,9 @@ create table outbox.pause (
 create unique index pause_everything on outbox.pause ((true)) where topic is null and key is null;
 comment on table outbox.pause is 'What is not delivered now: a topic (exact, or prefix.*), a key, or with neither everything.';
 
+create trigger switch after insert or delete on outbox.pause
+for each statement execute function outbox.tell_switch();
+
 create table outbox.topic_limit (
     topic       text             primary key,
     rule_id     bigint           not null default nextval('outbox.rule_id'),
