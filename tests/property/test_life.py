@@ -1,0 +1,281 @@
+"""The lives of messages against a model, on the real database: whatever producers, workers and people do in any order.
+
+Every step is a transaction of its own, and the clock is the test's. The model says what a claim may bring, what a
+settlement must say, and where every message is; in the end everything that is not dead or cancelled must come out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from anyio import to_thread
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from outbox.database import Pool, open_pool
+from outbox.dead_letters import DeadLetters
+from outbox.message import Message, Pause
+from outbox.sink import Delivered
+from outbox.store import Burial, Retry, Store
+
+T = TypeVar("T")
+TOPICS = ("a", "b.x", "b.y")
+LIMITED, RATE, BURST = "b.*", 0.5, 2
+LEASE_S = 30.0
+WORKERS = (1, 2, 3)
+LONG = os.environ.get("OUTBOX_CHAOS") == "long"
+PAUSES = (Pause(), Pause(topic="a"), Pause(topic="b.*"), Pause(topic="b.x"), Pause(key="k1"))
+
+
+@dataclass
+class Life:
+    """What the model knows of one message."""
+
+    seq: int
+    topic: str
+    key: str | None
+    due: datetime
+    state: str = "waiting"
+    held: Message | None = None
+    """The claim that the database must believe to hold it."""
+    until: datetime | None = None
+
+
+class Lives(RuleBasedStateMachine):
+    """The model, and beside it the store."""
+
+    dsn: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.context = open_pool(self.dsn, size=2, application_name="lives", statement_timeout_s=30)
+        self.pool: Pool = self.run(self.context.__aenter__())
+        self.store = Store(self.pool, "outbox")
+        self.letters = DeadLetters(self.pool, "outbox")
+        self.lives: dict[UUID, Life] = {}
+        self.claims: list[Message] = []
+        """Every claim that no worker has given up yet, stale ones included."""
+        self.paused: set[Pause] = set()
+        self.limited_at: list[datetime] = []
+        self.limited = False
+        self.lane = dict.fromkeys(WORKERS, "")
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        tables = "message, outbox.history, outbox.dead_letter, outbox.pause, outbox.topic_limit, outbox.ended_rule"
+        self.run(self.pool.execute(f"truncate outbox.{tables}"))
+        now = self.run(self.pool.fetchval("select now() + interval '1 hour'"))  # producers' own clock is behind it
+        self.store.now = now
+
+    @property
+    def now(self) -> datetime:
+        assert self.store.now is not None
+        return self.store.now
+
+    # Producers
+
+    @rule(
+        topic=st.sampled_from(TOPICS),
+        key=st.sampled_from([None, "k1", "k2"]),
+        tenant=st.sampled_from([None, None, "t1", "t2"]),
+        delay_s=st.sampled_from([None, None, 5.0, 40.0]),
+        priority=st.sampled_from([0, 0, 9]),
+    )
+    def enqueue(self, topic: str, key: str | None, tenant: str | None, delay_s: float | None, priority: int) -> None:
+        at = None if delay_s is None else self.now + timedelta(seconds=delay_s)
+        message_id = self.run(
+            self.pool.fetchval(
+                "select outbox.enqueue($1, key => $2, tenant => $3, available_at => $4, priority => $5)",
+                topic, key, tenant, at, priority,
+            )
+        )  # fmt: skip
+        row = self.run(self.pool.fetchrow("select seq from outbox.message where message_id = $1", message_id))
+        assert row
+        self.lives[message_id] = Life(row["seq"], topic, key, at or self.now)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        message_id = data.draw(st.sampled_from(sorted(self.lives)))
+        life = self.lives[message_id]
+        [answer] = self.run(self.letters.cancel([message_id]))
+        if life.state == "waiting":
+            assert answer.cancelled is True
+            life.state = "cancelled"
+        else:
+            assert answer.cancelled is (False if life.state == "leased" else None)
+
+    # Workers
+
+    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
+    def claim(self, worker: int, limit: int) -> None:
+        self.claim_some(worker, limit)
+
+    def claim_some(self, worker: int, limit: int) -> bool:
+        """Claim as a worker's round does; return whether to look again at once."""
+        how: dict[str, Any] = {"lease_s": LEASE_S, "worker_id": worker, "suspect_after": 1000}
+        plain = self.run(self.store.claim(limit, **how))
+        messages = plain.messages
+        more = plain.more
+        if plain.gated:
+            gated = self.run(self.store.claim_gated(limit, **how, lane=self.lane[worker]))
+            self.lane[worker] = gated.lane
+            messages = messages + gated.messages
+            more = more or gated.more
+        for message in messages:
+            self.check_claim(message)
+        for message in messages:
+            life = self.lives[message.message_id]
+            life.state, life.held, life.until = "leased", message, self.now + timedelta(seconds=LEASE_S)
+            self.claims.append(message)
+            if self.limited and life.topic.startswith("b."):
+                self.limited_at.append(self.now)
+        return more or bool(messages)
+
+    def check_claim(self, message: Message) -> None:
+        life = self.lives[message.message_id]
+        assert life.state in ("waiting", "leased"), "settled stays settled"
+        if life.state == "leased":
+            assert life.until is not None
+            assert life.until <= self.now, "one live lease at most"
+        assert life.due <= self.now
+        assert not any(pause.holds(message) for pause in self.paused)
+        for other in self.lives.values():
+            if life.key is not None and other is not life and other.key == life.key:
+                assert other.state != "leased", "one in flight of a key"
+                assert other.state != "waiting" or other.seq > life.seq, "in the order of their numbers"
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), how=st.sampled_from(["complete", "complete", "retry", "bury", "release"]))
+    def settle(self, data: st.DataObject, how: str) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=4, unique_by=id))
+        self.settle_these(chosen, how)
+
+    def settle_these(self, chosen: list[Message], how: str) -> None:
+        match how:
+            case "complete":
+                lost = self.run(self.store.complete([(message, Delivered("w", "r")) for message in chosen]))
+            case "retry":
+                retries = [Retry(message, 10.0, counted=True, kind="K", detail="d") for message in chosen]
+                lost = self.run(self.store.retry(retries))
+            case "bury":
+                burials = [Burial(message, "rejected", counted=True, kind="K", detail="d") for message in chosen]
+                lost = self.run(self.store.bury(burials))
+            case _:
+                lost = self.run(self.store.release(chosen))
+        for message in chosen:
+            self.claims.remove(message)
+            life = self.lives[message.message_id]
+            holds = life.state == "leased" and life.held is not None and life.held.lease == message.lease
+            assert (message.lease in lost) is not holds
+            if holds:
+                life.state = {"complete": "completed", "bury": "dead"}.get(how, "waiting")
+                if how == "retry":
+                    life.due = self.now + timedelta(seconds=10)
+
+    # People
+
+    @rule(pause=st.sampled_from(PAUSES))
+    def pause(self, pause: Pause) -> None:
+        self.run(self.store.pause(pause))
+        self.paused.add(pause)
+
+    @precondition(lambda self: self.paused)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        pause = data.draw(st.sampled_from(sorted(self.paused, key=str)))
+        assert self.run(self.store.resume(pause))
+        self.paused.remove(pause)
+
+    @rule(on=st.booleans())
+    def limit(self, on: bool) -> None:
+        self.run(self.store.limit_topic(LIMITED, RATE if on else None, BURST if on else None))
+        self.limited, self.limited_at = on, []
+
+    @precondition(lambda self: any(life.state == "dead" for life in self.lives.values()))
+    @rule(data=st.data())
+    def requeue(self, data: st.DataObject) -> None:
+        dead = sorted(message_id for message_id, life in self.lives.items() if life.state == "dead")
+        message_id = data.draw(st.sampled_from(dead))
+        assert self.run(self.letters.requeue([message_id])) == {message_id: True}
+        self.lives[message_id].state = "waiting"
+        self.lives[message_id].due = self.now
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        self.store.now = self.now + timedelta(seconds=seconds)
+
+    # What must hold
+
+    @invariant()
+    def every_message_is_where_the_model_has_it(self) -> None:
+        rows = self.run(
+            self.pool.fetch(
+                """select message_id, case when lease_token is null then 'waiting' else 'leased' end from outbox.message
+                   union all select message_id, 'dead' from outbox.dead_letter
+                   union all select message_id, case outcome when 'cancelled' then outcome else 'completed' end from outbox.history"""
+            )
+        )
+        assert sorted(map(tuple, rows)) == sorted((message_id, life.state) for message_id, life in self.lives.items())
+
+    @invariant()
+    def limits_are_kept(self) -> None:
+        for place, start in enumerate(self.limited_at):
+            for count, end in enumerate(self.limited_at[place:], start=1):
+                assert count <= BURST + RATE * (end - start).total_seconds() + 1e-6
+
+    def teardown(self) -> None:
+        """Lift everything and let time pass: nothing may be left behind."""
+        try:
+            if self.store.now is not None:
+                self.let_everything_out()
+        finally:
+            self.run(self.context.__aexit__(None, None, None))
+            self.runner.close()
+
+    def let_everything_out(self) -> None:
+        for pause in list(self.paused):
+            self.run(self.store.resume(pause))
+        self.paused.clear()
+        self.limit(False)
+        for _ in range(100 + 3 * len(self.lives)):
+            self.store.now = self.now + timedelta(seconds=41)
+            while self.claim_some(1, 6):
+                held = [claim for claim in self.claims if self.lives[claim.message_id].held is claim]
+                self.settle_these(held, "complete")
+            if not any(life.state in ("waiting", "leased") for life in self.lives.values()):
+                return
+        raise AssertionError(
+            f"left behind: {[life for life in self.lives.values() if life.state in ('waiting', 'leased')]}"
+        )
+
+
+@pytest.mark.timeout(1200 if LONG else 300)
+async def test_lives_are_as_the_model_has_them(database: str) -> None:
+    machine = type("LivesHere", (Lives,), {"dsn": database})
+    budget = settings(
+        max_examples=400 if LONG else 15,
+        stateful_step_count=80 if LONG else 50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    await to_thread.run_sync(lambda: run_state_machine_as_test(machine, settings=budget))
