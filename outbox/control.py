@@ -47,8 +47,7 @@ class Control:
 
     async def read(self) -> None:
         """Read the table once. Raises OutboxError."""
-        switches = await self._store.switches()
-        pauses = await self._store.pauses()
+        switches, pauses = await self._store.control()
         for apply in self._subscribers:
             apply(switches)
         for tell in self._on_pauses:

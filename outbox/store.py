@@ -125,21 +125,18 @@ class Store(Statements):
         async with self._errors("heartbeat"):
             await self._pool.execute(self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode())
 
-    async def switches(self) -> dict[str, Any]:
-        """Return the switches of the control table."""
+    async def control(self) -> tuple[dict[str, Any], list[Pause]]:
+        """Return the switches of the control table, and what is paused."""
         async with self._errors("control"):
-            return _json_object(await self._pool.fetchval(self._sql("switches")))
+            row = await self._pool.fetchrow(self._sql("control"))
+        assert row is not None
+        return _json_object(row["switches"]), [Pause(*pause) for pause in orjson.loads(row["pauses"])]
 
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
         async with self._errors("control"):
             text = None if value is None else orjson.dumps(value).decode()
             await self._pool.execute(self._sql("set_switch"), name, text)
-
-    async def pauses(self) -> list[Pause]:
-        """Return what is paused."""
-        async with self._errors("control"):
-            return [Pause(row["topic"], row["key"]) for row in await self._pool.fetch(self._sql("pauses"))]
 
     async def pause(self, what: Pause) -> None:
         """Stop the delivery of a topic or a key, or of everything."""

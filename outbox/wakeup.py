@@ -15,6 +15,8 @@ import anyio
 
 from outbox.events import Emit, SourceDegraded, SourceRestored
 
+_TIMER_S = 0.002
+"""How much too early an event loop's timer may go off."""
 _PROOFS = 3
 """Rings after which a source that had missed messages is trusted again."""
 
@@ -99,7 +101,7 @@ class Wakeup:
         """Seconds until a doubt about a source becomes a verdict."""
         now_s = self._clock()
         ends = (s.doubt_s + s.grace_s for s in self._sources.values() if s.doubt_s is not None)
-        return max(0.0, min(ends, default=float("inf")) - now_s)
+        return max(0.0, min(ends, default=float("inf")) - now_s) + _TIMER_S
 
     def _judge(self) -> None:
         now_s = self._clock()

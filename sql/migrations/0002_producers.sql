@@ -53,8 +53,8 @@ begin
                               '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
     elsif headers is null or jsonb_typeof(headers) <> 'object' then
         perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
-    elsif octet_length(payload::text) > 2097152 then
-        perform outbox.refuse(format('%spayload is %s bytes long, Temporal''s limit is 2097152', place, octet_length(payload::text)),
+    elsif octet_length(payload::text) > 2096128 then  -- Temporal takes 2 MiB, with what the payload's encoding adds
+        perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
                               'store it elsewhere and send its address');
     elsif octet_length(headers::text) > 65536 then
         perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));

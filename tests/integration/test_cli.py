@@ -302,7 +302,7 @@ async def test_bad_json_argument_is_named(database: str, arguments: list[str]) -
         (["t", "--headers", "[]"], "", "headers must be a JSON object", "pass {} or leave them out"),
         (["t", "--target", "{}"], "", "target.operation is missing", "use start_workflow, signal_workflow"),
         (["t", "--available-at", "soon"], "", "invalid input syntax for type timestamp", ""),
-        ([], '{"topic": "a"}\n{"topic": "b", "payloud": 1}\n', "unknown name 'payloud'", "use topic, payload"),
+        ([], '{"topic": "a"}\n{"topic": "b", "payloud": 1}\n', "unknown name 'payloud'", "use the names"),
         ([], '{"topic": "a"}\n[1]\n', "a message must be a JSON object", ""),
     ],
 )
@@ -329,10 +329,20 @@ async def test_status_as_json_is_one_object(db: Connection, database: str) -> No
         "pending": 1,
         "processing": 0,
         "scheduled": 1,
+        "waiting": 0,
         "retrying": 0,
         "oldest_pending_s": None,
     }
-    assert report.keys() == {"messages", "dead_letters", "completed", "workers", "errors"}
+    assert report.keys() == {
+        "messages",
+        "dead_letters",
+        "completed",
+        "workers",
+        "errors",
+        "blocked_keys",
+        "pauses",
+        "limits",
+    }
 
 
 async def test_status_for_people_tells_the_same(db: Connection, database: str) -> None:

@@ -393,7 +393,7 @@ async def test_enqueue_that_races_with_the_delivery_of_its_like_adds_nothing(wor
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("payload => to_json(repeat('x', 2097152))", "payload is 2097154 bytes long, Temporal's limit is 2097152"),
+        ("payload => to_json(repeat('x', 2097152))", "payload is 2097154 bytes long, the limit is 2096128"),
         ("headers => jsonb_build_object('h', repeat('x', 65536))", "headers are 65545 bytes long"),
         ("key => repeat('k', 1001)", "key is 1001 bytes long, the limit is 1000"),
         ("key => ''", "key must not be empty"),

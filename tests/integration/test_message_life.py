@@ -178,14 +178,14 @@ async def test_worker_register_and_heartbeat(worker: Clock) -> None:
 
 async def test_switches_are_set_changed_and_removed(worker: Clock) -> None:
     store = worker.store
-    assert await store.switches() == {}
+    assert await store.control() == ({}, [])
     await store.set_switch("mode", "poll")
     await store.set_switch("rate.limit", 5)
     await store.set_switch("mode", "listen")
-    assert await store.switches() == {"mode": "listen", "rate.limit": 5}
+    assert await store.control() == ({"mode": "listen", "rate.limit": 5}, [])
     await store.set_switch("mode", None)
     await store.set_switch("mode", None)
-    assert await store.switches() == {"rate.limit": 5}
+    assert await store.control() == ({"rate.limit": 5}, [])
 
 
 async def test_status_of_an_empty_outbox(worker: Clock) -> None:

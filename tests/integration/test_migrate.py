@@ -191,7 +191,7 @@ async def exercise(dsn: str, schema: str) -> None:
         worker_id = await store.register("worker", "1", {})
         await store.heartbeat(worker_id, "running", {})
         await store.set_switch("mode", "poll")
-        assert await store.switches() == {"mode": "poll"}
+        assert await store.control() == ({"mode": "poll"}, [])
         await store.probe()
         ids = await store.enqueue_many(
             b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'

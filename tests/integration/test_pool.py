@@ -56,12 +56,12 @@ async def test_every_call_into_a_black_hole_ends(database: str) -> None:
         open_pool(proxy.url(database), size=2, application_name="test", statement_timeout_s=0.5) as pool,
     ):
         store = Store(pool, "outbox")
-        await store.switches()
+        await store.control()
         proxy.stall()
         with anyio.fail_after(10):
             for _ in range(4):  # the first two lose the connections that are open, the others find none
                 with pytest.raises(DatabaseUnavailable):
-                    await store.switches()
+                    await store.control()
         proxy.flow()
         with anyio.fail_after(10):
-            await store.switches()
+            await store.control()

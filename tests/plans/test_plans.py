@@ -22,6 +22,7 @@ from tests.support.sql import connected
 MANY, FEW = 200_000, 2_000
 TYPES = {
     "claim": "int, float, bigint, int, timestamptz",
+    "claim_gated": "int, float, bigint, int, timestamptz, text",
     "complete": "uuid[], bigint[], text[], text[], bool[], bool, timestamptz",
     "retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
     "bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
@@ -35,6 +36,21 @@ SEED = """
 """
 PENDING = SEED.replace("{due}", "n * interval '1 millisecond' - interval '30 minutes'").replace("{token}", "null")
 BEYOND = SEED.replace("{due}", "n * interval '1 millisecond' + interval '30 minutes'").replace("{token}", "{TOKEN}")
+
+
+GATED = """
+    insert into outbox.message (message_id, due_at, available_at, created_at, topic, gated, ready, key, tenant)
+    select outbox.new_message_id(), now() - interval '1 hour' + n * interval '1 ms', now(), now(), 'topic.' || n % 3, true, {ready}, {key}, {tenant}
+    from generate_series(1, {rows}) n
+"""
+LANES = {
+    "each a key": ("'k' || n", "null"),
+    "one hot key": ("'hot'", "null"),
+    "five tenants": ("null", "'t' || n % 5"),
+    "keys of tenants": ("'k' || n % 1000", "'t' || n % 5"),
+    "no lane": ("null", "null"),
+}
+CLAIM_GATED = "100, 60, 1, 2, null, ''"
 
 
 @dataclass
@@ -174,6 +190,42 @@ async def test_claim_reads_nothing_of_what_is_leased_or_scheduled(db: Connection
     assert "Seq Scan" not in many.kinds | few.kinds
     assert many.rows_read <= 21
     assert many.buffers <= 3 * few.buffers
+
+
+@statistics
+@pytest.mark.parametrize("rules", ["", "with rules"])
+@pytest.mark.parametrize("lanes", LANES)
+async def test_claim_at_the_gates_reads_the_batch_and_not_the_backlog(
+    db: Connection, analyzed: str, lanes: str, rules: str
+) -> None:
+    await prepare(db)
+    if rules:
+        await db.execute("select outbox.pause(topic => 'topic.1'), outbox.limit_topic('topic.2', 1000)")
+    key, tenant = LANES[lanes]
+    works = []
+    for rows in (FEW, MANY):
+        await seed(db, GATED.format(rows=rows, key=key, tenant=tenant, ready="true"), analyzed=analyzed)
+        works.append(await work(db, "claim_gated", CLAIM_GATED))
+    few, many = works
+    # For each of the batch: its lane, itself, whoever is first of its key, and its place again to be written.
+    assert many.rows_read <= 7 * 100
+    assert many.buffers <= 3 * few.buffers
+
+
+@statistics
+async def test_claims_read_nothing_of_what_is_parked(db: Connection, analyzed: str) -> None:
+    await prepare(db)
+    works: list[list[Work]] = []
+    for rows in (FEW, MANY):
+        await seed(db, GATED.format(rows=rows, key="'hot'", tenant="null", ready="false"), analyzed=analyzed)
+        await db.execute("update outbox.message set due_at = 'infinity'")
+        await db.execute("vacuum outbox.message")
+        await db.execute(PENDING.format(rows=10))
+        works.append([await work(db, "claim", CLAIM), await work(db, "claim_gated", CLAIM_GATED)])
+    for few, many in zip(*works, strict=True):
+        assert "Seq Scan" not in many.kinds
+        assert many.rows_read <= 21
+        assert many.buffers <= 3 * few.buffers
 
 
 @statistics
