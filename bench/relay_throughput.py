@@ -29,8 +29,9 @@ _SERVER = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 _FILL = """
 select count(*)
 from (
-    select json_agg(json_build_object('topic', 'bench', 'payload', json_build_object('text', repeat('x', 100)),
-                                      'key', 'key-' || i % nullif($2::int, 0), 'tenant', 'tenant-' || i % nullif($3::int, 0))) as m
+    select json_agg(json_build_object(
+        'topic', 'bench', 'payload', json_build_object('text', repeat('x', 100)),
+        'key', 'key-' || i % nullif($2::int, 0), 'tenant', 'tenant-' || i % nullif($3::int, 0))) as m
     from generate_series(1, $1::int) i
     group by i / 10000
 ) batch, lateral outbox.enqueue_many(batch.m)

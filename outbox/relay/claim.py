@@ -11,7 +11,7 @@ import anyio
 
 from outbox.errors import OutboxError
 from outbox.events import Claimed, Emit
-from outbox.message import Lease, Parcel
+from outbox.message import Lease, Message, Parcel
 from outbox.polling import Polling
 from outbox.relay.patience import Patience
 from outbox.relay.verdict import expire, is_suspect, quarantine
@@ -94,6 +94,7 @@ class Claimer:
                 return
             leases.append(gated)
             self._lane = gated.lane
+            self._settler.expect_keys = True
         self._learn(leases)
         self._inbox.more_due = any(lease.more for lease in leases)
         self._woken_by = "more"
@@ -140,17 +141,24 @@ class Claimer:
             self._inbox.outstanding += len(lease.messages)
             self._settler.release(lease.messages, "drain" if self._stopping else "hold")
             return
-        parcels = []
-        for message in lease.messages:
+        self._inbox.put([Parcel(message, lease.claimed_s, lease.expires_s) for message in self._living(lease.messages)])
+        if suspect:
+            await self._inbox.wait_until_empty()
+
+    def _living(self, messages: list[Message]) -> list[Message]:
+        """Bury what has expired, and whatever has killed too many workers; return the others."""
+        suspect = is_suspect(messages[0], self._settings)
+        if not suspect and not any(message.expired for message in messages):
+            return messages
+        living = []
+        for message in messages:
             burial = expire(message) or quarantine(message, self._settings)
             if burial is None:
-                parcels.append(Parcel(message, lease.claimed_s, lease.expires_s))
+                living.append(message)
             else:
                 self._inbox.outstanding += 1
                 self._settler.bury(burial, Rejected(burial.kind, burial.detail))
-        self._inbox.put(parcels)
-        if suspect:
-            await self._inbox.wait_until_empty()
+        return living
 
     def _pause_s(self, leases: list[Lease]) -> float:
         """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""

@@ -7,8 +7,9 @@ claim: twice as far whenever the slots ran dry, less far when a message has wait
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import attrgetter
 
 import anyio
 
@@ -16,6 +17,9 @@ from outbox.message import Message, Parcel
 
 _LONG_WAIT_S = 2.0
 """A message that waited longer than this for its slot was claimed too early."""
+
+
+_TENANT = attrgetter("message.tenant")
 
 
 class _Line:
@@ -31,14 +35,15 @@ class _Line:
     def __iter__(self) -> Iterator[Parcel]:
         return chain.from_iterable(self._tenants.values())
 
-    def append(self, parcel: Parcel) -> None:
-        """Add a parcel at the end of its tenant's line."""
-        self._line(parcel).append(parcel)
-        self._count += 1
+    def extend(self, parcels: Sequence[Parcel]) -> None:
+        """Add parcels at the ends of their tenants' lines."""
+        for tenant, group in groupby(parcels, _TENANT):
+            self._line(tenant).extend(group)
+        self._count += len(parcels)
 
     def appendleft(self, parcel: Parcel) -> None:
         """Add a parcel before everything else."""
-        self._line(parcel).appendleft(parcel)
+        self._line(parcel.message.tenant).appendleft(parcel)
         self._tenants.move_to_end(parcel.message.tenant, last=False)
         self._count += 1
 
@@ -58,10 +63,10 @@ class _Line:
         self._tenants.clear()
         self._count = 0
 
-    def _line(self, parcel: Parcel) -> deque[Parcel]:
-        line = self._tenants.get(parcel.message.tenant)
+    def _line(self, tenant: str | None) -> deque[Parcel]:
+        line = self._tenants.get(tenant)
         if line is None:
-            line = self._tenants[parcel.message.tenant] = deque()
+            line = self._tenants[tenant] = deque()
         return line
 
 
@@ -101,11 +106,10 @@ class Inbox:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    def put(self, parcels: Iterable[Parcel]) -> None:
+    def put(self, parcels: Sequence[Parcel]) -> None:
         """Take newly claimed parcels in and wake as many idle slots."""
-        for parcel in parcels:
-            self._waiting.append(parcel)
-            self.outstanding += 1
+        self._waiting.extend(parcels)
+        self.outstanding += len(parcels)
         self._wake_slots()
 
     def put_back(self, parcel: Parcel) -> None:
@@ -142,8 +146,7 @@ class Inbox:
         for parcel in self._waiting:
             (out if which is None or which(parcel.message) else kept).append(parcel)
         self._waiting.clear()
-        for parcel in kept:
-            self._waiting.append(parcel)
+        self._waiting.extend(kept)
         return out
 
     def settled(self, count: int) -> None:

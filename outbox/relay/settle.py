@@ -53,6 +53,8 @@ class Settler:
         self._patience = Patience("settle", emit, settings.reconnect)
         self._work_came = anyio.Event()
         self._closed = False
+        self.expect_keys = False
+        """Whether messages with a key may come: whoever has none is not asked for each."""
         self.keys_moved = False
         """Whether messages with a key were settled, upon which others of their keys may wait for a claim."""
         self._completes = _Desk[Settlement](
@@ -138,7 +140,7 @@ class Settler:
 
     def _report(self, desk: _Desk[T], batch: list[T], lost: set[LeaseId], *, certain: bool, took_s: float) -> None:
         """Tell what was written and what was not, and count the parcels out."""
-        if any(desk.message_of(row).key is not None for row in batch):
+        if self.expect_keys and any(desk.message_of(row).key is not None for row in batch):
             self.keys_moved = True
             self._wakeup.nudge("key")  # the next of the key may come
         if lost:

@@ -56,15 +56,16 @@ begin
     elsif octet_length(payload::text) > 2096128 then  -- Temporal takes 2 MiB, with what the payload's encoding adds
         perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
                               'store it elsewhere and send its address');
-    elsif octet_length(headers::text) > 65536 then
+    elsif pg_column_size(headers) > 16384 and octet_length(headers::text) > 65536 then  -- the size of the row's form is known without writing it
         perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
     elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
         perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
     elsif dedup_window is null or dedup_window < interval '0' then
         perform outbox.refuse(format('%sdedup_window is %s, it must not be negative', place, coalesce(dedup_window::text, 'null')));
     end if;
-    perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant)
-    where key is not null or dedup_key is not null or tenant is not null;
+    if key is not null or dedup_key is not null or tenant is not null then
+        perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
+    end if;
 end
 $$;
 

@@ -18,7 +18,7 @@ with rule as materialized (
 ),
 candidate as materialized (
     select m.ctid as place, m.due_at, m.seq, m.deliveries >= $4 as suspect,
-           exists (select from rule r where outbox.matches(r.topic, m.topic)) as ruled
+           (select count(*) > 0 from rule) and exists (select from rule r where outbox.matches(r.topic, m.topic)) as ruled
     from outbox.message m
     where not m.gated and m.due_at <= coalesce($5, now())
       and not exists (select from outbox.pause where topic is null and key is null)
