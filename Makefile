@@ -21,7 +21,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## see the main job on real servers
-	@$(BIN)/outbox demo
+	@env -u DATABASE_URL -u TEMPORAL_ADDRESS $(BIN)/outbox demo
 
 test: $(READY)  ## run the test suite, in parallel and in random order
 	@$(BIN)/python -m pytest

@@ -176,6 +176,8 @@ async def open_pool(
         # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
         # backlog from end to end for each claim.
         "enable_seqscan": "off",
+        "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
+        "default_transaction_isolation": "read committed",  # the database may have another default
         "statement_timeout": _server_timeout_ms(statement_timeout_s),
         **({} if durable else {"synchronous_commit": "off"}),
     }
@@ -237,5 +239,5 @@ def _line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, asyncpg.PostgresError) and error.args:
         text = f"{error.args[0]} HINT: {error.hint}" if error.hint else str(error.args[0])
-    text = " ".join(text.split())
+    text = " ".join(text.split()).removeprefix("outbox: ")
     return text or type(error).__name__

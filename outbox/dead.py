@@ -34,7 +34,7 @@ Topic = Annotated[
     str | None, typer.Option(help="Of this topic; `orders.*` for every topic that begins with `orders.`.")
 ]
 Kind = Annotated[str | None, typer.Option(help="With this kind of last error, for example INVALID_ARGUMENT.")]
-Reason = Annotated[str | None, typer.Option(parser=reason, help="rejected, exhausted or quarantined.")]
+Reason = Annotated[str | None, typer.Option(parser=reason, help="rejected, exhausted, quarantined or expired.")]
 Key = Annotated[str | None, typer.Option(help="With this key.")]
 OlderThan = Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for longer: 90m, 2d.")]
 NewerThan = Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for less long.")]

@@ -65,7 +65,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """The message is a dead letter: rejected by the sink, out of attempts, or quarantined as a killer."""
+    """The message is a dead letter: rejected, out of attempts, a killer, or expired. `discarded` is none: as asked."""
 
     message: Message
     reason: Literal["rejected", "exhausted", "quarantined", "expired", "discarded"]

@@ -5,6 +5,7 @@ Messages are constant and their data are bound fields, so that lines can be coun
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import fields
 from functools import singledispatchmethod
@@ -35,8 +36,14 @@ def configure(level: str, style: Literal["auto", "text", "json"]) -> None:
 
 def _text(record: Record) -> str:
     shown = {name: value for name, value in record["extra"].items() if name != "tail"}
-    record["extra"]["tail"] = "".join(f" {name}={value}" for name, value in shown.items())
+    record["extra"]["tail"] = "".join(f" {name}={_visible(value)}" for name, value in shown.items())
     return _TEXT + ("{exception}\n" if record["exception"] else "")
+
+
+def _visible(value: object) -> str:
+    """A value's text, in which nothing ends the line or controls the terminal."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _write_json(line: LogLine) -> None:
@@ -49,7 +56,11 @@ def _write_json(line: LogLine) -> None:
     }
     if record["exception"] is not None:
         entry["exception"] = str(record["exception"].value)
-    sys.stderr.buffer.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    try:
+        text = orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a text that is no Unicode, from some other program's error
+        text = json.dumps(entry, default=str).encode() + b"\n"
+    sys.stderr.buffer.write(text)
     sys.stderr.buffer.flush()
 
 
@@ -94,7 +105,10 @@ class EventLog:
     @log.register
     def _(self, event: events.Buried) -> None:
         bound = _of(event.message).bind(reason=event.reason, kind=event.outcome.kind, detail=event.outcome.detail)
-        bound.error("message became a dead letter")
+        if event.reason == "discarded":
+            bound.info("message expired and was discarded")
+        else:
+            bound.error("message became a dead letter")
 
     @log.register
     def _(self, event: events.Released) -> None:

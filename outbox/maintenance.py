@@ -1,4 +1,4 @@
-"""Slow duties beside the relay: the worker's heartbeat, and the history's partitions."""
+"""Slow duties beside the relay: the worker's heartbeat, the history's partitions, and keys that nobody called."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from outbox.errors import OutboxError
 from outbox.events import Emit, MaintenanceFailed
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 30.0
 _MAINTAIN_EVERY_S = 3600.0
+_CALL_EVERY_S = 60.0
 _DAYS_AHEAD = 3
+_KEYS_AT_ONCE = 10_000
 
 
 class Maintenance:
@@ -45,9 +48,12 @@ class Maintenance:
 
     async def run(self) -> None:
         """Beat, and maintain once an hour; workers that started together drift apart."""
-        maintained_s = float("-inf")
+        maintained_s = called_s = float("-inf")
         while True:
             await self.beat()
+            if monotonic() - called_s > _CALL_EVERY_S:
+                called_s = monotonic()
+                await self._call_sleepers()
             if monotonic() - maintained_s > _MAINTAIN_EVERY_S:
                 maintained_s = monotonic()
                 await self._maintain()
@@ -66,5 +72,13 @@ class Maintenance:
     async def _maintain(self) -> None:
         try:
             await self._store.maintain(days_ahead=_DAYS_AHEAD, keep_days=self._history_days)
+            while await self._store.forget_keys(_KEYS_AT_ONCE) == _KEYS_AT_ONCE:
+                await anyio.lowlevel.checkpoint()
         except OutboxError as error:
             self._emit(MaintenanceFailed("history", str(error)))
+
+    async def _call_sleepers(self) -> None:
+        try:
+            await self._store.call_sleepers()
+        except OutboxError as error:
+            self._emit(MaintenanceFailed("keys", str(error)))

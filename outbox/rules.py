@@ -14,6 +14,7 @@ from outbox.errors import ConfigurationError
 from outbox.message import Pause
 from outbox.store import Store
 
+_LARGEST_BURST = 1_000_000
 Topic = Annotated[str | None, typer.Option(help="Only this topic, or prefix.* for all that begin so.")]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.")]
 
@@ -41,12 +42,16 @@ def limit(
 ) -> None:
     """Bound how many messages of a topic are delivered a second."""
     if (rate is None) != off:
-        raise ConfigurationError("give a rate in messages a second, or --off to lift the limit")
+        raise ConfigurationError("give a rate in messages a second, or --off to lift the limit, and not both")
+    if burst is not None and burst > _LARGEST_BURST:
+        raise ConfigurationError(f"--burst is {burst}, the limit is {_LARGEST_BURST}")
     ask(partial(with_store, config.load(), Store, lambda store: store.limit_topic(topic, rate, burst)))
     sys.stdout.write(f"not limited any more: {topic}\n" if off else f"limited: {topic} to {rate:g} a second\n")
 
 
 def _what(topic: str | None, key: str | None) -> Pause:
+    if "" in (topic, key):
+        raise ConfigurationError("--topic and --key must not be empty; leave both out to pause everything")
     if topic is not None and key is not None:
         raise ConfigurationError("give --topic or --key, not both")
     return Pause(topic, key)

@@ -10,6 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+_SILENT_AFTER_S = 65.0
+"""Two heartbeats without one."""
+
 if TYPE_CHECKING:
     from outbox.doctor import Finding
     from outbox.migrate import Step
@@ -28,7 +31,7 @@ def show_status(report: dict[str, Any]) -> None:
     table = Table("messages", "", show_header=False, box=None)
     for name in ("pending", "processing", "scheduled", "waiting", "retrying"):
         table.add_row(name, f"{messages[name]}")
-    table.add_row("oldest pending", _seconds(messages["oldest_pending_s"]))
+    table.add_row("oldest due", _seconds(messages["oldest_pending_s"]))
     table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
     table.add_row(
         "completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour"
@@ -50,15 +53,19 @@ def show_status(report: dict[str, Any]) -> None:
     workers = Table("worker", "state", "seen", "in flight", "version", box=None)
     for worker in report["workers"]:
         detail = worker["detail"]
+        silent = worker["seen_s_ago"] > _SILENT_AFTER_S
         shown = [
             worker["name"],
-            worker["state"],
+            "silent" if silent else worker["state"],
             f"{worker['seen_s_ago']:.0f} s ago",
             str(detail.get("in_flight", "")),
             worker["version"],
         ]
-        workers.add_row(*map(escape, shown))
-    console.print(workers if report["workers"] else "no worker is running")
+        workers.add_row(*map(escape, shown), style="red" if silent else None)
+    if report["workers"]:
+        console.print(workers)
+    if all(worker["seen_s_ago"] > _SILENT_AFTER_S for worker in report["workers"]):
+        console.print("no worker is running", style="red")
 
 
 def show_findings(findings: list[Finding]) -> None:

@@ -84,7 +84,9 @@ class Store(Statements):
         except DatabaseRefused as error:
             if error.sqlstate != _UNIQUE_VIOLATION:
                 raise
-            return Lease([], monotonic(), sent_s, more=True, fresh=False, next_due_s=None)  # another was faster
+            return Lease(
+                [], monotonic(), sent_s, more=True, fresh=False, next_due_s=None, lane=lane
+            )  # another was faster
         more, fresh, next_due_s, lane = rows[0][_FIELDS:]
         return Lease(_messages(rows), monotonic(), sent_s + lease_s, more, fresh, next_due_s, lane=lane)
 
@@ -175,6 +177,16 @@ class Store(Statements):
                 self._sql("maintain"), days_ahead, keep_days, timeout_s=_MAINTAIN_TIMEOUT_S
             )
         return [(row["what"], row["name"]) for row in rows]
+
+    async def forget_keys(self, limit: int) -> int:
+        """Forget dedup keys whose window is over, at most `limit`; return how many."""
+        async with self._errors("maintain"):
+            return int(await self._pool.fetchval(self._sql("forget_keys"), limit))
+
+    async def call_sleepers(self) -> int:
+        """Call messages with keys that wait behind nobody; return how many."""
+        async with self._errors("maintain"):
+            return int(await self._pool.fetchval(self._sql("call_sleepers")))
 
     async def status(self) -> dict[str, Any]:
         """Return what `status.sql` tells, for people and their monitors."""

@@ -35,6 +35,6 @@ def message_id(text: str) -> UUID:
 
 def reason(text: str) -> str:
     """A reason of a dead letter. Raises ConfigurationError."""
-    if text not in ("rejected", "exhausted", "quarantined"):
-        raise ConfigurationError(f"reason is {text!r}: use rejected, exhausted or quarantined")
+    if text not in ("rejected", "exhausted", "quarantined", "expired"):
+        raise ConfigurationError(f"reason is {text!r}: use rejected, exhausted, quarantined or expired")
     return text

@@ -56,6 +56,10 @@ _CONFLICT = {
 }
 
 
+class NoTaskQueue(ValueError):
+    """Neither the message nor this worker names a task queue."""
+
+
 class InvalidPayload(ValueError):
     """The payload does not have the shape that its target announces."""
 
@@ -128,7 +132,7 @@ class Requests:
         """What both kinds of start carry. Absent fields stay unset: Temporal has its own defaults."""
         task_queue = target.task_queue or self._task_queue
         if not task_queue:
-            raise InvalidPayload("no task queue: name one with task_queue, or set OUTBOX_TEMPORAL_TASK_QUEUE")
+            raise NoTaskQueue("no task queue: name one with task_queue, or set OUTBOX_TEMPORAL_TASK_QUEUE")
         message_id = str(message.message_id)
         fields: dict[str, Any] = {
             "namespace": namespace,

@@ -22,7 +22,7 @@ from outbox.sink import Delivered, Failed, Outcome, Rejected, SinkContext, Throt
 from workflows import settings
 from workflows.connection import connect
 from workflows.outcomes import detail, outcome_of
-from workflows.requests import MEMO_KEY, InvalidPayload, Requests
+from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
 from workflows.routes import Routes
 from workflows.target import NO_TARGET, Target, parse
 
@@ -80,6 +80,8 @@ class TemporalSink:
             return Delivered(target.workflow_id, await self._call(message, target))
         except InvalidPayload as error:
             return Rejected("INVALID_PAYLOAD", str(error))
+        except NoTaskQueue as error:  # it may be this worker's setting that is missing: the message may succeed yet
+            return Failed("NO_TASK_QUEUE", str(error))
         except RPCError as error:
             return await self._judge(error, message, target)
         except RuntimeError as error:  # the SDK's way to say that the first connect failed

@@ -124,6 +124,8 @@ create table outbox.dead_letter (
     key          text,
     dedup_key    text,
     dedup_window interval,
+    expires_at   timestamptz,
+    on_expiry    text,
     target       jsonb,
     headers      jsonb       not null,
     payload      json,

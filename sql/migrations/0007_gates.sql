@@ -33,9 +33,11 @@ comment on column outbox.topic_limit.given_until is 'The last time that was give
 
 create table outbox.ended_rule (
     rule_id  bigint      primary key,
-    ended_at timestamptz not null default now()
+    ended_at timestamptz not null default now(),
+    seen_at  timestamptz
 );
 comment on table outbox.ended_rule is 'Pauses and limits that are over, until the claims have brought back what is parked under them.';
+comment on column outbox.ended_rule.seen_at is 'When a claim first saw it: those that began later park nothing under it.';
 
 create function outbox.matches(pattern text, topic text) returns boolean
 language sql immutable parallel safe
@@ -91,22 +93,35 @@ comment on function outbox.resume is 'End a pause of everything, of a topic or o
 create function outbox.limit_topic(topic text, rate double precision, burst integer default null) returns void
 language plpgsql
 as $$
+declare
+    wanted integer;
+    rule   bigint := nextval('outbox.rule_id');
 begin
     perform outbox.check_pattern(topic);
-    if rate <= 0 or rate = 'infinity' then
-        perform outbox.refuse(format('rate is %s messages a second, it must be positive', rate), 'pass null to lift the limit, or use pause');
-    elsif burst < 1 then
-        perform outbox.refuse(format('burst is %s, it must be at least 1', burst));
+    if not rate between 0.0001 and 100000 then
+        perform outbox.refuse(format('rate is %s messages a second, it must lie between 0.0001 and 100000', rate),
+                              'pass null to lift the limit, or use pause');
+    elsif not burst between 1 and 1000000 then
+        perform outbox.refuse(format('burst is %s, it must lie between 1 and 1000000', burst));
     end if;
-    with over as (
-        delete from outbox.topic_limit l where l.topic = limit_topic.topic
-        returning l.rule_id
+    wanted := coalesce(burst, greatest(1, ceil(rate))::integer);
+    with before as (
+        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic for update
+    ),
+    lifted as (
+        delete from outbox.topic_limit l using before b where l.topic = b.topic and limit_topic.rate is null
+    ),
+    changed as (
+        insert into outbox.topic_limit as l (topic, rule_id, rate, burst)
+        select limit_topic.topic, rule, limit_topic.rate, wanted where limit_topic.rate is not null
+        on conflict on constraint topic_limit_pkey do update
+            -- What was claimed counts on, so that setting limits again and again gives nobody a fresh burst.
+            set rule_id = rule, rate = excluded.rate, burst = excluded.burst, given_until = '-infinity'
+            where l.rate <> excluded.rate or l.burst <> excluded.burst
     )
-    insert into outbox.ended_rule (rule_id) select o.rule_id from over o;
-    if rate is not null then
-        insert into outbox.topic_limit (topic, rate, burst)
-        values (limit_topic.topic, limit_topic.rate, coalesce(limit_topic.burst, greatest(1, ceil(limit_topic.rate))::integer));
-    end if;
+    insert into outbox.ended_rule (rule_id)
+    select b.rule_id from before b where limit_topic.rate is null or b.rate <> limit_topic.rate or b.burst <> wanted
+    on conflict do nothing;
     perform outbox.wake();
 end
 $$;
@@ -126,14 +141,18 @@ declare
     tokens bigint;
     earliest timestamptz;
 begin
-    select * into l from outbox.topic_limit t where t.rule_id = rule for update;
-    if not found then  -- lifted this very moment
-        slotted_taken := slotted;
-        fresh_taken := fresh;
+    select * into l from outbox.topic_limit t where t.rule_id = rule for update skip locked;
+    if not found then  -- another claim is at it, or it is changed this very moment: ask again
+        slotted_taken := 0;
+        fresh_taken := 0;
         return;
     end if;
+    if l.given_until > now and not exists (
+        select from outbox.message m where m.parked = rule and not m.ready and m.lease_token is null) then
+        l.given_until := now;  -- those who had the times until then were cancelled
+    end if;
     step := make_interval(secs => 1 / l.rate);
-    l.used_until := greatest(l.used_until, now);
+    l.used_until := least(greatest(l.used_until, now), now + step * l.burst);
     tokens := greatest(0, l.burst - ceil(extract(epoch from l.used_until - now)::float8 * l.rate - 1e-6));
     slotted_taken := least(slotted, tokens);
     -- Nobody overtakes those who wait for a time that they were given.
@@ -153,10 +172,15 @@ create function outbox.call_next() returns trigger
 language plpgsql
 as $$
 begin
+    -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
+    -- it before itself, and call it (claim_gated.sql).
     update outbox.message m
     set due_at = least(clock_timestamp(), m.available_at), ready = true
-    where m.message_id = (select n.message_id from outbox.message n where n.key = old.key order by n.seq limit 1)
-      and m.due_at = 'infinity' and m.parked is null;
+    where m.message_id = (select n.message_id from outbox.message n
+                          where n.key = old.key and n.due_at = 'infinity' and n.parked is null
+                          order by n.seq limit 1
+                          for no key update skip locked)
+      and not exists (select from outbox.message l where l.key = old.key and l.lease_token is not null);
     return null;
 end
 $$;
@@ -166,3 +190,36 @@ comment on function outbox.call_next() is 'Trigger: a message with a key has lef
 -- parked, or it is parked no more.
 create trigger call_next after delete on outbox.message
 for each row when (old.key is not null) execute function outbox.call_next();
+
+create function outbox.call_sleepers() returns bigint
+language plpgsql
+as $$
+declare
+    called bigint;
+begin
+    -- A net beneath call_next, for transactions that saw an older state of the table than they changed (repeatable read), or locked the
+    -- only one to be called. Keys are looked at one by one through the index, however many messages they have.
+    with recursive sleeper as (
+        (select m.key from outbox.message m where m.key is not null order by m.key limit 1)
+        union all
+        select (select m.key from outbox.message m where m.key > s.key order by m.key limit 1) from sleeper s where s.key is not null
+    ),
+    awake as (
+        update outbox.message m
+        set due_at = least(clock_timestamp(), m.available_at), ready = true
+        where m.message_id = any (array(
+            select f.message_id
+            from sleeper s,
+                 lateral (select * from outbox.message f where f.key = s.key order by f.seq limit 1) f
+            where f.due_at = 'infinity' and f.parked is null and f.lease_token is null
+              and not exists (select from outbox.message l where l.key = s.key and l.lease_token is not null)))
+        returning m.message_id
+    )
+    select count(*) into called from awake;
+    if called > 0 then
+        perform outbox.wake();
+    end if;
+    return called;
+end
+$$;
+comment on function outbox.call_sleepers() is 'Call the first message of each key that waits although nothing of the key is in flight. Workers do it now and then.';

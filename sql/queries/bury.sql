@@ -19,9 +19,9 @@ settled as (
 kept as (
     insert into outbox.dead_letter as d
         (message_id, seq, created_at, available_at, claimed_at, died_at, worker_id, deliveries, attempts, priority, reason, topic,
-         tenant, key, dedup_key, dedup_window, target, headers, payload, errors)
+         tenant, key, dedup_key, dedup_window, expires_at, on_expiry, target, headers, payload, errors)
     select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts + counted::int,
-           priority, reason, topic, tenant, key, dedup_key, dedup_window, target, headers, payload,
+           priority, reason, topic, tenant, key, dedup_key, dedup_window, expires_at, on_expiry, target, headers, payload,
            case when jsonb_array_length(errors) >= 20 then errors - 1 else errors end || error
     from settled
     where reason <> 'discarded'
@@ -29,7 +29,8 @@ kept as (
     set seq = excluded.seq, created_at = excluded.created_at, available_at = excluded.available_at, claimed_at = excluded.claimed_at,
         died_at = excluded.died_at, worker_id = excluded.worker_id, deliveries = excluded.deliveries, attempts = excluded.attempts,
         priority = excluded.priority, reason = excluded.reason, topic = excluded.topic, tenant = excluded.tenant,
-        key = excluded.key, dedup_key = excluded.dedup_key, dedup_window = excluded.dedup_window, target = excluded.target, headers = excluded.headers, payload = excluded.payload,
+        key = excluded.key, dedup_key = excluded.dedup_key, dedup_window = excluded.dedup_window, expires_at = excluded.expires_at, on_expiry = excluded.on_expiry,
+        target = excluded.target, headers = excluded.headers, payload = excluded.payload,
         errors = excluded.errors
 ),
 discarded as (

@@ -2,14 +2,15 @@
 --
 -- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6, and each gets an
 -- equal share of $1. Whoever is found in a lane is leased, or leaves it:
---   · paused: parked under the pause until that is over;
+--   · paused: parked under the pause's number until that is over;
 --   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
---     without it, that one is just going;
+--     without it, that one is just going. Should that one be parked behind others itself, it is called;
 --   · over its topic's limit: given a time, and parked until then.
 -- So every message is met once or twice however many wait. Of a key one message is in flight, by a unique index: two claims that
--- both see one free at the same moment collide on it, and one of them is repeated.
+-- both see one free at the same moment collide on it, and one of them is repeated. A suspect (claim.sql) goes before all others.
 --
--- The columns are claim.sql's, and "lane" is where to begin next time.
+-- The columns are claim.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
+-- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·
 -- $6 text: lane behind which to begin, '' for the first
@@ -26,10 +27,14 @@ unparked as (
         for update skip locked))
     returning m.message_id
 ),
-forgotten as (  -- a claim that began before the rule ended may still park under it
+seen as (
+    update outbox.ended_rule e
+    set seen_at = clock_timestamp()
+    where e.rule_id = any (array(select s.rule_id from outbox.ended_rule s where s.seen_at is null for update skip locked))
+),
+forgotten as (  -- not at once: a claim that began before the rule's end was seen may still park under it
     delete from outbox.ended_rule e
-    where e.ended_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = e.rule_id)
-    returning e.rule_id
+    where e.seen_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = e.rule_id)
 ),
 filed as (
     update outbox.message m
@@ -43,21 +48,28 @@ filed as (
     returning m.message_id
 ),
 turn as (
-    select (select outbox.lane(m.tenant, m.key) from outbox.message m
-            where m.gated and m.ready and outbox.lane(m.tenant, m.key) > $6::text
-            order by outbox.lane(m.tenant, m.key) limit 1) as lane,
-           1 as place
+    select $6::text as lane, 0 as place, false as round
     union all
-    select (select outbox.lane(m.tenant, m.key) from outbox.message m
-            where m.gated and m.ready and outbox.lane(m.tenant, m.key) > turn.lane
-            order by outbox.lane(m.tenant, m.key) limit 1),
-           turn.place + 1
-    from turn
-    where turn.lane is not null and turn.place < $1
+    select n.lane, t.place + 1, n.round
+    from turn t
+    cross join lateral (
+        (select outbox.lane(m.tenant, m.key) as lane, t.round
+         from outbox.message m
+         where m.gated and m.ready and outbox.lane(m.tenant, m.key) > t.lane and (not t.round or outbox.lane(m.tenant, m.key) <= $6::text)
+         order by outbox.lane(m.tenant, m.key) limit 1)
+        union all
+        (select outbox.lane(m.tenant, m.key), true
+         from outbox.message m
+         where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) <= $6::text
+         order by outbox.lane(m.tenant, m.key) limit 1)
+        limit 1
+    ) n
+    where t.place < $1
 ),
 lanes as materialized (
-    select count(lane) as n, greatest(1, $1 / greatest(1, count(lane))) as share, case when count(lane) = $1 then max(lane) else '' end as last
+    select count(*) as n, greatest(1, $1 / greatest(1, count(*))) as share, (array_agg(lane order by place desc))[1] as last
     from turn
+    where place > 0
 ),
 candidate as materialized (
     select c.*, t.place as turn
@@ -70,7 +82,7 @@ candidate as materialized (
         limit (select share from lanes)
         for update skip locked
     ) c
-    where not exists (select from outbox.pause where topic is null and key is null)
+    where t.place > 0 and not exists (select from outbox.pause where topic is null and key is null)
 ),
 looked_at as materialized (
     select c.*,
@@ -82,10 +94,16 @@ looked_at as materialized (
     from candidate c
 ),
 held as materialized (
-    select h.message_id
+    select h.message_id, h.due_at = 'infinity' and h.parked is null and h.lease_token is null as asleep
     from outbox.message h
     where h.message_id = any (array(select l.head from looked_at l where l.head <> l.message_id and l.pause is null))
     for no key update skip locked
+),
+called as (
+    update outbox.message m
+    set due_at = least(m.available_at, (select now from moment)), ready = true
+    where m.message_id = any (array(select message_id from held where asleep))
+    returning m.message_id
 ),
 free as materialized (
     select l.*, row_number() over (partition by l.rule, l.slotted order by l.due_at, l.seq) as nth
@@ -99,16 +117,16 @@ taken as materialized (
     cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
 ),
 passed as (
-    select f.place,
+    select f.place, k.rule,
            bool_or(f.suspect) over earlier as behind_suspect,
            row_number() over earlier as position
     from free f
     left join taken k on k.rule = f.rule
     where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
-    window earlier as (order by f.turn, f.due_at, f.seq)
+    window earlier as (order by f.suspect desc, f.turn, f.due_at, f.seq)
 ),
-chosen as (
-    select place from passed where not behind_suspect or position = 1
+chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
+    select place, rule from passed where (not behind_suspect or position = 1) and (select count(*) from held) is not null
 ),
 sent_away as (
     select l.place, 'infinity'::timestamptz as due_at, l.pause as parked
@@ -120,11 +138,11 @@ sent_away as (
            f.rule
     from free f
     join taken k on k.rule = f.rule
-    where f.nth > case when f.slotted then k.slotted_taken else k.fresh_taken end
+    where f.nth > case when f.slotted then k.slotted_taken else k.fresh_taken end and k.step is not null
 ),
 parked as (
     update outbox.message m
-    set due_at = s.due_at, parked = s.parked, ready = false
+    set due_at = s.due_at, parked = s.parked, ready = false, lease_token = null, worker_id = null
     from sent_away s
     where m.ctid = s.place
     returning m.due_at
@@ -133,13 +151,18 @@ claimed as (
     update outbox.message m
     set due_at = (select now from moment) + make_interval(secs => $2),
         ready = false,
-        parked = null,
+        parked = c.rule,  -- should it come back, it has its place before those who have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
         worker_id = $3,
         deliveries = m.deliveries + 1
-    where m.ctid = any (array(select place from chosen))
+    from chosen c
+    where m.ctid = c.place
     returning m.*
+),
+done as (
+    select (select count(*) from claimed) + (select count(*) from parked) as met,
+           exists (select from unparked) or exists (select from filed) or exists (select from called) as moved
 )
 select
     c.message_id, c.seq, c.topic, c.key, c.payload, c.headers, c.target, c.deliveries, c.attempts,
@@ -147,14 +170,16 @@ select
     extract(epoch from c.claimed_at - c.created_at)::float8 as age_s,
     c.lease_token, c.tenant,
     case when c.expires_at <= moment.now then c.on_expiry end as expired,
-    exists (select from unparked) or exists (select from filed) or $6 <> ''
-        or lanes.n = $1
+    done.moved or (done.met > 0 and (
+        lanes.n = $1
         or exists (select from candidate d group by d.turn having count(*) >= lanes.share)
-        or (select count(*) from candidate) > (select count(*) from claimed) + (select count(*) from parked) as more,
+        or (select count(*) from candidate) > done.met)) as more,
     false as fresh,
-    extract(epoch from (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now)::float8 as next_due_s,
-    lanes.last as lane
+    case when done.met = 0 and lanes.n > 0 then 0.02
+         else extract(epoch from (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now)::float8 end as next_due_s,
+    coalesce(lanes.last, '') as lane
 from moment
 cross join lanes
+cross join done
 left join claimed c on true
 order by c.seq

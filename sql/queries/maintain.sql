@@ -8,10 +8,6 @@ forgotten as (
     delete from outbox.worker
     where coalesce(stopped_at, seen_at) < now() - make_interval(days => $2) and (select lock from mine)
     returning name
-),
-expired as (
-    delete from outbox.delivered_key
-    where until < now() and (select lock from mine)
 )
 select 'dropped' as what, part as name from mine, lateral outbox.drop_history_partitions($2) as part where lock
 union all

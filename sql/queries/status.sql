@@ -7,11 +7,12 @@ select json_build_object(
             'scheduled', count(*) filter (where due_at > now() and due_at < 'infinity' and lease_token is null),
             'waiting', count(*) filter (where due_at = 'infinity'),
             'retrying', count(*) filter (where attempts > 0 or errors <> '[]'),
-            'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where due_at <= now())))
+            'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where available_at <= now())))
         from outbox.message),
     'blocked_keys', (  -- keys that wait because their first message has failed or is paused
         select coalesce(json_agg(b), '[]') from (
-            select h.key, h.message_id, h.parked, h.attempts, h.errors -> -1 ->> 'detail' as last_error, w.waiting,
+            select h.key, h.message_id, h.parked, h.attempts, h.errors -> -1 ->> 'detail' as last_error,
+                   w.waiting - (h.due_at = 'infinity')::int as waiting,
                    extract(epoch from nullif(h.due_at, 'infinity') - now()) as next_try_s
             from (select key, count(*) as waiting from outbox.message where key is not null and due_at = 'infinity' group by key) w,
                  lateral (select * from outbox.message h where h.key = w.key order by h.seq limit 1) h

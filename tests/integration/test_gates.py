@@ -57,6 +57,14 @@ async def test_of_a_key_one_is_in_flight_and_the_next_comes_when_it_has_left(wor
     assert await worker.claim() == []
 
 
+async def test_those_behind_a_head_step_aside_in_the_claim_that_takes_it(worker: Clock) -> None:
+    """Each is met once, however many wait: a hot key costs nobody a second look."""
+    for n in range(50):
+        await enqueue(worker, f"{n}", key="hot")
+    assert topics(await worker.claim(100)) == ["0"]
+    assert await worker.pool.fetchval("select count(*) from outbox.message where ready and gated") == 0
+
+
 async def test_failing_head_blocks_its_key_and_no_other(worker: Clock) -> None:
     for topic, key in (("a0", "a"), ("a1", "a"), ("b0", "b"), ("b1", "b")):
         await enqueue(worker, topic, key=key)
@@ -418,9 +426,161 @@ async def test_too_large_input_is_refused_at_enqueue(worker: Clock, arguments: s
         "pause(topic => '')",
         "limit_topic('a', 0)",
         "limit_topic('a', 1, 0)",
+        "limit_topic('a', 'NaN')",
+        "limit_topic('a', 1e-9)",
         "pause('a', 'b')",
     ],
 )
 async def test_bad_rule_is_refused(worker: Clock, call: str) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError):
         await worker.pool.execute(f"select outbox.{call}")
+
+
+# What a review found: nobody is left behind
+
+
+async def test_message_whose_worker_died_is_delivered_after_a_pause(worker: Clock) -> None:
+    await enqueue(worker, "t", key="k")
+    assert len(await worker.claim(lease_s=60)) == 1
+    await worker.pool.execute("select outbox.pause(topic => 't')")
+    worker.pass_s(61)
+    assert await worker.claim() == []
+    await worker.pool.execute("select outbox.resume(topic => 't')")
+    [message] = await worker.claim()
+    assert message.deliveries == 2
+
+
+@pytest.mark.parametrize("how", ["retry", "release"])
+async def test_message_parked_behind_a_higher_number_is_called_when_that_one_comes_back(
+    worker: Clock, database: str, how: str
+) -> None:
+    async with connected(database) as late:
+        transaction = late.transaction()
+        await transaction.start()
+        await late.execute("select outbox.enqueue('lower', key => 'k')")
+        await enqueue(worker, "higher", key="k")
+        [higher] = await worker.claim()
+        await transaction.commit()
+    assert await worker.claim() == []  # parks the lower one
+    if how == "retry":
+        await retry(worker, higher, 5)
+        worker.pass_s(6)
+    else:
+        await worker.store.release([higher])
+    claimed = [*await worker.claim(), *await worker.claim()]
+    assert topics(claimed) == ["lower"]
+    await complete(worker, *claimed)
+    assert topics(await worker.claim()) == ["higher"]
+
+
+async def test_settlement_does_not_wait_for_whoever_cancels_the_next_of_the_key(worker: Clock, database: str) -> None:
+    for n in range(3):
+        await enqueue(worker, f"a{n}", key="a")
+    [head] = await worker.claim()
+    async with connected(database) as person:
+        transaction = person.transaction()
+        await transaction.start()
+        await person.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a1'")
+        with anyio.fail_after(5):
+            await complete(worker, head)
+        assert await worker.claim() == []
+        await transaction.commit()
+    assert topics(await worker.claim()) == ["a2"]
+
+
+async def test_next_of_a_key_is_called_also_after_a_cancellation_that_saw_an_older_state(
+    worker: Clock, database: str
+) -> None:
+    await enqueue(worker, "a0", key="a", available_at=worker.now + timedelta(hours=1))
+    async with connected(database) as person:
+        transaction = person.transaction(isolation="repeatable_read")
+        await transaction.start()
+        await person.execute("select 1 from outbox.message")
+        await enqueue(worker, "a1", key="a")
+        assert await worker.claim() == []
+        await person.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a0'")
+        await transaction.commit()
+    assert await worker.store.call_sleepers() == 1
+    assert await worker.store.call_sleepers() == 0
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_suspect_goes_first_and_starves_nobody(worker: Clock) -> None:
+    for n in range(40):
+        await enqueue(worker, f"a{n}", tenant="a")
+    suspect = await enqueue(worker, "suspect", tenant="b")
+    await enqueue(worker, "c", tenant="c")
+    await worker.pool.execute("update outbox.message set deliveries = 2 where message_id = $1", suspect)
+    assert topics(await worker.claim(10)) == ["suspect"]
+    assert "c" in topics(await worker.claim(10))
+
+
+async def test_last_lane_gets_no_more_than_its_share(worker: Clock) -> None:
+    for n in range(33):
+        await worker.pool.execute("select outbox.enqueue('t', tenant => $1) from generate_series(1, 30)", f"t{n:02}")
+    lane, seen = "", Counter[str | None]()
+    for _ in range(20):
+        lease = await worker.store.claim_gated(32, lease_s=60, worker_id=1, suspect_after=2, lane=lane)
+        lane = lease.lane
+        seen.update(message.tenant for message in lease.messages)
+    assert max(seen.values()) - min(seen.values()) <= 1
+
+
+async def test_locked_message_asks_for_patience_and_not_for_another_claim_at_once(worker: Clock, database: str) -> None:
+    for n in range(3):
+        await enqueue(worker, f"a{n}", key="a")
+    async with connected(database) as person:
+        transaction = person.transaction()
+        await transaction.start()
+        await person.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a0'")
+        lease = await worker.store.claim_gated(10, lease_s=60, worker_id=1, suspect_after=2)
+        assert (lease.messages, lease.more) == ([], False)
+        assert lease.next_due_s is not None
+        assert 0 < lease.next_due_s < 0.1
+        await transaction.commit()
+    assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_what_comes_back_keeps_its_place_behind_a_limit(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 100)")
+    [first] = await worker.claim(1000)
+    await worker.claim(1000)
+    await worker.store.release([first])
+    worker.pass_s(1.01)
+    [again] = await worker.claim(1000)
+    assert again.message_id == first.message_id
+
+
+async def test_times_of_those_who_were_cancelled_are_given_again(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 100)")
+    await worker.claim(1000)
+    await worker.pool.execute("select outbox.cancel(message_id) from outbox.message")
+    await worker.pool.execute("delete from outbox.message")
+    worker.pass_s(2)
+    await enqueue(worker, "mail")
+    assert len(await worker.claim()) == 1
+
+
+async def test_setting_the_same_limit_again_gives_no_fresh_burst(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 100)")
+    claimed = 0
+    for _ in range(5):
+        await worker.pool.execute("select outbox.limit_topic('mail', 1, 10)")
+        claimed += len(await worker.claim(1000))
+    assert claimed == 10
+
+
+async def test_claim_passes_a_limit_over_while_somebody_changes_it(worker: Clock, database: str) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 1, 10)")
+    await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 5)")
+    await enqueue(worker, "other", key="k")
+    async with connected(database) as person:
+        transaction = person.transaction()
+        await transaction.start()
+        await person.execute("select outbox.limit_topic('mail', 2, 1)")
+        with anyio.fail_after(5):
+            assert topics(await worker.claim()) == ["other"]
+        await transaction.commit()
+    assert topics(await worker.claim()) == ["mail"]

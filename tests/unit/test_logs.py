@@ -89,3 +89,20 @@ def test_braces_and_markup_in_data_are_written_as_they_are(capfdbinary: pytest.C
     logger.remove()
     written = capfdbinary.readouterr().err.decode()
     assert "<red>{oops}</red> {0}" in written
+
+
+def test_text_lines_hold_nothing_that_ends_them_or_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("TRACE", "text")
+    try:
+        logger.bind(topic="a\n\x1b[31mb", plain="as it is").info("said")
+    finally:
+        logger.remove()
+    [line] = capfd.readouterr().err.splitlines()
+    assert "\x1b[31mb" not in line
+    assert "plain=as it is" in line
+
+
+def test_json_line_is_written_also_of_a_text_that_is_no_unicode(lines: Any) -> None:
+    logger.bind(detail="lone \udc80").info("said")
+    [line] = lines()
+    assert line["detail"] == "lone \udc80"

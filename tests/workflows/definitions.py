@@ -49,3 +49,23 @@ class Collects:
     @workflow.signal
     def add(self, item: Any) -> None:
         self._seen.append(item)
+
+
+@workflow.defn
+class Hears:
+    """Returns the numbers that it was told, in the order in which it heard them, each message once."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._numbers: list[int] = []
+
+    @workflow.run
+    async def run(self, count: int) -> list[int]:
+        await workflow.wait_condition(lambda: len(self._numbers) >= count)
+        return self._numbers
+
+    @workflow.signal
+    def hear(self, told: dict[str, Any]) -> None:
+        if told["id"] not in self._ids:
+            self._ids.add(told["id"])
+            self._numbers.append(told["number"])

@@ -431,7 +431,6 @@ async def test_a_setting_that_cannot_be_used_is_named(
         (start("x", run_timeout_s=1e30), "INVALID_TARGET", "target.run_timeout_s"),
         (start("x" * 1001), "INVALID_TARGET", "the limit is 1000"),
         (start("x", id_conflict_policy="terminate_existing"), "INVALID_TARGET", "contradicts"),
-        (start("x", task_queue=""), "INVALID_PAYLOAD", "OUTBOX_TEMPORAL_TASK_QUEUE"),
         (start("x", arguments="many"), "INVALID_PAYLOAD", "array"),
         (start("x") | {"operation": "signal_with_start_workflow", "signal": "s"}, "INVALID_PAYLOAD", "signal_args"),
     ],
@@ -443,3 +442,9 @@ async def test_a_target_that_makes_no_sense_is_rejected_with_its_reason(
     assert isinstance(outcome, Rejected)
     assert outcome.kind == kind
     assert says in outcome.detail
+
+
+async def test_missing_task_queue_may_be_this_workers_fault_and_buries_nothing_at_once(sink: Sink) -> None:
+    outcome = await sink.deliver(message(start("x", task_queue="")))
+    assert isinstance(outcome, Failed)
+    assert (outcome.kind, "OUTBOX_TEMPORAL_TASK_QUEUE" in outcome.detail) == ("NO_TASK_QUEUE", True)
