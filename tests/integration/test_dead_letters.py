@@ -441,7 +441,7 @@ async def test_ids_that_are_no_dead_letters_are_named_and_the_others_go_on(worke
     [
         (["list", "--older-than", "2 days"], "'2 days' is no duration: write it as 90s, 15m, 2h, 3d, 1w or 1d12h"),
         (["list", "--newer-than", "999999w"], "'999999w' is too long: a hundred years are the limit"),
-        (["list", "--reason", "bad"], "reason is 'bad': use rejected, exhausted or quarantined"),
+        (["list", "--reason", "bad"], "reason is 'bad': use rejected, exhausted, quarantined or expired"),
         (["show", "x"], "'x' is no message id: it is a UUID, as `outbox dead list` and `outbox enqueue` print it"),
     ],
 )
