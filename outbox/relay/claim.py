@@ -106,7 +106,8 @@ class Claimer:
         if self._woken_by is None and any(lease.fresh for lease in leases):
             self._wakeup.found_unannounced()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            self._polling.answered(found=any(lease.messages for lease in leases))
+            # Whoever found messages at the gates was in time, also if they have to wait there.
+            self._polling.answered(found=any(lease.messages or lease.gated for lease in leases))
 
     async def _wait(self, leases: list[Lease]) -> None:
         """Wait until there may be something to claim."""

@@ -226,7 +226,7 @@ async def test_commands_pause_limit_and_resume_and_status_shows_it(database: str
         (("pause", "--topic", "a", "--key", "b"), "give --topic or --key, not both"),
         (("pause", "--topic", "a*"), "use an exact topic, or prefix.*"),
         (("limit", "a"), "give a rate in messages a second, or --off to lift the limit"),
-        (("limit", "a", "0"), "rate is 0 messages a second, it must be positive"),
+        (("limit", "a", "0"), "rate is 0 messages a second, it must lie between 0.0001 and 100000"),
     ],
 )
 async def test_bad_rule_is_one_line(database: str, arguments: tuple[str, ...], fault: str) -> None:
