@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import anyio
 import pytest
 
@@ -65,3 +67,14 @@ async def test_every_call_into_a_black_hole_ends(database: str) -> None:
         proxy.flow()
         with anyio.fail_after(10):
             await store.control()
+
+
+async def test_sessions_are_set_up_for_small_statements_on_any_database(database: str) -> None:
+    name = urlsplit(database).path.lstrip("/")
+    async with connected(database) as admin:
+        await admin.execute(f"alter database \"{name}\" set default_transaction_isolation = 'repeatable read'")
+        await admin.execute(f'alter database "{name}" set jit = on')
+    async with open_pool(database, size=1, application_name="test", statement_timeout_s=10, durable=False) as pool:
+        settings = ("jit", "default_transaction_isolation", "enable_seqscan", "synchronous_commit", "statement_timeout")
+        shown = [await pool.fetchval(f"show {setting}") for setting in settings]
+    assert shown == ["off", "read committed", "off", "off", "9s"]
