@@ -53,14 +53,15 @@ turn as (
     select n.lane, t.place + 1, n.round
     from turn t
     cross join lateral (
-        (select outbox.lane(m.tenant, m.key) as lane, t.round
+        (select outbox.lane(m.tenant, m.key) as lane, false as round
          from outbox.message m
-         where m.gated and m.ready and outbox.lane(m.tenant, m.key) > t.lane and (not t.round or outbox.lane(m.tenant, m.key) <= $6::text)
+         where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
          order by outbox.lane(m.tenant, m.key) limit 1)
-        union all
+        union all  -- and once around: both ends of the walk are bounds of an index scan
         (select outbox.lane(m.tenant, m.key), true
          from outbox.message m
-         where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) <= $6::text
+         where m.gated and m.ready
+           and outbox.lane(m.tenant, m.key) > case when t.round then t.lane else '' end and outbox.lane(m.tenant, m.key) <= $6::text
          order by outbox.lane(m.tenant, m.key) limit 1)
         limit 1
     ) n

@@ -186,7 +186,7 @@ class Lives(RuleBasedStateMachine):
             self.claims.remove(message)
             life = self.lives[message.message_id]
             holds = life.state == "leased" and life.held is not None and life.held.lease == message.lease
-            assert (message.lease in lost) is not holds
+            assert (message.lease in lost) is not holds, "a lease holds until another claim meets it expired"
             if holds:
                 life.state = {"complete": "completed", "bury": "dead"}.get(how, "waiting")
                 if how == "retry":
@@ -235,6 +235,12 @@ class Lives(RuleBasedStateMachine):
                    union all select message_id, case outcome when 'cancelled' then outcome else 'completed' end from outbox.history"""
             )
         )
+        for message_id, state in rows:
+            life = self.lives[message_id]
+            if state == "waiting" and life.state == "leased":  # a claim met it, and it had to wait at a gate
+                assert life.until is not None
+                assert life.until <= self.now
+                life.state = "waiting"
         assert sorted(map(tuple, rows)) == sorted((message_id, life.state) for message_id, life in self.lives.items())
 
     @invariant()
