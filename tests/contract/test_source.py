@@ -12,12 +12,14 @@ from outbox.database import open_pool
 from outbox.events import SourceLost, SourceReady
 from outbox.sources.listen import ListenSource
 from outbox.sources.realtime import RealtimeSettings, RealtimeSource
+from outbox.sources.supervised import SupervisedSource
 from outbox.sources.token import Token
 from outbox.store import Store
 from outbox.switchboard import Source
 from outbox.wakeup import Wakeup
 from tests.realtime.conftest import logical_postgres, server, supabase
 from tests.support.event_log import EventLog
+from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, jwt
 
 __all__ = ["logical_postgres", "server", "supabase"]
@@ -84,12 +86,24 @@ async def test_source_that_reaches_nobody_says_why_once_and_goes_on_trying(name:
     log = EventLog()
     wakeup = Wakeup(log)
     source = make(wakeup, log, False)
+    assert isinstance(source, SupervisedSource)
+    tries, session = 0, source._session
+
+    async def counted() -> None:
+        nonlocal tries
+        tries += 1
+        await session()
+
+    async def tried() -> int:
+        return tries
+
+    source._session = counted  # type: ignore[method-assign]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(source.run)
         lost = await log.wait_for(SourceLost)
         assert lost.source == name
         assert lost.error == source.error
         assert not wakeup.has(name)
-        await anyio.sleep(0.5)  # several tries more, for the same reason
+        await eventually(tried, lambda n: n >= 3)  # several tries, all for the same reason
         assert len(log.of(SourceLost)) == 1
         tasks.cancel_scope.cancel()

@@ -122,15 +122,16 @@ async def test_stalled_connection_answers_nothing_and_goes_on_when_it_flows(data
         connection = await asyncpg.connect(proxy.url(database), timeout=10)
         proxy.stall()
         answer: list[int] = []
+        answered = anyio.Event()
 
         async def ask() -> None:
             answer.append(await connection.fetchval("select 1"))
+            answered.set()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             with anyio.move_on_after(0.3):
-                while not answer:
-                    await anyio.sleep(0.01)
+                await answered.wait()
             assert not answer
             assert not connection.is_closed()
             proxy.flow()

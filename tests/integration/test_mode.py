@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from outbox.events import ModeChanged, SourceReady
+from tests.support.eventually import eventually
 from tests.support.running import Running, counts, fetch, running
 from tests.support.sinks import FakeSink
 from tests.support.sql import connected
@@ -63,9 +64,8 @@ async def test_register_shows_the_mode_soon_after_the_change(database: str) -> N
         await worker.log.wait_for(SourceReady)
         await set_mode(database, "poll")
         await switched(worker, "poll")
-        with anyio.fail_after(5):
-            while (await fetch(database, "select detail ->> 'mode' from outbox.worker"))[0][0] != "poll":
-                await anyio.sleep(0.02)
+        shown = "select detail ->> 'mode' from outbox.worker"
+        await eventually(lambda: fetch(database, shown), lambda rows: rows[0][0] == "poll", timeout_s=5)
 
 
 async def test_switching_under_load_loses_and_doubles_nothing(database: str) -> None:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from outbox.events import ModeChanged, SourceDegraded, SourceLost, SourceReady, SourceRestored
+from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, jwt
 from tests.support.running import Running, enqueue, fetch, running
 from tests.support.tcp_proxy import tcp_proxy
@@ -74,8 +75,11 @@ async def test_broadcast_that_fails_never_fails_the_producer(supabase: str) -> N
 async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase) as relay:
-        while not any(client.channels for client in server.clients):
-            await anyio.sleep(0.01)
+
+        async def joined() -> bool:
+            return any(client.channels for client in server.clients)
+
+        await eventually(joined, bool)
         assert not relay.log.of(SourceReady), "joined, and not subscribed"
         await ready(relay)
 
