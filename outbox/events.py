@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from outbox.message import Message
 from outbox.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
-Why = Literal["hold", "drain", "lease", "pause"]
-"""Why a lease was given back: the sink is unavailable, the worker stops, or the lease would not have lasted."""
+Why = Literal["hold", "drain", "lease", "pause", "suspect"]
+"""Why a lease was given back: the sink is unavailable, the worker stops, the lease would not have lasted, the
+message was paused, or was claimed together with a suspect, which is to be delivered alone."""
 
 
 @dataclass(frozen=True, slots=True)

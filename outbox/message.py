@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 from uuid import UUID
 
 LeaseId = tuple[UUID, int]
 """A message id and the token of one claim of it."""
+
+Place = tuple[float, int]
+"""Where a message stands in the order of claiming: when it fell due, in Unix seconds, and its `seq`."""
+
+FRONT: Place = (-inf, 0)
+"""Before every message."""
 
 
 class Message(NamedTuple):
@@ -42,6 +49,10 @@ class Message(NamedTuple):
     """Whose message it is; tenants take turns. None for everybody's."""
     expired: str | None = None
     """What to do with it because its turn came too late: `bury` or `discard`; None when it came in time."""
+    due_s: float = 0.0
+    """When it fell due, in Unix seconds: its place in the order of claiming, where among equals `seq` decides."""
+    at_once: bool = True
+    """Whether it was available when it was enqueued, so that a wake-up source should have announced it."""
 
     @property
     def lease(self) -> LeaseId:
@@ -63,15 +74,26 @@ class Lease(NamedTuple):
     expires_s: float
     """End of the lease on the same clock, never later than the database's: it is counted from before the claim."""
     more: bool
-    """Whether further messages are due now."""
-    fresh: bool
-    """Whether one of the messages was due when enqueued and never claimed before: a source should announce it."""
-    next_due_s: float | None
-    """Seconds from the claim until the next scheduled or abandoned message falls due; None when there is none."""
-    gated: bool = False
-    """Whether messages stand at the gates, for `Store.claim_gated`."""
+    """Whether there may be further messages to claim now."""
+    next_due_s: float | None = None
+    """Of a claim at the gates: seconds until it pays to come again; None when it left nothing to wait for."""
     lane: str = ""
     """Where the next claim at the gates shall go on; empty for the beginning."""
+
+
+class Outlook(NamedTuple):
+    """What there is to claim, and when there will be something."""
+
+    seen_s: float
+    """When this was so, on this process's monotonic clock."""
+    due: bool
+    """Whether messages that pass no gate are due."""
+    ruled: bool
+    """Whether limits or pauses are in force, of which messages may learn only when they are claimed."""
+    gated: bool
+    """Whether messages stand at the gates, for `Store.claim_gated`."""
+    next_due_s: float | None
+    """Seconds until the next scheduled or abandoned message falls due; None when there is none."""
 
 
 class Pause(NamedTuple):

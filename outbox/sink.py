@@ -64,7 +64,8 @@ class Unknown:
 
 
 Retryable = Failed | Throttled | Unknown
-Outcome = Delivered | Rejected | Retryable | Unavailable
+Undelivered = Rejected | Retryable | Unavailable
+Outcome = Delivered | Undelivered
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ begin
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
                           order by n.seq limit 1
                           for no key update skip locked)
-      and not exists (select from outbox.message l where l.key = old.key and l.lease_token is not null);
+      and not exists (select from outbox.message l where l.key = old.key and l.in_flight);
     return null;
 end
 $$;
@@ -70,7 +70,7 @@ begin
             from sleeper s,
                  lateral (select * from outbox.message f where f.key = s.key order by f.seq limit 1) f
             where f.due_at = 'infinity' and f.parked is null and f.lease_token is null
-              and not exists (select from outbox.message l where l.key = s.key and l.lease_token is not null)))
+              and not exists (select from outbox.message l where l.key = s.key and l.in_flight)))
         returning m.message_id
     )
     select count(*) into called from awake;
@@ -90,7 +90,7 @@ CREATE FUNCTION outbox.cancel(message_id uuid) RETURNS boolean
 begin
     with cancelled as (
         delete from outbox.message m
-        where m.message_id = message_id and (m.lease_token is null or m.due_at <= clock_timestamp())
+        where m.message_id = message_id and (m.leased_until is null or m.leased_until <= clock_timestamp())
         returning m.*
     )
     insert into outbox.history as h
@@ -1174,6 +1174,7 @@ CREATE TABLE outbox.message (
     available_at timestamp with time zone NOT NULL,
     created_at timestamp with time zone NOT NULL,
     claimed_at timestamp with time zone,
+    leased_until timestamp with time zone,
     lease_token bigint,
     worker_id bigint,
     deliveries integer DEFAULT 0 NOT NULL,
@@ -1184,6 +1185,7 @@ CREATE TABLE outbox.message (
     key text,
     gated boolean DEFAULT false NOT NULL,
     ready boolean DEFAULT true NOT NULL,
+    in_flight boolean DEFAULT false NOT NULL,
     parked bigint,
     dedup_key text,
     dedup_window interval,
@@ -1196,7 +1198,7 @@ CREATE TABLE outbox.message (
     CONSTRAINT gated CHECK ((gated OR ((key IS NULL) AND (tenant IS NULL)))),
     CONSTRAINT message_on_expiry_check CHECK ((on_expiry = ANY (ARRAY['bury'::text, 'discard'::text])))
 )
-WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='0');
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='0');
 
 COMMENT ON TABLE outbox.message IS 'Unsettled messages: waiting, scheduled, or leased to a worker.';
 
@@ -1204,9 +1206,11 @@ COMMENT ON COLUMN outbox.message.message_id IS 'Identity for ever; the request i
 
 COMMENT ON COLUMN outbox.message.seq IS 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
 
-COMMENT ON COLUMN outbox.message.due_at IS 'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
+COMMENT ON COLUMN outbox.message.due_at IS 'When a worker may claim the row, and the order of claiming. Of gated messages that a worker holds: the end of the lease.';
 
 COMMENT ON COLUMN outbox.message.available_at IS 'When the producer wants it delivered at the earliest.';
+
+COMMENT ON COLUMN outbox.message.leased_until IS 'The end of the lease, null while no worker holds the row. An abandoned row is free again by itself.';
 
 COMMENT ON COLUMN outbox.message.lease_token IS 'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
 
@@ -1221,6 +1225,8 @@ COMMENT ON COLUMN outbox.message.key IS 'Messages with the same key are delivere
 COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
 
 COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+
+COMMENT ON COLUMN outbox.message.in_flight IS 'Of messages with a key: whether a worker holds it. One of a key does.';
 
 COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
@@ -1383,7 +1389,7 @@ COMMENT ON TABLE outbox.worker IS 'Worker processes. seen_at is their heartbeat;
 CREATE VIEW outbox.message_life AS
  SELECT m.message_id,
         CASE
-            WHEN ((m.lease_token IS NOT NULL) AND (m.due_at > now())) THEN 'processing'::text
+            WHEN (m.leased_until > now()) THEN 'processing'::text
             WHEN (m.due_at = 'infinity'::timestamp with time zone) THEN 'waiting'::text
             WHEN (m.due_at > now()) THEN 'scheduled'::text
             ELSE 'pending'::text
@@ -1400,7 +1406,7 @@ CREATE VIEW outbox.message_life AS
     m.claimed_at,
     NULL::timestamp with time zone AS settled_at,
         CASE
-            WHEN ((m.lease_token IS NULL) AND (m.due_at > now()) AND (m.due_at < 'infinity'::timestamp with time zone)) THEN m.due_at
+            WHEN ((m.leased_until IS NULL) AND (m.due_at > now()) AND (m.due_at < 'infinity'::timestamp with time zone)) THEN m.due_at
             ELSE NULL::timestamp with time zone
         END AS next_try_at,
     m.deliveries,
@@ -1408,7 +1414,7 @@ CREATE VIEW outbox.message_life AS
     NULL::text AS outcome,
     ((m.errors -> '-1'::integer) ->> 'detail'::text) AS last_error
    FROM (outbox.message m
-     LEFT JOIN outbox.worker w ON (((w.worker_id = m.worker_id) AND (m.lease_token IS NOT NULL))))
+     LEFT JOIN outbox.worker w ON (((w.worker_id = m.worker_id) AND (m.leased_until IS NOT NULL))))
 UNION ALL
  SELECT h.message_id,
         CASE
@@ -1567,7 +1573,7 @@ CREATE UNIQUE INDEX message_dedup ON outbox.message USING btree (dedup_key) WHER
 
 CREATE INDEX message_due ON outbox.message USING btree (due_at, seq) WHERE (NOT gated);
 
-CREATE UNIQUE INDEX message_in_flight ON outbox.message USING btree (key) WHERE ((key IS NOT NULL) AND (lease_token IS NOT NULL));
+CREATE UNIQUE INDEX message_in_flight ON outbox.message USING btree (key) WHERE in_flight;
 
 CREATE INDEX message_key ON outbox.message USING btree (key, seq) WHERE (key IS NOT NULL);
 

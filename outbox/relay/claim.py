@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from outbox.errors import OutboxError
-from outbox.events import Claimed, Emit
-from outbox.message import Lease, Message, Parcel
+from outbox.events import Claimed, Emit, Why
+from outbox.message import FRONT, Lease, Message, Outlook, Place
 from outbox.polling import Polling
 from outbox.relay.patience import Patience
 from outbox.relay.verdict import expire, is_suspect, quarantine
@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 
 _SOONEST_S = 0.005
 """The database's clock has moved on while its answer travelled: do not come back a hair too early."""
+_LOCKED_S = 0.02
+"""What is due and cannot be had is locked by somebody who will be done with it very soon."""
+_AHEAD_S = 0.25
+"""How long claims go on one behind the other before one begins at the front again, where something may have come in."""
+_AHEAD_RATIO = 10
+"""The same as a multiple of what the round at the front took: dear where the dead cannot be vacuumed away."""
 
 
 class Claimer:
-    """One loop: hold, room, claim, hand over, wait."""
+    """One loop: hold, room, claim, hand over, look around, wait."""
 
     def __init__(
         self,
@@ -56,9 +62,15 @@ class Claimer:
         self._stopping = False
         self._woken_by: str | None = "start"
         """Who rang before this claim; None when nobody did and the time was up."""
+        self._place: Place = FRONT
+        """Where the next claim begins: behind the last one while claims come back full."""
+        self._ahead_until_s = 0.0
+        self._ruled = False
         self._gated = False
-        """Whether messages stood at the gates a round ago: then they get half of the room."""
+        """Whether messages stood at the gates at the last look around: then they get half of the room."""
         self._lane = ""
+        self._wary = False
+        """Whether the last claim met a suspect: then the next one takes a single message."""
 
     def stop(self) -> None:
         """Claim nothing any more, however long the loop would have waited."""
@@ -81,75 +93,137 @@ class Claimer:
         return self._stopping or self._hold.outcome is not None
 
     async def _round(self, limit: int) -> None:
-        """Claim, at the gates too if messages stand there, and wait at the doorbell unless more is due already."""
-        at_gates = self._gated
-        lease = await self._claim(self._store.claim, -(-limit // 2) if at_gates else limit)
-        if lease is None:
+        """Claim; when that was all, or it is time, look around and claim at the gates; wait unless more is due."""
+        began_s = monotonic()
+        if self._woken_by is None:  # nobody rang: probably there is nothing
+            outlook = await self._look()
+            if outlook is None:
+                return
+            if not outlook.due and not outlook.gated:
+                await self._wait([], outlook)
+                return
+        lease = await self._claim_plain(limit)
+        if lease is None or self._goes_on(lease):
             return
-        leases, self._gated = [lease], lease.gated
-        if lease.gated and not self._may_not_claim():
-            claim = partial(self._store.claim_gated, lane=self._lane)
-            gated = await self._claim(claim, max(1, limit - len(lease.messages)))
+        known_rules = self._ruled
+        outlook = await self._look()
+        if outlook is None:
+            return
+        self._ahead_until_s = monotonic() + max(_AHEAD_S, _AHEAD_RATIO * (monotonic() - began_s))
+        leases = [lease]
+        if outlook.gated and not self._may_not_claim():
+            gated = await self._claim_gated(max(1, limit - len(lease.messages)))
             if gated is None:
                 return
             leases.append(gated)
-            self._lane = gated.lane
-            self._settler.expect_keys = True
-        self._learn(leases)
-        self._inbox.more_due = any(lease.more for lease in leases)
+        self._learn(leases, outlook)
+        can_be_had = bool(lease.messages) or outlook.ruled != known_rules
+        if any(lease.more for lease in leases) or (outlook.due and can_be_had):
+            self._woken_by = "more"
+        else:
+            await self._wait(leases, outlook)
+
+    def _goes_on(self, lease: Lease) -> bool:
+        """Whether the next claim follows at once: behind a full one, or at the front after the end was reached."""
+        was_at_front = self._place == FRONT
+        if lease.more and monotonic() < self._ahead_until_s and not self._wary:
+            last = lease.messages[-1]
+            self._place = last.due_s, last.seq
+        else:
+            self._place = FRONT
+            if lease.more or was_at_front:
+                return False
         self._woken_by = "more"
-        if not self._inbox.more_due:
-            await self._wait(leases)
+        return True
 
-    def _learn(self, leases: list[Lease]) -> None:
-        """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
-        if self._woken_by is None and any(lease.fresh for lease in leases):
-            self._wakeup.found_unannounced()
-        elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            # Whoever found messages at the gates was in time, also if they have to wait there.
-            self._polling.answered(found=any(lease.messages or lease.gated for lease in leases))
-
-    async def _wait(self, leases: list[Lease]) -> None:
-        """Wait until there may be something to claim."""
-        self._woken_by = await self._wakeup.wait(self._pause_s(leases))
-        if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            await anyio.sleep(self._polling.answer_s())
-
-    async def _claim(self, claim: Callable[..., Awaitable[Lease]], limit: int) -> Lease | None:
-        """Claim once and hand over what came; after a failure wait a little and return None."""
-        settings = self._settings
-        began_s = monotonic()
+    async def _look(self) -> Outlook | None:
+        """Look around; after a failure wait a little and return None."""
         try:
-            lease = await claim(
-                limit, lease_s=settings.lease_s, worker_id=self._worker_id, suspect_after=settings.suspect_after
-            )
+            outlook = await self._store.outlook()
         except OutboxError as error:
             await self._patience.failed(error)
             return None
         self._patience.succeeded()
+        self._ruled, self._gated = outlook.ruled, outlook.gated
+        return outlook
+
+    def _learn(self, leases: list[Lease], outlook: Outlook) -> None:
+        """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
+        if self._woken_by is None and any(_is_fresh(message) for lease in leases[:1] for message in lease.messages):
+            self._wakeup.found_unannounced()
+        elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
+            # Whoever found messages at the gates was in time, also if they have to wait there.
+            self._polling.answered(found=outlook.gated or any(lease.messages for lease in leases))
+
+    async def _wait(self, leases: list[Lease], outlook: Outlook) -> None:
+        """Wait until there may be something to claim."""
+        self._woken_by = await self._wakeup.wait(self._pause_s(leases, outlook))
+        if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
+            await anyio.sleep(self._polling.answer_s())
+
+    async def _claim_plain(self, limit: int) -> Lease | None:
+        """Claim what passes no gate."""
+        if self._wary:
+            limit = 1
+        elif self._gated:
+            limit = -(-limit // 2)
+        return await self._claim(partial(self._store.claim, limit, after=self._place, ruled=self._ruled))
+
+    async def _claim_gated(self, limit: int) -> Lease | None:
+        """Claim at the gates."""
+        suspect_after = self._settings.suspect_after
+        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane)
+        lease = await self._claim(claim)
+        if lease is not None:
+            self._lane = lease.lane
+            self._settler.expect_keys = True
+        return lease
+
+    async def _claim(self, claim: Callable[..., Awaitable[Lease]]) -> Lease | None:
+        """Claim once and hand over what came; after a failure wait a little and return None."""
+        began_s = monotonic()
+        try:
+            lease = await claim(lease_s=self._settings.lease_s, worker_id=self._worker_id)
+        except OutboxError as error:
+            await self._patience.failed(error)
+            return None
+        self._patience.succeeded()
+        self._inbox.more_due = lease.more
         if lease.messages:
             self._emit(Claimed(lease.messages, monotonic() - began_s))
-            self._inbox.more_due = lease.more
             await self._hand_over(lease)
         return lease
 
     async def _hand_over(self, lease: Lease) -> None:
         """Give the lease's messages to the inbox; a suspect only when it is alone, and until it is settled."""
-        suspect = is_suspect(lease.messages[0], self._settings)
+        messages = self._without_company(lease.messages)
+        suspect = is_suspect(messages[0], self._settings)
         if suspect:
             await self._inbox.wait_until_empty()
         if self._may_not_claim():
-            self._inbox.outstanding += len(lease.messages)
-            self._settler.release(lease.messages, "drain" if self._stopping else "hold")
+            self._give_back(messages, "drain" if self._stopping else "hold")
             return
-        self._inbox.put([Parcel(message, lease.claimed_s, lease.expires_s) for message in self._living(lease.messages)])
+        self._inbox.put(self._living(messages), lease)
         if suspect:
             await self._inbox.wait_until_empty()
 
+    def _without_company(self, messages: list[Message]) -> list[Message]:
+        """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""
+        suspects = (number for number, message in enumerate(messages) if is_suspect(message, self._settings))
+        first = next(suspects, None)
+        self._wary = first is not None
+        if first is None:
+            return messages
+        self._give_back(messages[max(1, first) :], "suspect")
+        return messages[: max(1, first)]
+
+    def _give_back(self, messages: list[Message], why: Why) -> None:
+        self._inbox.outstanding += len(messages)
+        self._settler.release(messages, why)
+
     def _living(self, messages: list[Message]) -> list[Message]:
         """Bury what has expired, and whatever has killed too many workers; return the others."""
-        suspect = is_suspect(messages[0], self._settings)
-        if not suspect and not any(message.expired for message in messages):
+        if not self._wary and not any(message.expired for message in messages):
             return messages
         living = []
         for message in messages:
@@ -161,11 +235,19 @@ class Claimer:
                 self._settler.bury(burial, Rejected(burial.kind, burial.detail))
         return living
 
-    def _pause_s(self, leases: list[Lease]) -> float:
+    def _pause_s(self, leases: list[Lease], outlook: Outlook) -> float:
         """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
         found = any(lease.messages for lease in leases)
         pause_s = self._polling.pause_s(attended=self._wakeup.attended, found=found)
-        for lease in leases:
-            if lease.next_due_s is not None:
-                pause_s = min(pause_s, lease.claimed_s + lease.next_due_s + _SOONEST_S - monotonic())
+        if outlook.due:
+            pause_s = min(pause_s, _LOCKED_S)
+        seen = [(outlook.seen_s, outlook.next_due_s), *((lease.claimed_s, lease.next_due_s) for lease in leases)]
+        for seen_s, next_due_s in seen:
+            if next_due_s is not None:
+                pause_s = min(pause_s, seen_s + next_due_s + _SOONEST_S - monotonic())
         return max(0.0, pause_s)
+
+
+def _is_fresh(message: Message) -> bool:
+    """Whether it was due when enqueued, and never claimed before: a source should have announced it."""
+    return message.at_once and message.deliveries == 1 and not message.setbacks

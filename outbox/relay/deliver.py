@@ -14,8 +14,8 @@ import anyio
 
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
 from outbox.relay.settings import LEASE_MARGIN_S
-from outbox.relay.verdict import Complete, PutBack, Release, judge, soften
-from outbox.sink import Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Unknown
+from outbox.relay.verdict import PutBack, Release, judge, soften
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Undelivered, Unknown
 from outbox.store import Burial, Retry
 from outbox.tasks import is_for_us
 
@@ -125,16 +125,23 @@ class Deliverer:
     def _conclude(self, slot: Slot, parcel: Parcel, outcome: Outcome) -> None:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
         slot.parcel = None
+        if isinstance(outcome, Delivered):
+            self._complete(parcel, outcome)
+        else:
+            self._settle(parcel, self._hold.believe(outcome, parcel.message.message_id))
+
+    def _complete(self, parcel: Parcel, outcome: Delivered) -> None:
+        message, claimed_s, _ = parcel
+        now_s = monotonic()
+        self._settler.complete(Settlement(message, outcome, now_s, message.age_s + now_s - claimed_s))
+        self._pace.accepted += 1
+        if self._pace.rate is not None and self._pace.speed_up(now_s):
+            self._emit(PaceChanged(None, "no throttling any more"))
+
+    def _settle(self, parcel: Parcel, outcome: Undelivered) -> None:
         message = parcel.message
-        outcome = soften(message, self._hold.believe(outcome, message.message_id), self._settings)
+        outcome = soften(message, outcome, self._settings)
         match judge(message, outcome, self._settings):
-            case Complete(delivered):
-                now_s = monotonic()
-                latency_s = message.age_s + now_s - parcel.claimed_s
-                self._settler.complete(Settlement(message, delivered, now_s, latency_s))
-                self._pace.accepted += 1
-                if self._pace.rate is not None and self._pace.speed_up(now_s):
-                    self._emit(PaceChanged(None, "no throttling any more"))
             case Retry() as retry if isinstance(outcome, Retryable):
                 self._settler.retry(retry, outcome)
             case Burial() as burial if isinstance(outcome, Rejected | Failed):

@@ -9,7 +9,7 @@ import anyio
 
 from outbox.backoff import Backoff
 from outbox.events import Emit, Held, Resumed
-from outbox.sink import Outcome, Sink, Unavailable, Unknown
+from outbox.sink import Sink, Unavailable, Undelivered, Unknown
 from outbox.tasks import is_for_us
 from outbox.wakeup import Wakeup
 
@@ -44,7 +44,7 @@ class Hold:
         self._emit(Held(outcome))
         return True
 
-    def believe(self, outcome: Outcome, message_id: UUID) -> Outcome:
+    def believe(self, outcome: Undelivered, message_id: UUID) -> Undelivered:
         """The outcome, unless it is the same message that says "unavailable" again after a good probe.
 
         Then the sink is well and takes everything but this message, which must not stop all others again.

@@ -58,7 +58,7 @@ class Settler:
         self.keys_moved = False
         """Whether messages with a key were settled, upon which others of their keys may wait for a claim."""
         self._completes = _Desk[Settlement](
-            lambda rows: store.complete([(row.message, row.outcome) for row in rows]),
+            store.complete,
             lambda row: row.message,
             lambda rows, took_s: emit(Completed(rows, took_s)),
         )

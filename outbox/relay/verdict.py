@@ -2,7 +2,7 @@
 
 | outcome      | what happens to the message                       | attempt counted |
 |--------------|---------------------------------------------------|-----------------|
-| Delivered    | completed                                         | –               |
+| Delivered    | completed, without a question asked here          | –               |
 | Rejected     | buried at once                                    | yes             |
 | Failed       | retried with backoff, buried at max_attempts      | yes             |
 | Throttled    | "sink": next in line again; "message": retried    | no              |
@@ -19,15 +19,8 @@ from typing import Literal
 from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable
+from outbox.sink import Failed, Rejected, Retryable, Throttled, Unavailable, Undelivered
 from outbox.store import Burial, Retry
-
-
-@dataclass(frozen=True, slots=True)
-class Complete:
-    """Move the message to the history."""
-
-    outcome: Delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +33,12 @@ class PutBack:
     """Keep the lease; deliver the message again as soon as the pace allows."""
 
 
-Verdict = Complete | Retry | Burial | Release | PutBack
+Verdict = Retry | Burial | Release | PutBack
 
 
-def judge(message: Message, outcome: Outcome, settings: RelaySettings) -> Verdict:
-    """Decide what becomes of a message that the sink has answered for."""
+def judge(message: Message, outcome: Undelivered, settings: RelaySettings) -> Verdict:
+    """Decide what becomes of a message that the sink has not taken."""
     match outcome:
-        case Delivered():
-            return Complete(outcome)
         case Rejected():
             return Burial(message, "rejected", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
         case Unavailable():
@@ -62,7 +53,7 @@ def judge(message: Message, outcome: Outcome, settings: RelaySettings) -> Verdic
             return _retry(message, outcome, settings, failures=message.setbacks + 1, counted=False)
 
 
-def soften(message: Message, outcome: Outcome, settings: RelaySettings) -> Outcome:
+def soften(message: Message, outcome: Undelivered, settings: RelaySettings) -> Undelivered:
     """The outcome, unless the message would be buried although its key is to wait for it."""
     if isinstance(outcome, Rejected) and _keeps_its_turn(message, settings):
         return Failed(outcome.kind, outcome.detail)

@@ -19,6 +19,7 @@ create table outbox.message (
     available_at timestamptz not null,
     created_at   timestamptz not null,
     claimed_at   timestamptz,
+    leased_until timestamptz,
     lease_token  bigint,
     worker_id    bigint,
     deliveries   integer     not null default 0,
@@ -29,6 +30,7 @@ create table outbox.message (
     key          text,
     gated        boolean     not null default false,
     ready        boolean     not null default true,
+    in_flight    boolean     not null default false,
     parked       bigint,
     dedup_key    text,
     dedup_window interval,
@@ -40,8 +42,9 @@ create table outbox.message (
     errors       jsonb       not null default '[]',
     constraint gated check (gated or (key is null and tenant is null))
 )
--- Rows live for milliseconds: vacuum by count, often, and without pauses.
+-- Rows live for milliseconds: vacuum by count, often, and without pauses. Half of each page is kept for the leases of its messages.
 with (
+    fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_insert_scale_factor = 0.05,
@@ -53,8 +56,9 @@ comment on table outbox.message is 'Unsettled messages: waiting, scheduled, or l
 comment on column outbox.message.message_id is 'Identity for ever; the request id towards Temporal.';
 comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
 comment on column outbox.message.due_at is
-    'When a worker may claim the row, and the order of claiming. While a worker holds the row it is the end of the lease, so an abandoned row falls due by itself.';
+    'When a worker may claim the row, and the order of claiming. Of gated messages that a worker holds: the end of the lease.';
 comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
+comment on column outbox.message.leased_until is 'The end of the lease, null while no worker holds the row. An abandoned row is free again by itself.';
 comment on column outbox.message.lease_token is
     'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
 comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
@@ -65,10 +69,11 @@ comment on column outbox.message.key is 'Messages with the same key are delivere
 comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
 comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
 comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+comment on column outbox.message.in_flight is 'Of messages with a key: whether a worker holds it. One of a key does.';
 comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
--- The claim's order and the index's order are one, so a claim reads as many entries as it takes rows: scheduled and leased rows
--- lie beyond `now`. What has to pass gates is not in the way of what has not.
+-- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. What has to pass gates is not in the way
+-- of what has not. No index knows the columns in which the plain claim writes a lease.
 create index message_due on outbox.message (due_at, seq) where not gated;
 create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where gated and ready;
 create index message_waiting on outbox.message (due_at) where gated and not ready;
@@ -76,7 +81,7 @@ create index message_parked on outbox.message (parked) where parked is not null;
 create index message_key on outbox.message (key, seq) where key is not null;
 
 -- The promise of order: of a key's messages one is in flight.
-create unique index message_in_flight on outbox.message (key) where key is not null and lease_token is not null;
+create unique index message_in_flight on outbox.message (key) where in_flight;
 create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
 
 create table outbox.history (

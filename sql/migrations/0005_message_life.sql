@@ -4,7 +4,7 @@ create view outbox.message_life as
 select
     m.message_id,
     case
-        when m.lease_token is not null and m.due_at > now() then 'processing'
+        when m.leased_until > now() then 'processing'
         when m.due_at = 'infinity' then 'waiting'
         when m.due_at > now() then 'scheduled'
         else 'pending'
@@ -20,13 +20,13 @@ select
     m.available_at,
     m.claimed_at,
     null::timestamptz as settled_at,
-    case when m.lease_token is null and m.due_at > now() and m.due_at < 'infinity' then m.due_at end as next_try_at,
+    case when m.leased_until is null and m.due_at > now() and m.due_at < 'infinity' then m.due_at end as next_try_at,
     m.deliveries,
     m.attempts,
     null::text as outcome,
     m.errors -> -1 ->> 'detail' as last_error
 from outbox.message m
-left join outbox.worker w on w.worker_id = m.worker_id and m.lease_token is not null
+left join outbox.worker w on w.worker_id = m.worker_id and m.leased_until is not null
 union all
 select
     h.message_id, case when h.outcome in ('cancelled', 'discarded') then h.outcome else 'completed' end, h.topic, h.key, h.operation, h.workflow, h.workflow_id, h.run_id, w.name,

@@ -180,7 +180,7 @@ begin
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
                           order by n.seq limit 1
                           for no key update skip locked)
-      and not exists (select from outbox.message l where l.key = old.key and l.lease_token is not null);
+      and not exists (select from outbox.message l where l.key = old.key and l.in_flight);
     return null;
 end
 $$;
@@ -212,7 +212,7 @@ begin
             from sleeper s,
                  lateral (select * from outbox.message f where f.key = s.key order by f.seq limit 1) f
             where f.due_at = 'infinity' and f.parked is null and f.lease_token is null
-              and not exists (select from outbox.message l where l.key = s.key and l.lease_token is not null)))
+              and not exists (select from outbox.message l where l.key = s.key and l.in_flight)))
         returning m.message_id
     )
     select count(*) into called from awake;

@@ -7,7 +7,7 @@ as $$
 begin
     with cancelled as (
         delete from outbox.message m
-        where m.message_id = message_id and (m.lease_token is null or m.due_at <= clock_timestamp())
+        where m.message_id = message_id and (m.leased_until is null or m.leased_until <= clock_timestamp())
         returning m.*
     )
     insert into outbox.history as h

@@ -90,7 +90,7 @@ looked_at as materialized (
            (select p.rule_id from outbox.pause p where outbox.matches(p.topic, c.topic) or p.key = c.key limit 1) as pause,
            (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) as rule,
            case when c.key is not null then coalesce(
-               (select f.message_id from outbox.message f where f.key = c.key and f.lease_token is not null),
+               (select f.message_id from outbox.message f where f.key = c.key and f.in_flight),
                (select h.message_id from outbox.message h where h.key = c.key order by h.seq limit 1)) end as head
     from candidate c
 ),
@@ -143,7 +143,7 @@ sent_away as (
 ),
 parked as (
     update outbox.message m
-    set due_at = s.due_at, parked = s.parked, ready = false, lease_token = null, worker_id = null
+    set due_at = s.due_at, parked = s.parked, ready = false, leased_until = null, lease_token = null, in_flight = false, worker_id = null
     from sent_away s
     where m.ctid = s.place
     returning m.due_at
@@ -151,7 +151,9 @@ parked as (
 claimed as (
     update outbox.message m
     set due_at = (select now from moment) + make_interval(secs => $2),
+        leased_until = (select now from moment) + make_interval(secs => $2),
         ready = false,
+        in_flight = key is not null,
         parked = c.rule,  -- should it come back, it has its place before those who have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
@@ -168,16 +170,16 @@ done as (
 select
     c.message_id, c.seq, c.topic, c.key, c.payload, c.headers, c.target, c.deliveries, c.attempts,
     jsonb_array_length(c.errors) as setbacks,
-    extract(epoch from c.claimed_at - c.created_at)::float8 as age_s,
+    date_part('epoch', c.claimed_at - c.created_at) as age_s,
     c.lease_token, c.tenant,
     case when c.expires_at <= moment.now then c.on_expiry end as expired,
+    date_part('epoch', c.available_at) as due_s, c.available_at <= c.created_at as at_once,
     done.moved or (done.met > 0 and (
         lanes.n = $1
         or exists (select from candidate d group by d.turn having count(*) >= lanes.share)
         or (select count(*) from candidate) > done.met)) as more,
-    false as fresh,
     case when done.met = 0 and lanes.n > 0 then 0.02
-         else extract(epoch from (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now)::float8 end as next_due_s,
+         else date_part('epoch', (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now) end as next_due_s,
     coalesce(lanes.last, '') as lane
 from moment
 cross join lanes

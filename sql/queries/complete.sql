@@ -1,36 +1,36 @@
 -- Move delivered messages from the hot table to the history, each only if it is still held under the given token.
 -- Returns the leases that were not: the message had passed to somebody else, and nothing was written for them.
 --
--- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 text[]: workflow ids · $4 text[]: run ids · $5 bool[]: duplicate of another's
--- delivery · $6 bool: keep history · $7 timestamptz: now, null for the server's
-with answer as materialized (
-    select *
-    from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[])
-        as a (message_id, lease_token, workflow_id, run_id, duplicate)
-),
-settled as (
+-- $1 uuid[]: messages · $2 text: lease tokens · $3 text: workflow ids · $4 text: run ids, each a list with $5 between its items, and
+-- '' for none · $6 uuid[]: which of them are duplicates of another's delivery · $7 bool: keep history · $8 timestamptz: now, null for
+-- the server's
+with settled as (
     delete from outbox.message m
-    using answer a
+    using unnest($1::uuid[], string_to_array($2, $5)::bigint[], string_to_array($3, $5, ''), string_to_array($4, $5, ''))
+        as a (message_id, lease_token, workflow_id, run_id)
     where m.message_id = a.message_id and m.lease_token = a.lease_token
-    returning m.*, m.lease_token as held, a.workflow_id, a.run_id, a.duplicate
+    returning
+        m.message_id, m.seq, m.created_at, m.available_at, m.claimed_at, m.worker_id, m.deliveries, m.attempts, m.topic, m.key,
+        m.dedup_key, m.dedup_window, m.target, m.lease_token, a.workflow_id, a.run_id
 ),
 kept as (
     insert into outbox.history
         (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key,
          dedup_key, operation, workflow, workflow_id, run_id)
-    select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts,
-           case when duplicate then 'duplicate' else 'delivered' end, topic, key,
+    select message_id, seq, created_at, available_at, claimed_at, coalesce($8, now()), worker_id, deliveries, attempts,
+           case when message_id = any ($6::uuid[]) then 'duplicate' else 'delivered' end, topic, key,
            dedup_key, target ->> 'operation', target ->> 'workflow', workflow_id, run_id
     from settled
-    where $6::bool
+    where $7::bool
 ),
 remembered as (
     insert into outbox.delivered_key as d (dedup_key, message_id, until)
-    select dedup_key, message_id, coalesce($7, now()) + dedup_window
+    select dedup_key, message_id, coalesce($8, now()) + dedup_window
     from settled
     where dedup_key is not null and dedup_window > interval '0'
     on conflict (dedup_key) do update set message_id = excluded.message_id, until = excluded.until
 )
 select a.message_id, a.lease_token
-from answer a
-where not exists (select from settled s where s.message_id = a.message_id and s.held = a.lease_token)
+from unnest($1::uuid[], string_to_array($2, $5)::bigint[]) as a (message_id, lease_token)
+where (select count(*) from settled) < cardinality($1)
+  and not exists (select from settled s where s.message_id = a.message_id and s.lease_token = a.lease_token)

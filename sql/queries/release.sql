@@ -9,7 +9,9 @@ settled as (
     update outbox.message m
     set due_at = least(outbox.due_at(m.available_at, m.priority, m.created_at), coalesce($3, now())),
         ready = true,
+        leased_until = null,
         lease_token = null,
+        in_flight = false,
         worker_id = null,
         deliveries = greatest(m.deliveries - 1, 0)
     from answer a

@@ -11,7 +11,10 @@ with answer as materialized (
 settled as (
     update outbox.message m
     set due_at = coalesce($7, now()) + make_interval(secs => a.delay_s),
+        leased_until = null,
         lease_token = null,
+        in_flight = false,
+        parked = null,  -- its delay is its own: no change of a limit may shorten it
         worker_id = null,
         deliveries = 0,
         attempts = m.attempts + a.counted::int,

@@ -2,9 +2,9 @@
 select json_build_object(
     'messages', (
         select json_build_object(
-            'pending', count(*) filter (where due_at <= now()),
-            'processing', count(*) filter (where due_at > now() and lease_token is not null),
-            'scheduled', count(*) filter (where due_at > now() and due_at < 'infinity' and lease_token is null),
+            'pending', count(*) filter (where due_at <= now() and (leased_until is null or leased_until <= now())),
+            'processing', count(*) filter (where leased_until > now()),
+            'scheduled', count(*) filter (where due_at > now() and due_at < 'infinity' and leased_until is null),
             'waiting', count(*) filter (where due_at = 'infinity'),
             'retrying', count(*) filter (where attempts > 0 or errors <> '[]'),
             'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where available_at <= now())))

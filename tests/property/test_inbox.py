@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from outbox.message import Message, Parcel
+from outbox.message import Lease, Message, Parcel
 from outbox.relay.inbox import Inbox
 
 
@@ -47,7 +47,7 @@ class InboxMachine(RuleBasedStateMachine):
         parcels = [parcel(self.next + n, self.now_s) for n in range(room if more else int(room * share))]
         self.next += len(parcels)
         asleep = len(self.sleepers)
-        self.inbox.put(parcels)
+        self.inbox.put([p.message for p in parcels], Lease([], self.now_s, parcel(0, self.now_s).expires_s, more))
         self.waiting.extend(parcels)
         self.let_others_run()
         assert asleep - len(self.sleepers) >= min(asleep, len(parcels))
@@ -56,7 +56,7 @@ class InboxMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         expected = self.waiting.popleft() if self.waiting else None
-        assert self.inbox.take(self.now_s) is expected
+        assert self.inbox.take(self.now_s) == expected
         if expected is not None:
             self.taken.append(expected)
         elif not self.inbox.closed:

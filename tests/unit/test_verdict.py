@@ -10,8 +10,8 @@ from outbox.backoff import Backoff
 from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdict import Complete, PutBack, Release, is_suspect, judge, quarantine
-from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
+from outbox.relay.verdict import PutBack, Release, is_suspect, judge, quarantine
+from outbox.sink import Failed, Rejected, Throttled, Unavailable, Undelivered, Unknown
 from outbox.store import Burial, Retry
 
 SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry=Backoff(1.0, 8.0))
@@ -19,11 +19,6 @@ SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retr
 
 def message(*, attempts: int = 0, setbacks: int = 0, deliveries: int = 1) -> Message:
     return Message(UUID(int=1), 1, "t", None, None, "{}", None, deliveries, attempts, setbacks, 0.0, 1)
-
-
-def test_delivered_is_completed() -> None:
-    outcome = Delivered("w", "r")
-    assert judge(message(), outcome, SETTINGS) == Complete(outcome)
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 100])
@@ -50,7 +45,7 @@ def test_failed_is_retried_until_its_last_attempt(attempts: int, buried: bool) -
 
 
 @pytest.mark.parametrize("outcome", [Unknown("LOST", ""), Throttled("BUSY", "", scope="message")])
-def test_what_is_not_the_messages_fault_is_retried_for_ever(outcome: Outcome) -> None:
+def test_what_is_not_the_messages_fault_is_retried_for_ever(outcome: Undelivered) -> None:
     verdict = judge(message(attempts=2, setbacks=1000), outcome, SETTINGS)
     assert isinstance(verdict, Retry)
     assert not verdict.counted
@@ -66,7 +61,7 @@ def test_what_is_not_the_messages_fault_is_retried_for_ever(outcome: Outcome) ->
         (Unknown("LOST", ""), message(setbacks=1000), 8.0),
     ],
 )
-def test_delay_grows_with_what_has_failed_before(outcome: Outcome, tried: Message, longest_s: float) -> None:
+def test_delay_grows_with_what_has_failed_before(outcome: Undelivered, tried: Message, longest_s: float) -> None:
     verdict = judge(tried, outcome, SETTINGS)
     assert isinstance(verdict, Retry)
     assert longest_s / 2 <= verdict.delay_s <= longest_s
