@@ -67,19 +67,13 @@ class Store(Statements):
         self._keep_history = keep_history
         self.now = now
 
-    async def claim(
-        self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, ruled: bool = False
-    ) -> Lease:
-        """Lease up to `limit` due messages that stand behind a place, in their order.
+    async def claim(self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT) -> Lease:
+        """Lease up to `limit` due messages that stand behind a place, in their order; none while rules are in force."""
+        return await self._claim("claim", limit, lease_s, worker_id, after)
 
-        While limits or pauses are in force it brings nothing unless `ruled` says that the caller knows.
-        """
-        sent_s = monotonic()
-        async with self._errors("claim"):
-            statement = self._sql("claim_ruled" if ruled else "claim")
-            rows = await self._pool.fetch(statement, limit, lease_s, worker_id, self.now, *after)
-        rows.sort(key=_PLACE)
-        return Lease(list(map(_MESSAGE, rows)), monotonic(), sent_s + lease_s, more=len(rows) == limit)
+    async def claim_ruled(self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT) -> Lease:
+        """The same while limits or pauses are in force, of which messages enqueued before may not know yet."""
+        return await self._claim("claim_ruled", limit, lease_s, worker_id, after)
 
     async def claim_gated(
         self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = ""
@@ -217,6 +211,13 @@ class Store(Statements):
         async with self._errors("enqueue"):
             rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
         return [row[0] for row in rows]
+
+    async def _claim(self, name: str, limit: int, lease_s: float, worker_id: int, after: Place) -> Lease:
+        sent_s = monotonic()
+        async with self._errors("claim"):
+            rows = await self._pool.fetch(self._sql(name), limit, lease_s, worker_id, self.now, *after)
+        rows.sort(key=_PLACE)
+        return Lease(list(map(_MESSAGE, rows)), monotonic(), sent_s + lease_s, more=len(rows) == limit)
 
     async def _settle(self, name: str, messages: Sequence[Message], *columns: object) -> set[LeaseId]:
         """Run a settling statement and return the leases that were lost."""

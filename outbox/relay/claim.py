@@ -167,7 +167,8 @@ class Claimer:
             limit = 1
         elif self._gated:
             limit = -(-limit // 2)
-        return await self._claim(partial(self._store.claim, limit, after=self._place, ruled=self._ruled))
+        claim = self._store.claim_ruled if self._ruled else self._store.claim
+        return await self._claim(partial(claim, limit, after=self._place))
 
     async def _claim_gated(self, limit: int) -> Lease | None:
         """Claim at the gates."""

@@ -89,7 +89,7 @@ async def test_abandoned_message_can_be_cancelled_and_its_worker_settles_nothing
 ) -> None:
     message_id = await start(worker)
     messages = await worker.claim()
-    await worker.pool.execute("update outbox.message set due_at = now() - interval '1 second'")
+    await worker.pool.execute("update outbox.message set leased_until = now() - interval '1 second'")
     assert await cancel(worker, message_id) is True
     assert await worker.store.complete([(messages[0], Delivered())]) == {messages[0].lease}
     assert await counts(database) == {"message": 0, "history": 1, "dead_letter": 0}
@@ -123,7 +123,7 @@ async def test_cancel_that_meets_a_claim_waits_for_it_and_then_leaves_the_messag
     async with connected(database) as claimer, connected(database) as producer:
         transaction = claimer.transaction()
         await transaction.start()
-        await claimer.execute("update outbox.message set lease_token = 7, due_at = now() + interval '1 minute'")
+        await claimer.execute("update outbox.message set lease_token = 7, leased_until = now() + interval '1 minute'")
         async with anyio.create_task_group() as tasks:
 
             async def late() -> None:

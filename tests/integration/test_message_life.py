@@ -73,7 +73,9 @@ async def test_processing(worker: Clock) -> None:
 async def test_abandoned_is_pending_again_and_still_names_its_worker(worker: Clock) -> None:
     await start(worker)
     await worker.claim()
-    await worker.pool.execute("update outbox.message set due_at = now() - interval '1 second'")
+    await worker.pool.execute(
+        "update outbox.message set due_at = now() - interval '1 minute', leased_until = now() - interval '1 second'"
+    )
     row = await life(worker)
     assert (row["status"], row["worker"], row["deliveries"], row["next_try_at"]) == ("pending", "alice", 1, None)
 

@@ -197,7 +197,7 @@ async def exercise(dsn: str, schema: str) -> None:
             b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'
         )
         started = await pool.fetchval(f"select {schema}.start_workflow('W', 'w-1', start_delay => '1 minute')")
-        lease = await store.claim(10, lease_s=60, worker_id=worker_id, suspect_after=2)
+        lease = await store.claim(10, lease_s=60, worker_id=worker_id)
         assert [message.message_id for message in lease.messages] == [*ids, started]
         done, failed, dead, back, _held = lease.messages
         assert await store.complete([(done, Delivered("w", "r"))]) == set()
@@ -206,7 +206,7 @@ async def exercise(dsn: str, schema: str) -> None:
         assert await store.release([back]) == set()
         # The session has run each statement often enough to have settled on a generic plan by now.
         for _ in range(8):
-            again = await store.claim(1, lease_s=60, worker_id=worker_id, suspect_after=2)
+            again = await store.claim(1, lease_s=60, worker_id=worker_id)
             assert await store.release(again.messages) == set()
         statuses = await pool.fetch(f"select status from {schema}.message_life order by status")
         assert [row[0] for row in statuses] == ["completed", "failed", "pending", "processing", "scheduled"]

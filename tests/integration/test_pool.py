@@ -32,7 +32,7 @@ async def test_claim_that_was_given_up_leases_nothing(database: str) -> None:
 
         async def claim() -> None:
             with pytest.raises(DatabaseUnavailable):
-                await Store(pool, "outbox").claim(10, lease_s=60, worker_id=1, suspect_after=2)
+                await Store(pool, "outbox").claim(10, lease_s=60, worker_id=1)
 
         transaction = other.transaction()
         await transaction.start()

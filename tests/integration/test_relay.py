@@ -298,6 +298,18 @@ async def test_suspect_is_delivered_with_nothing_else_in_flight(database: str) -
     async with running(database, sink) as relay:
         await relay.wait_completed(101)
     assert company == [1]
+    deliveries = "select deliveries, count(*) from outbox.history group by deliveries order by deliveries"
+    # Whoever was claimed with it went back as if it had not been.
+    assert [tuple(row) for row in await fetch(database, deliveries)] == [(1, 100), (3, 1)]
+
+
+async def test_suspects_in_a_row_are_delivered_one_by_one(database: str) -> None:
+    ids = await enqueue(database, 20)
+    await fetch(database, "update outbox.message set deliveries = 2 returning 1")
+    async with running(database, FakeSink()) as relay:
+        await relay.wait_completed(20)
+    assert relay.sink.ids == ids
+    assert relay.sink.most_in_flight == 1
 
 
 async def test_killer_is_quarantined_and_the_rest_goes_on(database: str) -> None:

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from outbox.database import Pool, open_pool
 from outbox.dead_letters import DeadLetters
-from outbox.message import Message, Pause
+from outbox.message import FRONT, Message, Pause
 from outbox.sink import Delivered
 from outbox.store import Burial, Retry, Store
 
@@ -75,6 +75,7 @@ class Lives(RuleBasedStateMachine):
         self.limited_at: list[datetime] = []
         self.limited = False
         self.lane = dict.fromkeys(WORKERS, "")
+        self.place = dict.fromkeys(WORKERS, FRONT)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -126,18 +127,24 @@ class Lives(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
-    def claim(self, worker: int, limit: int) -> None:
-        self.claim_some(worker, limit)
+    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6), behind=st.booleans())
+    def claim(self, worker: int, limit: int, behind: bool) -> None:
+        self.claim_some(worker, limit, behind=behind)
 
-    def claim_some(self, worker: int, limit: int) -> bool:
-        """Claim as a worker's round does; return whether to look again at once."""
-        how: dict[str, Any] = {"lease_s": LEASE_S, "worker_id": worker, "suspect_after": 1000}
-        plain = self.run(self.store.claim(limit, **how))
+    def claim_some(self, worker: int, limit: int, *, behind: bool = False) -> bool:
+        """Claim as a worker's round does, perhaps behind its last claim; return whether to look again at once."""
+        how: dict[str, Any] = {"lease_s": LEASE_S, "worker_id": worker}
+        ruled = self.run(self.store.outlook()).ruled
+        claim = self.store.claim_ruled if ruled else self.store.claim
+        plain = self.run(claim(limit, **how, after=self.place[worker] if behind else FRONT))
+        if plain.messages:
+            self.place[worker] = plain.messages[-1].due_s, plain.messages[-1].seq
         messages = plain.messages
-        more = plain.more
-        if plain.gated:
-            gated = self.run(self.store.claim_gated(limit, **how, lane=self.lane[worker]))
+        outlook = self.run(self.store.outlook())
+        more = plain.more or (outlook.due and (bool(messages) or ruled))
+        if outlook.gated:
+            lane = self.lane[worker]
+            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane))
             self.lane[worker] = gated.lane
             messages = messages + gated.messages
             more = more or gated.more

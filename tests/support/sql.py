@@ -70,12 +70,14 @@ class Clock:
 
     async def claim(self, limit: int = 100, *, lease_s: float = 60.0, suspect_after: int = 2) -> list[Message]:
         """What a claim brings."""
-        how: dict[str, Any] = {"lease_s": lease_s, "worker_id": self.worker_id, "suspect_after": suspect_after}
-        lease = await self.store.claim(limit, **how)
-        messages = lease.messages
-        more = lease.gated
+        how: dict[str, Any] = {"lease_s": lease_s, "worker_id": self.worker_id}
+        ruled = (await self.store.outlook()).ruled
+        claim = self.store.claim_ruled if ruled else self.store.claim
+        messages = (await claim(limit, **how)).messages
+        more = (await self.store.outlook()).gated
         while more and len(messages) < limit:  # the first look at the gates may only put messages in their lanes
-            lease = await self.store.claim_gated(limit - len(messages), **how)
+            room = limit - len(messages)
+            lease = await self.store.claim_gated(room, **how, suspect_after=suspect_after)
             messages = messages + lease.messages
             more = lease.more and not lease.messages
         return messages
