@@ -50,7 +50,7 @@ class Report:
     title: str
     figures: list[Figure] = field(default_factory=list)
     samples: dict[str, list[float]] = field(default_factory=dict)
-    """Single measurements in milliseconds by what they measure, over all runs, for percentiles, histograms and plots."""
+    """Single measurements in milliseconds by what they measure, over all runs: percentiles, histograms and plots."""
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Curves by name: points (x, y) for plots."""
     settings: dict[str, object] = field(default_factory=dict)

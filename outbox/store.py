@@ -107,9 +107,8 @@ class Store(Statements):
         workflow_ids = [answer[1].workflow_id or "" for answer in answers]
         run_ids = [answer[1].run_id or "" for answer in answers]
         duplicates = [answer[0].message_id for answer in answers if answer[1].duplicate]
-        comma = _comma(workflow_ids, run_ids)
-        # The driver spends a microsecond on each item of an array, more than everything else that is done here.
-        columns = (comma.join(column) for column in (tokens, workflow_ids, run_ids))
+        # The driver spends a microsecond on each item of an array, more than on everything else that is done here.
+        comma, columns = _joined(tokens, workflow_ids, run_ids)
         async with self._errors("complete"):
             lost = await self._pool.fetch(
                 self._sql("complete"), ids, *columns, comma, duplicates, self._keep_history, self.now
@@ -228,12 +227,14 @@ class Store(Statements):
         return {(row[0], row[1]) for row in lost}
 
 
-def _comma(*columns: Sequence[str]) -> str:
-    """A separator that is part of no value."""
+def _joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
+    """Join each column with a separator that is part of no value; return it and the columns."""
     comma = "\x1f"  # the unit separator
-    while any(comma in value for column in columns for value in column):
+    while True:
+        joined = [comma.join(column) for column in columns]
+        if all(text.count(comma) == max(0, len(column) - 1) for text, column in zip(joined, columns, strict=True)):
+            return comma, joined
         comma = uuid4().hex
-    return comma
 
 
 def _column(rows: Sequence[object], name: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from outbox.relay.settle import Settler
     from outbox.store import Store
     from outbox.wakeup import Wakeup
+
+_DELIVERIES = attrgetter("deliveries")
+_EXPIRED = attrgetter("expired")
 
 _SOONEST_S = 0.005
 """The database's clock has moved on while its answer travelled: do not come back a hair too early."""
@@ -210,11 +214,10 @@ class Claimer:
 
     def _without_company(self, messages: list[Message]) -> list[Message]:
         """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""
-        suspects = (number for number, message in enumerate(messages) if is_suspect(message, self._settings))
-        first = next(suspects, None)
-        self._wary = first is not None
-        if first is None:
+        self._wary = max(map(_DELIVERIES, messages)) > self._settings.suspect_after
+        if not self._wary:
             return messages
+        first = next(number for number, message in enumerate(messages) if is_suspect(message, self._settings))
         self._give_back(messages[max(1, first) :], "suspect")
         return messages[: max(1, first)]
 
@@ -224,7 +227,7 @@ class Claimer:
 
     def _living(self, messages: list[Message]) -> list[Message]:
         """Bury what has expired, and whatever has killed too many workers; return the others."""
-        if not self._wary and not any(message.expired for message in messages):
+        if not self._wary and not any(map(_EXPIRED, messages)):
             return messages
         living = []
         for message in messages:

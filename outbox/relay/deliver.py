@@ -57,6 +57,7 @@ class Deliverer:
         self._emit = emit
         self._settings = settings
         self._turn = anyio.Lock()
+        self._enough_s = settings.deliver_timeout_s + LEASE_MARGIN_S
         self.slots = [Slot() for _ in range(settings.concurrency)]
 
     @property
@@ -96,13 +97,18 @@ class Deliverer:
         while not scope.cancel_called:  # an answer may cross the watchdog, which then must not hit the next delivery
             if self._pace.rate is not None:
                 await self._wait_for_turn()
-            parcel = self._take()
+            now_s = monotonic()
+            parcel = inbox.take(now_s)
+            while parcel is not None and parcel.expires_s < now_s + self._enough_s:
+                # Its lease would not outlast its delivery. It costs no turn of the pace.
+                self._settler.release([parcel.message], "lease")
+                parcel = inbox.take(now_s)
             if parcel is None:
                 if inbox.closed:
                     return
                 await inbox.wait_for_parcel()
                 continue
-            slot.began_s = monotonic()
+            slot.began_s = now_s
             slot.parcel = parcel
             try:
                 outcome = await sink.deliver(parcel.message)
@@ -113,14 +119,6 @@ class Deliverer:
                     raise
                 outcome = Unknown("CANCELLED", "something inside the sink was cancelled")
             self._conclude(slot, parcel, outcome)
-
-    def _take(self) -> Parcel | None:
-        """The next parcel whose lease outlasts its delivery. Those before it go back, and cost no turn of the pace."""
-        now_s = monotonic()
-        enough_s = now_s + self._settings.deliver_timeout_s + LEASE_MARGIN_S
-        while (parcel := self._inbox.take(now_s)) is not None and parcel.expires_s < enough_s:
-            self._settler.release([parcel.message], "lease")
-        return parcel
 
     def _conclude(self, slot: Slot, parcel: Parcel, outcome: Outcome) -> None:
         """Act on the sink's answer. Synchronous: a message is never between two states."""

@@ -30,10 +30,11 @@ class _Line:
 
     def __init__(self) -> None:
         self._tenants: OrderedDict[str | None, deque[Parcel]] = OrderedDict()
-        self._count = 0
+        self._next: deque[Parcel] = deque()
+        """The line of the tenant whose turn it is; empty only when nothing waits."""
 
-    def __len__(self) -> int:
-        return self._count
+    def __bool__(self) -> bool:
+        return bool(self._next)
 
     def __iter__(self) -> Iterator[Parcel]:
         return chain.from_iterable(self._tenants.values())
@@ -42,35 +43,41 @@ class _Line:
         """Add parcels at the ends of their tenants' lines."""
         for tenant, group in groupby(parcels, _TENANT):
             self._line(tenant).extend(group)
-        self._count += len(parcels)
+        self._choose()
 
     def appendleft(self, parcel: Parcel) -> None:
         """Add a parcel before everything else."""
         self._line(parcel.message.tenant).appendleft(parcel)
         self._tenants.move_to_end(parcel.message.tenant, last=False)
-        self._count += 1
+        self._choose()
 
-    def popleft(self) -> Parcel:
-        """Take the parcel whose turn it is."""
-        tenant, line = next(iter(self._tenants.items()))
-        parcel = line.popleft()
-        self._count -= 1
+    def popleft(self) -> Parcel | None:
+        """Take the parcel whose turn it is; None when nothing waits."""
+        line = self._next
         if not line:
-            del self._tenants[tenant]
+            return None
+        parcel = line.popleft()
+        if not line:
+            del self._tenants[parcel.message.tenant]
+            self._choose()
         elif len(self._tenants) > 1:
-            self._tenants.move_to_end(tenant)
+            self._tenants.move_to_end(parcel.message.tenant)
+            self._choose()
         return parcel
 
     def clear(self) -> None:
         """Forget everything."""
         self._tenants.clear()
-        self._count = 0
+        self._choose()
 
     def _line(self, tenant: str | None) -> deque[Parcel]:
         line = self._tenants.get(tenant)
         if line is None:
             line = self._tenants[tenant] = deque()
         return line
+
+    def _choose(self) -> None:
+        self._next = next(iter(self._tenants.values())) if self._tenants else deque()
 
 
 class Inbox:
@@ -110,25 +117,29 @@ class Inbox:
             await self._emptied.wait()
 
     def put(self, messages: Sequence[Message], lease: Lease) -> None:
-        """Take messages in that were claimed under a lease, and wake as many idle slots."""
+        """Take messages in that were claimed under a lease, and wake an idle slot."""
         parcels = list(map(_PARCEL, zip(messages, repeat(lease.claimed_s), repeat(lease.expires_s), strict=False)))
         self._waiting.extend(parcels)
         self.outstanding += len(parcels)
-        self._wake_slots()
+        self._wake_slot()
 
     def put_back(self, parcel: Parcel) -> None:
         """Take back a parcel that a slot could not deliver now; it is next in line."""
         self._waiting.appendleft(parcel)
-        self._wake_slots()
+        self._wake_slot()
 
     def take(self, now_s: float) -> Parcel | None:
-        """Hand the next parcel to a slot, or None if there is none."""
-        if not self._waiting:
-            return None
+        """Hand the next parcel to a slot, or None if there is none. Wakes another slot for the one after it."""
         parcel = self._waiting.popleft()
-        if not self._waiting and self.more_due:
+        if parcel is None:
+            return None
+        if self._waiting:
+            if self._idle_slots:
+                self._wake_slot()
+        elif self.more_due:
             self._ahead = min(self._prefetch, max(1, self._ahead * 2))
-        elif now_s - parcel.claimed_s > _LONG_WAIT_S:
+            return parcel
+        if now_s - parcel.claimed_s > _LONG_WAIT_S:
             self._ahead = max(min(self._concurrency, self._prefetch), self._ahead * 3 // 4)
         return parcel
 
@@ -140,7 +151,7 @@ class Inbox:
             try:
                 await bell.wait()
             finally:
-                if bell in self._idle_slots:  # cancelled, not woken
+                if not bell.is_set():  # cancelled, not woken
                     self._idle_slots.remove(bell)
 
     def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Parcel]:
@@ -166,10 +177,13 @@ class Inbox:
         self.closed = True
         self._room_made.set()
         self._emptied.set()
-        self._wake_slots(all_of_them=True)
+        while self._idle_slots:
+            self._idle_slots.pop().set()
 
-    def _wake_slots(self, *, all_of_them: bool = False) -> None:
-        """Wake one idle slot a parcel, the latest idle first: its data is warm."""
-        count = len(self._idle_slots) if all_of_them else min(len(self._idle_slots), len(self._waiting))
-        for _ in range(count):
+    def _wake_slot(self) -> None:
+        """Wake the slot that has been idle for the shortest time: its data is warm. It will wake the next one.
+
+        A sink that answers at once is served by few slots, however many there are.
+        """
+        if self._idle_slots and self._waiting:
             self._idle_slots.pop().set()

@@ -52,6 +52,7 @@ class Settler:
         self._batch = settings.batch
         self._patience = Patience("settle", emit, settings.reconnect)
         self._work_came = anyio.Event()
+        self._awake = False
         self._closed = False
         self.expect_keys = False
         """Whether messages with a key may come: whoever has none is not asked for each."""
@@ -75,34 +76,39 @@ class Settler:
     def complete(self, settlement: Settlement) -> None:
         """Have a delivered message moved to the history."""
         self._completes.pending.append(settlement)
-        self._work_came.set()
+        self._wake()
 
     def retry(self, retry: Retry, outcome: Retryable) -> None:
         """Have a message put back for later."""
         self._retries.pending.append((retry, outcome))
-        self._work_came.set()
+        self._wake()
 
     def bury(self, burial: Burial, outcome: Rejected | Failed) -> None:
         """Have a message moved to the dead letters."""
         self._burials.pending.append((burial, outcome))
-        self._work_came.set()
+        self._wake()
 
     def release(self, messages: Sequence[Message], why: Why) -> None:
         """Have leases given back."""
         if messages:
             self._releases.pending.extend((message, why) for message in messages)
-            self._work_came.set()
+            self._wake()
 
     def close(self) -> None:
         """Nothing more will come: `run` returns once everything is written."""
         self._closed = True
-        self._work_came.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._work_came.set()
 
     async def run(self) -> None:
         """Write until closed. Survives any outage of the database; ends by cancellation otherwise."""
         while True:
             await self._work_came.wait()
-            self._work_came = anyio.Event()
+            self._work_came, self._awake = anyio.Event(), False
             busy = True
             while busy:
                 busy = await self._turn(self._completes)

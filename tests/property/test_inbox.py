@@ -50,13 +50,16 @@ class InboxMachine(RuleBasedStateMachine):
         self.inbox.put([p.message for p in parcels], Lease([], self.now_s, parcel(0, self.now_s).expires_s, more))
         self.waiting.extend(parcels)
         self.let_others_run()
-        assert asleep - len(self.sleepers) >= min(asleep, len(parcels))
+        assert not asleep or not parcels or len(self.sleepers) < asleep
 
     @precondition(lambda self: len(self.taken) < self.concurrency)
     @rule()
     def take(self) -> None:
         expected = self.waiting.popleft() if self.waiting else None
+        asleep = len(self.sleepers)
         assert self.inbox.take(self.now_s) == expected
+        self.let_others_run()
+        assert not asleep or not self.waiting or len(self.sleepers) < asleep, "one who takes wakes the next"
         if expected is not None:
             self.taken.append(expected)
         elif not self.inbox.closed:
