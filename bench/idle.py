@@ -59,9 +59,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     """Watch one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
-    settings: dict[str, object] = {"sink": options.sink}
-    if options.sink.startswith("workflows."):
-        settings["temporal_address"] = await lab.temporal()
+    temporal = {"TEMPORAL_ADDRESS": await lab.temporal()} if options.sink.startswith("workflows.") else {}
     report.settings |= {"modes": list(options.modes), "sink": options.sink, "seconds watched": options.watch_s}
     turns = list(product(range(options.runs), options.modes))
     async with connected(dsn) as connection:
@@ -69,7 +67,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
         report.settings["statements counted by"], statements = await _counter(connection, report)
         for turn, (run, mode) in enumerate(turns):
             tell(f"run {run + 1}: mode {mode}", turn / len(turns))
-            async with worker_process(dsn, mode=mode, **settings) as worker:
+            async with worker_process(dsn, environment=temporal, mode=mode, sink=options.sink) as worker:
                 await anyio.sleep(options.settle_s)
                 costs = await _watch(connection, statements, psutil.Process(worker.pid), options.watch_s)
             for unit, cost in costs.items():
@@ -78,16 +76,13 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-async def _watch(
-    connection: Connection, statements: str, process: psutil.Process, watch_s: float
-) -> dict[str, float]:
+async def _watch(connection: Connection, statements: str, process: psutil.Process, watch_s: float) -> dict[str, float]:
     """What the process cost while we looked away, by unit."""
-    # What we ask ourselves: the first question is counted by the second.
     counted, worked_s, began_s = await connection.fetchval(statements), _cpu_s(process), monotonic()
     await anyio.sleep(watch_s)
     took_s, worked_s = monotonic() - began_s, _cpu_s(process) - worked_s
     counted = await connection.fetchval(statements) - counted
-    own = 1 if statements == _TRANSACTIONS else 0
+    own = 1 if statements == _TRANSACTIONS else 0  # our first question is counted by the second
     return {
         "statements/s": max(0, counted - own) / took_s,
         "% of a core": 100 * worked_s / took_s,

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -70,10 +70,12 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def worker_process(dsn: str, **settings: object) -> AsyncIterator[WorkerProcess]:
+async def worker_process(
+    dsn: str, *, environment: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[WorkerProcess]:
     """A worker for the block, started and connected; whatever is left of it afterwards is killed.
 
-    `settings` are fields of `outbox.config.Settings` and go before the environment's.
+    `settings` are fields of `outbox.config.Settings`. They and `environment` go before what our own environment says.
     """
     name = f"bench-{os.getpid()}-{next(_numbers)}"
     chosen = {f"OUTBOX_{key.upper()}": str(value) for key, value in settings.items()}
@@ -85,7 +87,8 @@ async def worker_process(dsn: str, **settings: object) -> AsyncIterator[WorkerPr
         env=os.environ
         | {"DATABASE_URL": dsn, "OUTBOX_SCHEMA": "outbox", "OUTBOX_WORKER_NAME": name}
         | {"LOG_LEVEL": "INFO", "OUTBOX_LOG_FORMAT": "json"}
-        | chosen,
+        | chosen
+        | dict(environment or {}),
         start_new_session=True,  # Ctrl-C is for us; we end it
     )
     worker = WorkerProcess(process, name)

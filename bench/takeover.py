@@ -35,7 +35,8 @@ from outbox.message where lease_token is not null and topic = $1
 _LOOK_EVERY_S = 0.05
 _SURPLUS_S = 30.0
 """How long after the end of the lease a takeover is given up as failed."""
-_PROBE_S = 1.0
+_BY_LEASE = "takeovers came when the lease ran out: until then nothing told that the worker was dead"
+_NEAR_S = 1.0
 """Nearer than this to the end of the lease, a takeover was the lease's doing."""
 
 
@@ -94,7 +95,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
                 continue
             took_s, left_s = found
             waited_s.append(took_s)
-            by_lease += took_s > left_s - _PROBE_S
+            by_lease += took_s > left_s - _NEAR_S
             _tell_so_far(report, waited_s, by_lease)
         await empty(connection)
     tell("done", 1.0)
@@ -133,10 +134,9 @@ async def _kill(dsn: str, connection: Connection, options: Options, report: Repo
 def _tell_so_far(report: Report, waited_s: list[float], by_lease: int) -> None:
     """The figures of all kills so far. Each kill is one run of the first; p99 is one number over all."""
     report.figures.clear()
-    add_note_of = "of {} takeovers, {} came when the lease ran out: nothing told that the worker was dead"
-    report.notes[:] = [note for note in report.notes if "came when the lease ran out" not in note]
+    report.notes[:] = [note for note in report.notes if _BY_LEASE not in note]
     if by_lease:
-        add_note(report, add_note_of.format(len(waited_s), by_lease))
+        add_note(report, f"{by_lease} of {len(waited_s)} {_BY_LEASE}")
     report.figures.append(Figure("kill -9 to takeover", "s", list(waited_s), GOAL))
     ranked = sorted(waited_s)
     add_run(report, "kill -9 to takeover, p99", "s", ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], GOAL)
