@@ -112,7 +112,7 @@ async def _kill(dsn: str, connection: Connection, options: Options, report: Repo
     async with worker_process(dsn, sink="bench.nullsink:hanging_sink", **times) as victim:
         # All in one transaction, so that one claim takes all: then the leases end together.
         await fill(connection, options.messages)
-        while (await connection.fetchrow(_LEASED, TOPIC))["leases"] < options.messages:
+        while (await connection.fetchrow(_LEASED, TOPIC))["leases"] < options.messages:  # noqa: ASYNC110 - only the table tells
             await anyio.sleep(_LOOK_EVERY_S)
         async with relay_at_work(dsn, survivor, **times):
             if options.mode != "poll":

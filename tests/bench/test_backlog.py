@@ -27,14 +27,14 @@ async def test_each_size_is_drained_and_compared_with_the_smallest(database: str
 
 
 async def test_urgent_messages_are_timed_while_a_backlog_is_drained(database: str) -> None:
-    report = await measured(backlog, database, sizes=(4_000,), drained=4_000, runs=2)
+    report = await measured(backlog, database, sizes=(4_000,), drained=4_000, drains=2, runs=2)
     assert len(by_name(report)["urgent message, 4,000 waiting"]) == 2
     assert all(ms > 0 for ms in report.samples["urgent message, 4,000 waiting"])
 
 
 async def test_what_was_measured_before_an_interruption_is_reported(database: str) -> None:
     report = Report("backlog", "backlog")
-    options = backlog.Options(sizes=(500,), drained=500, runs=50)
+    options = backlog.Options(sizes=(500,), drained=500, drains=1, runs=50)
     async with Lab(database) as lab, anyio.create_task_group() as tasks:
 
         def tell(_: str, share: float) -> None:
@@ -46,5 +46,5 @@ async def test_what_was_measured_before_an_interruption_is_reported(database: st
 
 
 async def test_nothing_is_left_in_the_outbox(database: str) -> None:
-    await measured(backlog, database, sizes=(1_500,), drained=500, runs=1)
+    await measured(backlog, database, sizes=(1_500,), drained=500, drains=1, runs=1)
     assert set((await counts(database)).values()) == {0}
