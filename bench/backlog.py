@@ -19,7 +19,7 @@ import anyio
 
 from bench.figures import add_run, add_samples
 from bench.lab import Lab
-from bench.relaying import Watch, connected, empty, fill, relay_at_work, settle_down
+from bench.relaying import TOPIC, Watch, connected, empty, fill, relay_at_work, settle_down
 from bench.report import Goal, Report
 from outbox import config
 from outbox.migrate import migrate
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from outbox.database import Connection, Pool
 
 _URGENT = "select outbox.enqueue('urgent', '{}', priority => 9)"
+_WAITING = "select count(*) from outbox.message where topic = $1"
 _SESSION = "set local enable_seqscan = off; set local jit = off"
 """As the worker's sessions have it (outbox/database.py)."""
 GOAL = Goal("≥", 0.90)
@@ -87,7 +88,7 @@ async def _at_size(
     claims_s: list[float] = []
     waited_s: list[float] = []
     for drain in range(options.drains):
-        await fill(connection, size - await connection.fetchval("select count(*) from outbox.message"))
+        await fill(connection, size - await connection.fetchval(_WAITING, TOPIC))
         await settle_down(connection)
         if drain == 0:
             await _explain(connection, size, report)

@@ -54,6 +54,7 @@ async def held_xmin(dsn: str, observer: Connection, report: Report) -> AsyncIter
         if not await observer.fetchval(_HELD, holder.get_server_pid()):
             add_note(report, "the session that should hold a snapshot holds none, or may not be seen")
         yield
+        await holder.execute("rollback")
 
 
 async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:

@@ -108,6 +108,10 @@ def _enqueue(connection: Any) -> Awaitable[object]:  # noqa: ANN401 - a connecti
     return producer.enqueue(connection, "bench", {"text": _TEXT})  # type: ignore[no-any-return]
 
 
+def _enqueue_many(connection: Any) -> Awaitable[object]:  # noqa: ANN401 - an asyncpg connection
+    return producer.enqueue_many(connection, _MESSAGES)  # type: ignore[no-any-return]
+
+
 def _sql(statement: str, argument: str) -> Transaction:
     return lambda connection: connection.fetch(statement, argument)
 
@@ -120,7 +124,7 @@ WAYS = (
     Way("enqueue_many of 100", _with_asyncpg(_sql("select outbox.enqueue_many($1)", _MANY))),
     Way("captured table", _with_asyncpg(insert=_CAPTURED)),
     Way("Python producer", _with_asyncpg(_enqueue)),
-    Way("Python producer, 100", _with_asyncpg(lambda connection: producer.enqueue_many(connection, _MESSAGES))),
+    Way("Python producer, 100", _with_asyncpg(_enqueue_many)),
     Way("plain, psycopg", _with_psycopg(), "psycopg"),
     Way("Python producer, psycopg", _with_psycopg(_enqueue), "psycopg"),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 import anyio
@@ -104,7 +104,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
 async def _kill(dsn: str, connection: Connection, options: Options, report: Report) -> tuple[float, float] | None:
     """Return the seconds from the kill to the last claim, and those that the leases still had; None if none came."""
     survivor = _Survivor()
-    times: dict[str, object] = {
+    times: dict[str, Any] = {
         "lease_s": options.lease_s,
         "deliver_timeout_s": options.deliver_timeout_s,
         "mode": options.mode,
@@ -112,23 +112,30 @@ async def _kill(dsn: str, connection: Connection, options: Options, report: Repo
     async with worker_process(dsn, sink="bench.nullsink:hanging_sink", **times) as victim:
         # All in one transaction, so that one claim takes all: then the leases end together.
         await fill(connection, options.messages)
-        while (await connection.fetchrow(_LEASED, TOPIC))["leases"] < options.messages:  # noqa: ASYNC110 - only the table tells
+        while (await _leased(connection))[0] < options.messages:  # noqa: ASYNC110 - only the table tells
             await anyio.sleep(_LOOK_EVERY_S)
         async with relay_at_work(dsn, survivor, **times):
             if options.mode != "poll":
                 await survivor.until(lambda: survivor.listening)
-            held = await connection.fetchrow(_LEASED, TOPIC)
-            if held["leases"] < options.messages:
+            leases, left_s = await _leased(connection)
+            if leases < options.messages:
                 add_note(report, "a kill is left out: the worker lost its leases before it was killed")
                 return None
             killed_s = monotonic()
             await victim.kill()
-            with anyio.move_on_after(held["left_s"] + _SURPLUS_S):
+            with anyio.move_on_after(left_s + _SURPLUS_S):
                 await survivor.until(lambda: len(survivor.claimed_s) >= options.messages)
                 add_samples(report, "kill to claim", [at_s - killed_s for at_s in survivor.claimed_s.values()])
-                return max(survivor.claimed_s.values()) - killed_s, held["left_s"]
+                return max(survivor.claimed_s.values()) - killed_s, left_s
     add_note(report, f"after a kill nobody had taken over {_SURPLUS_S:g} s after the end of the leases")
     return None
+
+
+async def _leased(connection: Connection) -> tuple[int, float]:
+    """How many messages are leased, and for how many seconds yet."""
+    row = await connection.fetchrow(_LEASED, TOPIC)
+    assert row is not None
+    return row["leases"], row["left_s"] or 0.0
 
 
 def _tell_so_far(report: Report, waited_s: list[float], by_lease: int) -> None:
