@@ -1,6 +1,7 @@
 """What an idle worker costs, in each mode: statements, processor time, memory.
 
-The worker is `outbox run` with the sink that it has in production, in a process of its own.
+The worker is `outbox run` with the sink that it has in production, in a process of its own. It is watched after it has
+delivered something, so that its connections are open.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.lab import Lab
 from bench.processes import worker_process
 from bench.relaying import connected, empty
 from bench.report import Goal, Report
+from outbox.errors import OutboxError
 from outbox.migrate import migrate
 
 if TYPE_CHECKING:
@@ -36,6 +38,13 @@ where dbid = (select oid from pg_database where datname = current_database())
 _TRANSACTIONS = """
 select (xact_commit + xact_rollback)::bigint from pg_stat_database where datname = current_database()
 """
+_WORK = """
+select outbox.start_workflow('Bench', 'outbox-bench-idle-' || gen_random_uuid(), '{}', task_queue => 'outbox-bench',
+                             execution_timeout => interval '1 minute')
+"""
+_LEFT = "select count(*) from outbox.message"
+_LOOK_EVERY_S = 0.05
+_DELIVERED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +77,22 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
         for turn, (run, mode) in enumerate(turns):
             tell(f"run {run + 1}: mode {mode}", turn / len(turns))
             async with worker_process(dsn, environment=temporal, mode=mode, sink=options.sink) as worker:
+                await _deliver_one(connection)
                 await anyio.sleep(options.settle_s)
                 costs = await _watch(connection, statements, psutil.Process(worker.pid), options.watch_s)
             for unit, cost in costs.items():
                 goal = GOALS[unit] if mode in _JUDGED else None
                 add_run(report, f"idle, {mode}: {unit}", unit, cost, goal)
     tell("done", 1.0)
+
+
+async def _deliver_one(connection: Connection) -> None:
+    await connection.execute(_WORK)
+    with anyio.move_on_after(_DELIVERED_WITHIN_S):
+        while await connection.fetchval(_LEFT):  # noqa: ASYNC110 - the process is not ours to ask
+            await anyio.sleep(_LOOK_EVERY_S)
+        return
+    raise OutboxError(f"the worker delivered nothing within {_DELIVERED_WITHIN_S:g} s: see `outbox status`")
 
 
 async def _watch(connection: Connection, statements: str, process: psutil.Process, watch_s: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from tests.support.running import counts, fetch
 from tests.support.sql import connected
 
 
-async def test_every_way_is_compared_with_the_plain_transaction(database: str) -> None:
+async def test_every_way_is_compared_with_the_plain_transaction_and_leaves_nothing_behind(database: str) -> None:
     report = await measured(producers, database, connections=(2,), seconds=0.05, runs=1)
     figures = by_name(report)
     for company in (producers.ALONE, producers.LISTENING):
@@ -20,10 +20,7 @@ async def test_every_way_is_compared_with_the_plain_transaction(database: str) -
             assert figures[name][0] > 0
         assert figures[f"enqueue_many of 100 ÷ plain: {where}"][0] > 1
     assert report.series["enqueue ÷ plain, no worker"][0][0] == 2
-
-
-async def test_nothing_is_left_behind(database: str) -> None:
-    await measured(producers, database, connections=(1,), seconds=0.02, runs=1)
+    # Nothing of it is left behind.
     assert set((await counts(database)).values()) == {0}
     assert not await fetch(database, "select from pg_namespace where nspname = 'outbox_bench'")
     assert not await fetch(database, "select from pg_proc where proname like 'captured%'")
