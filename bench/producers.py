@@ -49,9 +49,6 @@ _BUSINESS, _CAPTURED = (_INSERT.format(table, "$1") for table in ("business", "c
 _SILENT = "set session_replication_role = replica"
 """Triggers do not fire for this session, so nothing notifies. Needs rights that few have."""
 
-_LAPS = 5
-"""Each round goes through all ways so often, so that a busy moment of the machine falls on all of them."""
-
 Driver = Literal["asyncpg", "psycopg"]
 Transaction = Callable[[Any], Awaitable[object]]
 
@@ -62,13 +59,15 @@ class Options:
 
     connections: tuple[int, ...] = (1, 4, 16)
     seconds: float = 1.0
-    """For each of these."""
+    """For each of these, in as many turns as there are laps."""
+    laps: int = 5
+    """How often all ways are gone through, so that a busy moment of the machine falls on all of them."""
     runs: int = 5
 
     @classmethod
     def brief(cls) -> Self:
         """For a smoke test."""
-        return cls(connections=(1, 2), seconds=0.1, runs=1)
+        return cls(connections=(1, 2), seconds=0.05, laps=1, runs=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +164,9 @@ async def _round(
             )
             await worker.said("wake-up source subscribed")
         found: dict[str, tuple[list[float], float]] = {way.name: ([], 0.0) for way in ways}
-        for _, way in product(range(_LAPS), ways):
+        for _, way in product(range(options.laps), ways):
             await empty(admin)
-            taken_s, took_s = await _repeat(dsn, way, connections, options.seconds / _LAPS)
+            taken_s, took_s = await _repeat(dsn, way, connections, options.seconds / options.laps)
             found[way.name] = found[way.name][0] + taken_s, found[way.name][1] + took_s
         where = _where(connections, company)
         for way in ways:

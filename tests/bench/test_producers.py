@@ -11,7 +11,7 @@ from tests.support.sql import connected
 
 
 async def test_every_way_is_compared_with_the_plain_transaction_and_leaves_nothing_behind(database: str) -> None:
-    report = await measured(producers, database, connections=(2,), seconds=0.1, runs=1)
+    report = await measured(producers, database, connections=(2,), seconds=0.05, laps=1, runs=1)
     figures = by_name(report)
     for company in (producers.ALONE, producers.LISTENING):
         for way in producers.WAYS:
