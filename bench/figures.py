@@ -1,0 +1,25 @@
+"""Filling a report while its runs go on, so that what was measured survives an interruption."""
+
+from __future__ import annotations
+
+from bench.report import Figure, Goal, Report
+
+
+def add_run(report: Report, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+    """Add one run's value to the figure `name`, which begins with its first run."""
+    for figure in report.figures:
+        if figure.name == name:
+            figure.runs.append(value)
+            return
+    report.figures.append(Figure(name, unit, [value], goal))
+
+
+def add_samples(report: Report, name: str, values_s: list[float]) -> None:
+    """Add single measurements, given in seconds."""
+    report.samples.setdefault(name, []).extend(1000 * value for value in values_s)
+
+
+def add_note(report: Report, note: str) -> None:
+    """Tell the reader once."""
+    if note not in report.notes:
+        report.notes.append(note)

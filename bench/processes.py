@@ -1,0 +1,104 @@
+"""`outbox run` as a process of its own, told by the lines that it logs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+
+import anyio
+import orjson
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from outbox.errors import OutboxError
+
+_START_TIMEOUT_S = 30.0
+_LONGEST_LINE = 1 << 20
+_numbers = count(1)
+
+
+class WorkerProcess:
+    """A worker; `worker_process` makes it."""
+
+    def __init__(self, process: Process, name: str) -> None:
+        self.name = name
+        self.pid = process.pid
+        self._process = process
+        self._said: set[str] = set()
+        self._last: deque[str] = deque(maxlen=5)
+        self._ended = False
+        self._news = anyio.Event()
+
+    async def read(self) -> None:
+        """Read the log until it ends."""
+        assert self._process.stderr is not None
+        log = BufferedByteReceiveStream(self._process.stderr)
+        try:
+            while True:
+                line = (await log.receive_until(b"\n", _LONGEST_LINE)).decode(errors="replace")
+                self._last.append(line)
+                if line.startswith("{"):
+                    self._said.add(orjson.loads(line)["message"])
+                self._tell()
+        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.ClosedResourceError):
+            self._ended = True
+            self._tell()
+
+    async def said(self, message: str) -> None:
+        """Return once the worker has logged this. Raises OutboxError if it ends before, or takes too long."""
+        with anyio.move_on_after(_START_TIMEOUT_S):
+            while message not in self._said and not self._ended:
+                await self._news.wait()
+        if message not in self._said:
+            why = "ended" if self._ended else f"did not say “{message}” within {_START_TIMEOUT_S:g} s"
+            raise OutboxError(f"the worker process {why}; its last words: {' · '.join(self._last) or 'none'}")
+
+    async def kill(self) -> None:
+        """SIGKILL, and return when the process is gone. May be called again."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+
+@asynccontextmanager
+async def worker_process(
+    dsn: str, *, environment: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[WorkerProcess]:
+    """A worker for the block, started and connected; whatever is left of it afterwards is killed.
+
+    `settings` are fields of `outbox.config.Settings`. They and `environment` go before what our own environment says.
+    """
+    name = f"bench-{os.getpid()}-{next(_numbers)}"
+    chosen = {f"OUTBOX_{key.upper()}": str(value) for key, value in settings.items()}
+    process = await anyio.open_process(
+        [sys.executable, "-m", "outbox.cli", "run"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ
+        | {"DATABASE_URL": dsn, "OUTBOX_SCHEMA": "outbox", "OUTBOX_WORKER_NAME": name}
+        | {"LOG_LEVEL": "INFO", "OUTBOX_LOG_FORMAT": "json"}
+        | chosen
+        | dict(environment or {}),
+        start_new_session=True,  # Ctrl-C is for us; we end it
+    )
+    worker = WorkerProcess(process, name)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.read)
+            await worker.said("worker started")
+            yield worker
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await worker.kill()
+            await process.aclose()

@@ -1,0 +1,33 @@
+"""Runs a scenario briefly on the tests' servers."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+from bench.lab import Lab
+from bench.report import Report
+
+
+async def measured(scenario: ModuleType, dsn: str, *, temporal_address: str | None = None, **chosen: Any) -> Report:
+    """What the scenario reports, checked for what holds of every report."""
+    name = scenario.__name__.rpartition(".")[2]
+    report = Report(name, name)
+    told: list[float] = []
+    options = scenario.Options(**chosen) if chosen else scenario.Options.brief()
+    async with Lab(dsn, temporal_address) as lab:
+        await scenario.measure(lab, options, report, lambda _, share: told.append(share))
+    assert all(0 <= a <= b <= 1 for a, b in pairwise(told)), told
+    assert told[-1] == 1.0
+    assert report.figures
+    for figure in report.figures:
+        assert all(math.isfinite(run) for run in figure.runs), figure
+    assert all(point[1] >= 0 for curve in report.series.values() for point in curve)
+    return report
+
+
+def by_name(report: Report) -> dict[str, list[float]]:
+    """Runs by the name of their figure."""
+    return {figure.name: figure.runs for figure in report.figures}
