@@ -1,0 +1,86 @@
+"""PgQueuer, tuned as its guide says (docs/guides/performance-tuning.md).
+
+- `pgq autovac` is run after the installation, and the tables stay durable;
+- "Increase batch_size when jobs are short-lived"; `max_concurrent_tasks` stays without a cap;
+- a connection of its own for each manager, not a pool, with asyncpg, the fastest driver of its benchmark page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from uuid import uuid4
+
+import asyncpg
+from pgqueuer import PgQueuer
+from pgqueuer.db import AsyncpgDriver
+from pgqueuer.models import Job
+from pgqueuer.queries import Queries
+from temporalio.client import Client
+
+from bench.contenders.talk import Marks, obey, run, timed
+
+BATCH = int(os.environ.get("BATCH", "500"))
+MANAGERS = int(os.environ.get("MANAGERS", "1"))
+ENTRYPOINT = "noop"
+
+
+async def main(dsn: str, address: str | None) -> None:
+    """Serve the benchmark; with Temporal's address, a job starts a workflow and then counts as begun."""
+    queries = Queries(AsyncpgDriver(await asyncpg.connect(dsn)))
+
+    async def prepare() -> dict[str, object]:
+        if not await queries.has_table("pgqueuer"):
+            await queries.install()
+            await queries.optimize_autovacuum()
+        return {
+            "versions": {"pgqueuer": version("pgqueuer"), "asyncpg": version("asyncpg")},
+            "settings": {"batch_size": BATCH, "managers": MANAGERS, "durability": "durable"},
+            "unfinished": "select exists (select from pgqueuer)",
+        }
+
+    async def fill(jobs: int) -> None:
+        await queries.clear_queue()
+        await queries.clear_statistics_log()
+        await queries.enqueue([ENTRYPOINT] * jobs, [_payload()] * jobs, [0] * jobs)
+
+    async def enqueue() -> dict[str, int]:
+        return await timed(queries.enqueue([ENTRYPOINT], [_payload()], [0]))
+
+    async def work(every: int) -> None:
+        handle = await _handler(Marks(every), address)
+        for _ in range(MANAGERS):
+            manager = PgQueuer(AsyncpgDriver(await asyncpg.connect(dsn)))
+            manager.entrypoint(ENTRYPOINT)(handle)
+            working.append(asyncio.create_task(manager.run(batch_size=BATCH)))
+
+    working: list[asyncio.Task[None]] = []
+    await obey({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
+
+
+def _payload() -> bytes:
+    return b'{"organization_id": 42}'
+
+
+async def _handler(began: Marks, address: str | None) -> Callable[[Job], Awaitable[None]]:
+    if address is None:
+
+        async def noop(_job: Job) -> None:
+            began()
+
+        return noop
+
+    client = await Client.connect(address)
+
+    async def start(_job: Job) -> None:
+        await client.start_workflow("Bench", {"organization_id": 42}, id=f"pgqueuer-{uuid4().hex}", task_queue="bench")
+        began()
+
+    return start
+
+
+if __name__ == "__main__":
+    run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))

@@ -1,0 +1,59 @@
+"""Procrastinate, tuned with what its documentation offers: `concurrency`, a pool that serves it, and LISTEN."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from importlib.metadata import version
+
+import procrastinate
+
+from bench.contenders.talk import Marks, obey, run, timed
+
+CONCURRENCY = int(os.environ.get("CONCURRENCY", "20"))
+DELETE = os.environ.get("DELETE", "successful")
+
+
+async def main(dsn: str) -> None:
+    """Serve the benchmark."""
+    connector = procrastinate.PsycopgConnector(conninfo=dsn, min_size=4, max_size=CONCURRENCY + 2)
+    app = procrastinate.App(connector=connector)
+    began = Marks(1)
+
+    async def noop() -> None:
+        began()
+
+    task = app.task(name="noop")(noop)
+
+    async def prepare() -> dict[str, object]:
+        made = "select to_regclass('procrastinate_jobs') is not null as made"
+        if not (await connector.execute_query_one_async(made))["made"]:
+            await app.schema_manager.apply_schema_async()
+        return {
+            "versions": {"procrastinate": version("procrastinate"), "psycopg": version("psycopg")},
+            "settings": {"concurrency": CONCURRENCY, "delete_jobs": DELETE},
+            "unfinished": "select exists (select from procrastinate_jobs where status in ('todo', 'doing'))",
+        }
+
+    async def fill(jobs: int) -> None:
+        await connector.execute_query_async("truncate procrastinate_jobs cascade")
+        for start in range(0, jobs, 1000):
+            await task.batch_defer_async(*[{}] * min(1000, jobs - start))
+
+    async def enqueue() -> dict[str, int]:
+        return await timed(task.defer_async())
+
+    async def work(every: int) -> None:
+        nonlocal began
+        began = Marks(every)
+        working.append(asyncio.create_task(app.run_worker_async(
+            concurrency=CONCURRENCY, delete_jobs=DELETE, install_signal_handlers=False)))
+
+    working: list[asyncio.Task[None]] = []
+    async with app.open_async():
+        await obey({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
+
+
+if __name__ == "__main__":
+    run(main(sys.argv[1]))
