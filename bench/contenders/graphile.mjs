@@ -6,9 +6,9 @@ import { marks, obey, timed } from "./talk.mjs";
 
 const connectionString = process.argv[2];
 const worker = {
-  concurrentJobs: Number(process.env.CONCURRENCY ?? 24),
-  maxPoolSize: Number(process.env.CONCURRENCY ?? 24) + 1,
-  localQueue: { size: Number(process.env.LOCALQ ?? 500) },
+  concurrentJobs: 24,
+  maxPoolSize: 25,
+  localQueue: { size: 500 },
   completeJobBatchDelay: 0,
   failJobBatchDelay: 0,
 };

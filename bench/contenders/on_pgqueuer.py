@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -20,16 +19,17 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
 
 from bench.contenders.talk import Marks, obey, run, timed
 
-BATCH = int(os.environ.get("BATCH", "500"))
-MANAGERS = int(os.environ.get("MANAGERS", "1"))
+BATCH = 500
+MANAGERS = 2
 ENTRYPOINT = "noop"
 
 
-async def main(dsn: str, address: str | None) -> None:
-    """Serve the benchmark; with Temporal's address, a job starts a workflow and then counts as begun."""
+async def main(dsn: str, *, starts: bool) -> None:
+    """Serve the benchmark. Where a job starts a workflow, it counts as begun once that is acknowledged."""
     queries = Queries(AsyncpgDriver(await asyncpg.connect(dsn)))
 
     async def prepare() -> dict[str, object]:
@@ -51,7 +51,7 @@ async def main(dsn: str, address: str | None) -> None:
         return await timed(queries.enqueue([ENTRYPOINT], [_payload()], [0]))
 
     async def work(every: int) -> None:
-        handle = await _handler(Marks(every), address)
+        handle = await _handler(Marks(every), starts)
         for _ in range(MANAGERS):
             manager = PgQueuer(AsyncpgDriver(await asyncpg.connect(dsn)))
             manager.entrypoint(ENTRYPOINT)(handle)
@@ -65,15 +65,15 @@ def _payload() -> bytes:
     return b'{"organization_id": 42}'
 
 
-async def _handler(began: Marks, address: str | None) -> Callable[[Job], Awaitable[None]]:
-    if address is None:
+async def _handler(began: Marks, starts: bool) -> Callable[[Job], Awaitable[None]]:
+    if not starts:
 
         async def noop(_job: Job) -> None:
             began()
 
         return noop
 
-    client = await Client.connect(address)
+    client = await Client.connect(**ClientConfig.load_client_connect_config())
 
     async def start(_job: Job) -> None:
         await client.start_workflow("Bench", {"organization_id": 42}, id=f"pgqueuer-{uuid4().hex}", task_queue="bench")
@@ -83,4 +83,4 @@ async def _handler(began: Marks, address: str | None) -> Callable[[Job], Awaitab
 
 
 if __name__ == "__main__":
-    run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
+    run(main(sys.argv[1], starts="start" in sys.argv[2:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from importlib.metadata import version
 
@@ -11,8 +10,8 @@ import procrastinate
 
 from bench.contenders.talk import Marks, obey, run, timed
 
-CONCURRENCY = int(os.environ.get("CONCURRENCY", "20"))
-DELETE = os.environ.get("DELETE", "successful")
+CONCURRENCY = 20
+DELETE = "successful"
 
 
 async def main(dsn: str) -> None:

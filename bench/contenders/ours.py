@@ -5,7 +5,6 @@ With Temporal's address the sink is the real one, and a message counts once its 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,13 +65,11 @@ async def noting_sink(began: Marks, starts: bool, context: SinkContext) -> Async
         yield Noting(began, None)
 
 
-async def main(dsn: str, address: str | None) -> None:
+async def main(dsn: str, *, starts: bool) -> None:
     """Serve the benchmark."""
-    if address:
-        os.environ["TEMPORAL_ADDRESS"] = address
     await migrate(dsn)
     connection = await asyncpg.connect(dsn)
-    bulk, one = (_STARTS, _START) if address else (_BULK, _ONE)
+    bulk, one = (_STARTS, _START) if starts else (_BULK, _ONE)
 
     async def prepare() -> dict[str, object]:
         return {
@@ -91,7 +88,7 @@ async def main(dsn: str, address: str | None) -> None:
 
     async def work(every: int) -> None:
         worker = Worker(
-            config.load(database_url=dsn), partial(noting_sink, Marks(every), bool(address)), lambda _event: None
+            config.load(database_url=dsn), partial(noting_sink, Marks(every), starts), lambda _event: None
         )
         await tasks.start(worker.run)
 
@@ -100,4 +97,4 @@ async def main(dsn: str, address: str | None) -> None:
 
 
 if __name__ == "__main__":
-    run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
+    run(main(sys.argv[1], starts="start" in sys.argv[2:]))

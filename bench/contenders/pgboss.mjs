@@ -6,9 +6,9 @@ import { marks, obey, timed } from "./talk.mjs";
 
 const QUEUE = "noop";
 const options = {
-  batchSize: Number(process.env.BATCH ?? 500),
+  batchSize: 500,
   burstWhenBatchFull: true,
-  localConcurrency: Number(process.env.CONCURRENCY ?? 2),
+  localConcurrency: 2,
   pollingIntervalSeconds: 0.5,
 };
 const boss = new PgBoss({ connectionString: process.argv[2], useListenNotify: true });

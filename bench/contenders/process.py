@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,69 +14,90 @@ from typing import IO, Any
 
 import anyio
 from anyio.abc import Process
-from anyio.streams.text import TextReceiveStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from outbox.errors import OutboxError
 
 _FAREWELL_S = 5.0
+_LINE_BYTES = 65536
 
 
 class ContenderFailed(OutboxError):
-    """A contender ended, or answered nothing in time; the text ends with what it said on stderr."""
+    """A contender ended by itself, or cannot be compared; one line that says why."""
 
 
 class Contender:
-    """One process. Its commands are awaited one after the other; it says when jobs begin at any time."""
+    """One process. Commands are given one after the other; of jobs that begin it tells whenever they do.
+
+    Every method raises ContenderFailed once the process has ended; none is bounded in time.
+    """
 
     def __init__(self, name: str, process: Process, errors: IO[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
         self.name = name
-        self._process = process
+        self._input = process.stdin
+        self._output = BufferedByteReceiveStream(process.stdout)
         self._errors = errors
-        self._lines = self._read()
+        self._begun: list[tuple[int, int]] = []
 
     async def ready(self) -> None:
         """Wait until it listens, and make sure that it reads the same clock as we do."""
-        before_ns = monotonic_ns() - 10**9
-        clock_ns = (await self._next("ready"))["ready"]
-        if not before_ns < clock_ns < monotonic_ns() + 10**9:
-            raise ContenderFailed(f"{self.name} reads another clock than the benchmark does; times cannot be compared")
+        before_ns = monotonic_ns()
+        clock_ns = (await self._hear("ready"))["ready"]
+        if not before_ns <= clock_ns <= monotonic_ns():
+            raise ContenderFailed(f"{self.name} reads another monotonic clock, so its times cannot be compared")
 
     async def do(self, command: str, number: int | None = None) -> dict[str, Any]:
-        """Send a command and return its answer."""
-        assert self._process.stdin is not None
-        await self._process.stdin.send(f"{command} {'' if number is None else number}\n".encode())
-        return await self._next("done")
+        """Give a command and return its answer."""
+        try:
+            await self._input.send(f"{command} {'' if number is None else number}\n".encode())
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise self._ended() from error
+        return await self._hear("done")
 
-    async def begun_ns(self) -> int:
-        """Return when the next job that it tells about began."""
-        return int((await self._next("job"))["at_ns"])
+    async def begun(self) -> tuple[int, int]:
+        """The next job of which it tells: how many have begun with it, and when it did, in monotonic nanoseconds."""
+        if not self._begun:
+            words = await self._hear("job")
+            return words["job"], words["at_ns"]
+        return self._begun.pop(0)
 
-    async def _next(self, key: str) -> dict[str, Any]:
-        async for words in self._lines:
+    async def _hear(self, key: str) -> dict[str, Any]:
+        while True:
+            try:
+                line = await self._output.receive_until(b"\n", _LINE_BYTES)
+            except (anyio.EndOfStream, anyio.IncompleteRead) as error:
+                raise self._ended() from error
+            words: dict[str, Any] = json.loads(line)
             if key in words:
                 return words
-        self._errors.seek(0)
-        said = self._errors.read()[-1500:].decode(errors="replace").strip()
-        raise ContenderFailed(f"{self.name} ended; it said: {said or 'nothing'}")
+            if "job" in words:  # it began before the command that started the worker was answered
+                self._begun.append((words["job"], words["at_ns"]))
 
-    async def _read(self) -> AsyncIterator[dict[str, Any]]:
-        assert self._process.stdout is not None
-        rest = ""
-        async for text in TextReceiveStream(self._process.stdout):
-            *lines, rest = (rest + text).split("\n")
-            for line in lines:
-                yield json.loads(line)
+    def _ended(self) -> ContenderFailed:
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return ContenderFailed(f"{self.name} ended: {said[-1] if said else 'without a word'}")
 
 
 @asynccontextmanager
 async def contending(
-    name: str, command: Sequence[str | Path], directory: Path, environment: Mapping[str, str] | None = None
+    name: str, command: Sequence[str | Path], directory: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[Contender]:
-    """Run a contender for the block. It ends when the block does, and also when this process is killed."""
+    """Run a contender for the block. It ends when the block does, and also when this process is killed.
+
+    `environment` is added to ours.
+    """
     with tempfile.TemporaryFile() as errors:
         process = await anyio.open_process(
-            [*map(str, command)], cwd=directory, stdin=PIPE, stdout=PIPE, stderr=errors,
-            env={**os.environ, **(environment or {})},
+            [str(part) for part in command],
+            cwd=directory,
+            env=os.environ | environment,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is ours to handle; the contender ends when its input does
         )
         try:
             contender = Contender(name, process, errors)
@@ -90,8 +110,8 @@ async def contending(
 
 async def _end(process: Process) -> None:
     """Close its input, which ends it; kill it if it does not."""
-    if process.stdin is not None:
-        await process.stdin.aclose()
+    assert process.stdin is not None
+    await process.stdin.aclose()
     with anyio.move_on_after(_FAREWELL_S):
         await process.wait()
     if process.returncode is None:
