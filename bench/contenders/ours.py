@@ -1,4 +1,4 @@
-"""Our own relay among the contenders: `outbox.worker.Worker` with default settings, history on, and a sink that only notes.
+"""Our own relay among the contenders: the worker with default settings, history on, and a sink that only notes.
 
 With Temporal's address the sink is the real one, and a message counts once its start is acknowledged.
 """
@@ -28,7 +28,9 @@ select outbox.enqueue_many((
     from generate_series(1, $1::int)))
 """
 _ONE = "select outbox.enqueue('bench', '{\"organization_id\": 42}')"
-_START = "select outbox.start_workflow('Bench', gen_random_uuid()::text, '{\"organization_id\": 42}', task_queue => 'bench')"
+_START = (
+    "select outbox.start_workflow('Bench', gen_random_uuid()::text, '{\"organization_id\": 42}', task_queue => 'bench')"
+)
 _STARTS = f"{_START} from generate_series(1, $1::int)"
 _AT_ONCE = 10_000
 _DELIVERED = Delivered("bench", "run")
@@ -87,9 +89,7 @@ async def main(dsn: str, *, starts: bool) -> None:
         return await timed(connection.execute(one))
 
     async def work(every: int) -> None:
-        worker = Worker(
-            config.load(database_url=dsn), partial(noting_sink, Marks(every), starts), lambda _event: None
-        )
+        worker = Worker(config.load(database_url=dsn), partial(noting_sink, Marks(every), starts), lambda _event: None)
         await tasks.start(worker.run)
 
     async with anyio.create_task_group() as tasks:

@@ -36,6 +36,7 @@ class Contender:
         assert process.stdin is not None
         assert process.stdout is not None
         self.name = name
+        self.pid = process.pid
         self._input = process.stdin
         self._output = BufferedByteReceiveStream(process.stdout)
         self._errors = errors
@@ -70,6 +71,8 @@ class Contender:
             except (anyio.EndOfStream, anyio.IncompleteRead) as error:
                 raise self._ended() from error
             words: dict[str, Any] = json.loads(line)
+            if "failed" in words:
+                raise ContenderFailed(f"{self.name} failed: {words['failed']}")
             if key in words:
                 return words
             if "job" in words:  # it began before the command that started the worker was answered
@@ -77,8 +80,9 @@ class Contender:
 
     def _ended(self) -> ContenderFailed:
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return ContenderFailed(f"{self.name} ended: {said[-1] if said else 'without a word'}")
+        said = self._errors.read().decode(errors="replace").strip().splitlines() or ["without a word"]
+        telling = [line for line in said if "Error" in line] or said  # Node's last line is its version
+        return ContenderFailed(f"{self.name} ended: {telling[-1].strip()}")
 
 
 @asynccontextmanager

@@ -59,7 +59,10 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class PickUp:
-    """One job's times, in milliseconds from its enqueue's beginning and from the acknowledgement of its commit."""
+    """One job's times to its beginning, in milliseconds.
+
+    From just before its enqueue, and from when its producer saw the commit acknowledged, before which it may begin.
+    """
 
     from_enqueue_ms: float
     from_commit_ms: float
@@ -72,7 +75,7 @@ class Ground:
     server: str
     """URL of a database of the server, by whose role others can be created."""
     cache: Cache
-    node: Path
+    node: Path | None
     temporal_address: str | None
 
     def url(self, entrant: Entrant) -> str:
@@ -185,6 +188,6 @@ class Trial:
 
     async def _settled_ns(self) -> int:
         """Return the time at which no job was left unfinished. Asked only while few are, so that it costs nobody."""
-        while await self._connection.fetchval(self._unfinished):
+        while await self._connection.fetchval(self._unfinished):  # noqa: ASYNC110 - no peer tells
             await anyio.sleep(_SETTLED_EVERY_S)
         return time.monotonic_ns()

@@ -1,9 +1,10 @@
 // talk.py's other half: the same conversation for contenders that run on Node.
+import { writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 const now = () => Number(process.hrtime.bigint());
 
-export const say = (words) => process.stdout.write(JSON.stringify(words) + "\n");
+export const say = (words) => writeSync(1, JSON.stringify(words) + "\n");
 
 export function marks(every) {
   let count = 0;
@@ -21,7 +22,7 @@ export async function timed(enqueue) {
 
 export function obey(commands) {
   const fail = (error) => {
-    console.error(error);
+    say({ failed: String(error) });
     process.exit(1);
   };
   const lines = createInterface({ input: process.stdin });

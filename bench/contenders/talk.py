@@ -71,8 +71,8 @@ def run(main: Coroutine[object, object, None]) -> None:
 
 
 def _answer(answering: asyncio.Future[Mapping[str, object] | None]) -> None:
-    """Say what a command came to; a failure ends the process with its traceback on stderr."""
+    """Say what a command came to; a failure ends the process."""
     if error := answering.exception():
-        sys.excepthook(type(error), error, error.__traceback__)
+        say(failed=f"{type(error).__name__}: {error}")
         os._exit(1)
     say(done=True, **(answering.result() or {}))
