@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { run, makeWorkerUtils, Logger } from "graphile-worker";
 import { marks, obey, timed } from "./talk.mjs";
 
+const PAYLOAD = { organization_id: 42 };
 const connectionString = process.argv[2];
 const worker = {
   concurrentJobs: 24,
@@ -28,10 +29,10 @@ obey({
     await utils.withPgClient((client) => client.query("truncate graphile_worker._private_jobs"));
     for (let start = 0; start < jobs; start += 10_000) {
       const batch = Math.min(10_000, jobs - start);
-      await utils.addJobs(Array.from({ length: batch }, () => ({ identifier: "noop", payload: {} })));
+      await utils.addJobs(Array.from({ length: batch }, () => ({ identifier: "noop", payload: PAYLOAD })));
     }
   },
-  enqueue: () => timed(() => utils.addJob("noop", {})),
+  enqueue: () => timed(() => utils.addJob("noop", PAYLOAD)),
   async work(every) {
     const began = marks(every);
     await run({ preset, taskList: { noop: async () => began() }, noHandleSignals: true });

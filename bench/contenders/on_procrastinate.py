@@ -20,6 +20,7 @@ from bench.contenders.talk import Marks, obey, run, timed
 
 CONCURRENCY = 20
 DELETE = "successful"
+PAYLOAD = {"organization_id": 42}
 
 
 async def main(dsn: str) -> None:
@@ -28,7 +29,7 @@ async def main(dsn: str) -> None:
     app = procrastinate.App(connector=connector)
     began = Marks(1)
 
-    async def noop() -> None:
+    async def noop(organization_id: int) -> None:  # noqa: ARG001 - what every contender's job carries
         began()
 
     task = app.task(name="noop")(noop)
@@ -46,10 +47,10 @@ async def main(dsn: str) -> None:
     async def fill(jobs: int) -> None:
         await connector.execute_query_async("truncate procrastinate_jobs cascade")
         for start in range(0, jobs, 1000):
-            await task.batch_defer_async(*[{}] * min(1000, jobs - start))
+            await task.batch_defer_async(*[PAYLOAD] * min(1000, jobs - start))
 
     async def enqueue() -> dict[str, int]:
-        return await timed(task.defer_async())
+        return await timed(task.defer_async(**PAYLOAD))
 
     async def work(every: int) -> None:
         nonlocal began

@@ -6,6 +6,7 @@ import { PgBoss } from "pg-boss";
 import { marks, obey, timed } from "./talk.mjs";
 
 const QUEUE = "noop";
+const PAYLOAD = { organization_id: 42 };
 const options = {
   batchSize: 1000,
   burstWhenBatchFull: true,
@@ -29,14 +30,16 @@ obey({
     await boss.deleteAllJobs(QUEUE);
     for (let start = 0; start < jobs; start += 10_000) {
       const batch = Math.min(10_000, jobs - start);
-      await boss.insert(QUEUE, Array.from({ length: batch }, () => ({ data: {} })));
+      await boss.insert(QUEUE, Array.from({ length: batch }, () => ({ data: PAYLOAD })));
     }
   },
-  enqueue: () => timed(() => boss.send(QUEUE, {})),
+  enqueue: () => timed(() => boss.send(QUEUE, PAYLOAD)),
   async work(every) {
     const began = marks(every);
     await boss.start();
-    await boss.work(QUEUE, options, async (jobs) => jobs.forEach(began));
+    // For a single job several workers would only get in each other's way.
+    const localConcurrency = every === 1 ? 1 : options.localConcurrency;
+    await boss.work(QUEUE, { ...options, localConcurrency }, async (jobs) => jobs.forEach(began));
   },
 });
 
