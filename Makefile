@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults bench bench-smoke schema lock build clean
+.PHONY: help setup demo test check format chaos faults bench bench-smoke bench-peers schema lock build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,16 +55,22 @@ bench-smoke: $(READY)  ## run each benchmark briefly
 	$(BIN)/python -m bench.event_to_start --events 20 --runs 1
 	$(BIN)/python -m bench.gates --waiting 2000 --seconds 1 --runs 1
 
+bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
+	$(BIN)/python -m bench.contenders.cache .bench
+
 schema: $(READY)  ## regenerate sql/schema.sql from the migrations
 	$(BIN)/python -m tests.tools.schema_dump
 
-lock: $(READY)  ## pin requirements/dev.txt anew from pyproject.toml
+lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench/contenders
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt
+	$(BIN)/uv pip compile bench/contenders/requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file bench/contenders/requirements.txt
+	cd bench/contenders && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 build: $(READY)  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove what can be made again
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
