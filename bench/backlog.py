@@ -166,7 +166,7 @@ async def _explain(connection: Connection, size: int, report: Report) -> None:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await store.claim(settings.batch, lease_s=settings.lease_s, worker_id=0, suspect_after=settings.suspect_after)
+        await store.claim(settings.batch, lease_s=settings.lease_s, worker_id=0)
     except _ExplainedError as explained:
         buffers = explained.plan["Shared Hit Blocks"] + explained.plan["Shared Read Blocks"]
         add_run(report, f"buffers of a claim, {size:,} waiting", "buffers", buffers)
