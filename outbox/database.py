@@ -176,7 +176,6 @@ async def open_pool(
         # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
         # backlog from end to end for each claim.
         "enable_seqscan": "off",
-        "plan_cache_mode": "force_generic_plan",  # a plan made anew for each execution costs more than the execution
         "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
         "default_transaction_isolation": "read committed",  # the database may have another default
         "statement_timeout": _server_timeout_ms(statement_timeout_s),
