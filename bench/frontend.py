@@ -1,6 +1,6 @@
 """A stand-in for Temporal's frontend, in a process of its own: takes starts and signals as fast as clients can send.
 
-    python -m bench.frontend --port 7244 [--latency-ms 5 --jitter-ms 2 --tail 1.0] [--throttled 0.01] [--unavailable 0.01]
+    python -m bench.frontend [--port 7244] [--latency-ms 5 --jitter-ms 2 --tail 1.0] [--throttled 0.01] …
 
 Temporal's dev server takes some 200 starts a second, so nothing faster can be measured with it. This speaks the same
 protocol to the real SDK, remembers workflow ids and request ids as Temporal does, and executes nothing: a workflow that
@@ -163,7 +163,7 @@ class Frontend:
         key = request.namespace, request.workflow_id
         known = self._executions.get(key)
         started = True
-        if known is None or _replaces(request) and not known.belongs_to(request.request_id):
+        if known is None or (_replaces(request) and not known.belongs_to(request.request_id)):
             known = self._execute(key, request.request_id)
         elif not known.belongs_to(request.request_id):
             if request.workflow_id_conflict_policy != _USE_EXISTING:
@@ -225,7 +225,7 @@ def _fault(request: Start) -> str | None:
         return "WorkflowType is not set on request."
     if not request.task_queue.name:
         return "TaskQueue is not set on request."
-    if conflict == _TERMINATE_EXISTING and reuse == _REJECT_DUPLICATE or conflict and reuse == _TERMINATE_IF_RUNNING:
+    if (conflict and reuse == _TERMINATE_IF_RUNNING) or (conflict, reuse) == (_TERMINATE_EXISTING, _REJECT_DUPLICATE):
         return "Invalid WorkflowIDReusePolicy for this WorkflowIDConflictPolicy."
     return None
 

@@ -1,8 +1,8 @@
 """As much of HTTP/2 and gRPC as a server of unary calls needs, on an asyncio protocol.
 
-Not a library, because those were measured to cost several times what the client costs, so that a benchmark would measure
-them: grpcio's asyncio server takes 550 µs of CPU a call, this one about 30. What it leaves out: streams of messages,
-priorities, push, and everything that a client other than Temporal's SDKs might ask for. Headers are decoded by `hpack`.
+Not a library, because a benchmark would measure the library: where Temporal's client takes 270 µs of CPU a call, grpcio's
+asyncio server takes 550, and this one 60. It leaves out streams of messages, push, priorities and whatever else Temporal's
+SDKs do not ask for. Headers are decoded by `hpack`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         """Greet."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         settings = _SETTING.pack(4, _MOST)  # the window of each stream
-        transport.write(frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, _U32.pack(_GRANT - _WINDOW)))
+        self._transport.write(frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, _U32.pack(_GRANT - _WINDOW)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what was not answered."""
