@@ -1,8 +1,8 @@
 """As much of HTTP/2 and gRPC as a server of unary calls needs, on an asyncio protocol.
 
-Not a library, because a benchmark would measure the library: where Temporal's client takes 270 µs of CPU a call, grpcio's
-asyncio server takes 550, and this one 60. It leaves out streams of messages, push, priorities and whatever else Temporal's
-SDKs do not ask for. Headers are decoded by `hpack`.
+Not a library, because a benchmark would measure the library: where Temporal's client takes 270 µs of CPU a call,
+grpcio's asyncio server takes 550, and this one 60. It leaves out streams of messages, push, priorities, and whatever
+else Temporal's SDKs do not ask for. Headers are decoded by `hpack`.
 """
 
 from __future__ import annotations
