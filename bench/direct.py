@@ -1,4 +1,4 @@
-"""What the relay is compared with: a loop that starts workflows as fast as Temporal takes them, and does nothing else."""
+"""What the relay is compared with: a loop that starts workflows as fast as Temporal takes them, without the outbox."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
 from temporalio.client import Client
 
+from bench.mover import NAME
+
 TASK_QUEUE = "outbox-bench"
 WORKFLOW = "Bench"
 TEXT = "x" * 100
-IDENTITY = "outbox-bench"
 CALL_TIMEOUT = timedelta(seconds=4.5)
 
 Kind = Literal["raw", "client"]
@@ -32,7 +33,7 @@ def request(namespace: str, message_id: UUID, workflow_id: str) -> StartWorkflow
         workflow_type=WorkflowType(name=WORKFLOW),
         task_queue=TaskQueue(name=TASK_QUEUE),
         input=Payloads(payloads=[Payload(metadata=metadata, data=b'{"text" : "%s"}' % TEXT.encode())]),
-        identity=IDENTITY,
+        identity=NAME,
         request_id=str(message_id),
         workflow_id_reuse_policy=WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
         workflow_id_conflict_policy=WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL,

@@ -1,8 +1,9 @@
-"""A process that moves messages, or starts workflows directly, and tells how it went: `python -m bench.mover WHAT …`
+"""A process that moves messages, or starts workflows directly, and tells how it went.
 
-It says `ready` once everything is imported, begins when it reads a line on its standard input, and ends what it began
-when it reads another, or the end. What it says are lines of JSON: `{"moved": n}` for each settled batch, and its
-`Account` at last. `relay` takes the worker's usual settings from the environment, `raw` and `client` TEMPORAL_….
+`python -m bench.mover relay`, or `raw` or `client` with how many starts, and how many at once. It says `ready` once
+everything is imported, begins when it reads a line on its standard input, and ends what it began when it reads another,
+or the end. What it says are lines of JSON: `{"moved": n}` for each settled batch, and its `Account` at last. `relay`
+takes the worker's usual settings from the environment, `raw` and `client` TEMPORAL_….
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from time import monotonic, process_time
-from typing import cast
+from typing import TYPE_CHECKING
 
 import anyio
 import orjson
 
-from bench.direct import IDENTITY, Kind, start_many
 from outbox import config
 from outbox.asking import ask
 from outbox.events import Buried, Claimed, Completed, Event, LeaseLost, Released, Retried
 from outbox.worker import Worker
+
+if TYPE_CHECKING:
+    from bench.direct import Kind
+
+NAME = "outbox-bench"
+"""The name of the worker, and of whoever starts workflows."""
 
 
 @dataclass(slots=True)
@@ -77,7 +83,7 @@ class _Watch:
 async def relay() -> None:
     """Run a worker until told to stop."""
     watch = _Watch()
-    settings = config.load(worker_name=IDENTITY)
+    settings = config.load(worker_name=NAME)
     worker = Worker(settings, config.load_sink(settings.sink), watch)
     say("ready")
     if await told():
@@ -90,9 +96,10 @@ async def relay() -> None:
 
 async def direct(kind: Kind, count: int, concurrency: int) -> None:
     """Start so many workflows without the outbox."""
-    from workflows.connection import connect  # noqa: PLC0415 - the relay's processes import what they need themselves
+    from bench.direct import start_many  # noqa: PLC0415 - the SDK: a worker with another sink does without
+    from workflows.connection import connect  # noqa: PLC0415 - as above
 
-    client = await connect(identity=IDENTITY)
+    client = await connect(identity=NAME)
     say("ready")
     account = Account()
     if await told():
@@ -110,7 +117,7 @@ async def main() -> None:
         case ["relay"]:
             await relay()
         case ["raw" | "client" as kind, count, concurrency]:
-            await direct(cast("Kind", kind), int(count), int(concurrency))
+            await direct(kind, int(count), int(concurrency))
         case other:
             raise SystemExit(f"bench.mover: it knows no {other}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -102,8 +102,8 @@ async def movers(number: int, what: Sequence[str], environment: Mapping[str, str
                 await process.aclose()
 
 
-async def move(started: Sequence[Mover], count: int) -> Move:
-    """Have them begin, and end once so many messages have been moved."""
+async def move(started: Sequence[Mover], count: int, moved_all: Callable[[], None] | None = None) -> Move:
+    """Have them begin, and end once so many messages have been moved; `moved_all` is called before they end."""
     moved = 0
 
     async def follow(mover: Mover, scope: anyio.CancelScope) -> None:
@@ -119,6 +119,8 @@ async def move(started: Sequence[Mover], count: int) -> Move:
     async with anyio.create_task_group() as tasks:
         for mover in started:
             tasks.start_soon(follow, mover, tasks.cancel_scope)
+    if moved_all is not None:
+        moved_all()
     for mover in started:
         await mover.tell()
     return Move([await mover.account() for mover in started])

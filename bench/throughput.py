@@ -1,4 +1,4 @@
-"""How fast is one worker through a backlog: with a sink that does nothing, and against Temporal beside a direct loop?
+"""How fast one worker is through a backlog: with a sink that does nothing, and to Temporal beside a direct loop.
 
 The worker is a process of its own, and so is each loop that starts workflows without the outbox: `raw` calls the
 service as the sink does, `client` is the SDK's start_workflow. They take turns in every run, so that what the machine
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from bench.costs import Counters, cpu_s, postgres_process
+from bench.costs import Counters, Processor, postgres_process
 from bench.direct import TASK_QUEUE, TEXT, WORKFLOW
 from bench.figures import add_note, add_run
 from bench.frontend import FrontendOptions
@@ -124,16 +124,15 @@ class Bench:
         """Drain a fresh backlog with one worker, to Temporal's address or to nowhere; return messages a second."""
         await prepare(self.connection, rows, keys=keys, tenants=tenants)
         environment = relay_environment(self.dsn, address, self.options.concurrency)
+        before = await Counters.read(self.connection)
         async with movers(1, ["relay"], environment) as started:
-            before = await Counters.read(self.connection)
-            before_s = cpu_s(self.postgres) if self.postgres else 0.0
-            moved = await move(started, rows)
-            postgres_s = cpu_s(self.postgres) - before_s if self.postgres else None
+            postgres = Processor(self.postgres)
+            moved = await move(started, rows, postgres.stop)
         spent = await Counters.read(self.connection) - before
         self.figure(f"relay, {label}", "messages/s", moved.rate, goal)
         self.figure(f"worker's CPU, {label}", "µs/message", moved.cpu_us)
-        if postgres_s is not None:
-            self.figure(f"PostgreSQL's CPU, {label}", "µs/message", 1e6 * postgres_s / rows)
+        if self.postgres is not None:
+            self.figure(f"PostgreSQL's CPU, {label}", "µs/message", 1e6 * postgres.spent_s / rows)
         self.figure(f"WAL, {label}", "B/message", spent.wal_bytes / rows)
         self.figure(f"buffers, {label}", "pages/message", spent.buffers / rows)
         self.figure(f"transactions, {label}", "per 1,000 messages", 1000 * spent.transactions / rows)
@@ -180,10 +179,10 @@ async def _stub(bench: Bench, tell: Tell) -> None:
         assert stub.pid is not None
         process = psutil.Process(stub.pid)
         for run in range(options.runs):
-            before_s = cpu_s(process)
+            processor = Processor(process)
             await _beside_loops(bench, run, tell, rows=options.stub_rows, address=stub.address, where="stub")
-            spent_us = 1e6 * (cpu_s(process) - before_s) / (3 * options.stub_rows)
-            bench.figure("stub's CPU", "µs/start", spent_us)
+            processor.stop()
+            bench.figure("stub's CPU", "µs/start", 1e6 * processor.spent_s / (3 * options.stub_rows))
 
 
 async def _temporal(bench: Bench, tell: Tell) -> None:

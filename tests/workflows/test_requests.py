@@ -91,5 +91,9 @@ def test_what_is_wrong_with_a_target_is_said_each_time(text: str, where: str) ->
 
 def test_targets_that_are_alike_keep_their_own_workflow_ids() -> None:
     texts = [f'{{"operation": "cancel_workflow", "workflow_id": "wf-{n}", "reason": "r"}}' for n in range(3)]
-    assert [target.workflow_id for target in map(parse, texts) if isinstance(target, Target)] == ["wf-0", "wf-1", "wf-2"]
+    assert [target.workflow_id for target in map(parse, texts) if isinstance(target, Target)] == [
+        "wf-0",
+        "wf-1",
+        "wf-2",
+    ]
     assert {target.reason for target in map(parse, texts) if isinstance(target, Target)} == {"r"}
