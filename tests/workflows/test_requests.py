@@ -9,7 +9,7 @@ from outbox.message import Message
 from outbox.sink import Rejected
 from tests.workflows.conftest import message, start
 from workflows.requests import Requests
-from workflows.target import Target, parse
+from workflows.target import Command, parse
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def requests() -> Requests:
     return Requests(namespace="default", identity="me", task_queue=None, converter=DataConverter.default)
 
 
-def target_of(sent: Message) -> Target:
-    target = parse(sent.target or "")
-    assert isinstance(target, Target), target
-    return target
+def command_of(sent: Message) -> Command:
+    command = parse(sent.target or "")
+    assert isinstance(command, Command), command
+    return command
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ async def test_a_start_is_the_same_whatever_was_built_before(requests: Requests,
     plain = message(start("plain"), raw='{"n": 1}')
     special = message(start("special", **other), payload=[1], headers={"tenant": "acme"})
     fresh = Requests(namespace="default", identity="me", task_queue=None, converter=DataConverter.default)
-    alone = await fresh.start(plain, target_of(plain))
+    alone = await fresh.start(plain, command_of(plain))
     for _ in range(2):
-        assert await requests.start(plain, target_of(plain)) == alone
-        built = await requests.start(special, target_of(special))
+        assert await requests.start(plain, command_of(plain)) == alone
+        built = await requests.start(special, command_of(special))
         assert built.workflow_id == "special"
         assert built != alone
         assert "tenant" in built.header.fields
@@ -56,14 +56,14 @@ async def test_a_start_is_the_same_whatever_was_built_before(requests: Requests,
 
 async def test_no_message_without_a_payload_gets_an_argument(requests: Requests) -> None:
     given, nothing = message(start("a"), raw="1"), message(start("b"))
-    assert len((await requests.start(given, target_of(given))).input.payloads) == 1
-    assert not (await requests.start(nothing, target_of(nothing))).HasField("input")
+    assert len((await requests.start(given, command_of(given))).input.payloads) == 1
+    assert not (await requests.start(nothing, command_of(nothing))).HasField("input")
 
 
 async def test_kinds_of_starts_are_remembered_within_bounds(requests: Requests) -> None:
     for n in range(1000):
         sent = message(start(f"wf-{n}", summary=f"line {n}"))
-        built = await requests.start(sent, target_of(sent))
+        built = await requests.start(sent, command_of(sent))
         assert built.user_metadata.summary.data == f'"line {n}"'.encode()
     assert len(requests._starts) <= 256
 
@@ -91,9 +91,6 @@ def test_what_is_wrong_with_a_target_is_said_each_time(text: str, where: str) ->
 
 def test_targets_that_are_alike_keep_their_own_workflow_ids() -> None:
     texts = [f'{{"operation": "cancel_workflow", "workflow_id": "wf-{n}", "reason": "r"}}' for n in range(3)]
-    assert [target.workflow_id for target in map(parse, texts) if isinstance(target, Target)] == [
-        "wf-0",
-        "wf-1",
-        "wf-2",
-    ]
-    assert {target.reason for target in map(parse, texts) if isinstance(target, Target)} == {"r"}
+    commands = [command for command in map(parse, texts) if isinstance(command, Command)]
+    assert [command.workflow_id for command in commands] == ["wf-0", "wf-1", "wf-2"]
+    assert {command.target.reason for command in commands} == {"r"}
