@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -113,7 +114,7 @@ class Frontend:
         self._options = options
         self._random = Random(options.seed)  # noqa: S311 - latency is no secret
         self._refused = options.throttled + options.unavailable
-        self._executions: dict[Key, Execution] = {}
+        self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._started = 0
         workflows: dict[bytes, Callable[[bytes], bytes | Refusal]] = {
             b"StartWorkflowExecution": self._start,
@@ -202,7 +203,7 @@ class Frontend:
         executions = self._executions
         executions.pop(key, None)
         if len(executions) >= self._options.remembered:
-            del executions[next(iter(executions))]
+            executions.popitem(last=False)
         execution = executions[key] = Execution(str(uuid4()), request_id or str(uuid4()))
         self._started += 1
         return execution

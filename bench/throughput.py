@@ -136,6 +136,9 @@ class Bench:
         self.figure(f"WAL, {label}", "B/message", spent.wal_bytes / rows)
         self.figure(f"buffers, {label}", "pages/message", spent.buffers / rows)
         self.figure(f"transactions, {label}", "per 1,000 messages", 1000 * spent.transactions / rows)
+        [account] = moved.accounts
+        self.figure(f"claims, {label}", "per 1,000 messages", 1000 * account.claims / rows)
+        self.figure(f"settlements, {label}", "per 1,000 messages", 1000 * account.settlements / rows)
         self._tell_of_trouble(moved, label)
         return moved.rate
 
