@@ -45,15 +45,11 @@ faults: $(READY)  ## measure every fault of the wake-up sources, and what idling
 		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
 	$(BIN)/python -m tests.tools.fault_tables .faults
 
-bench: $(READY)  ## measure the relay: rows a second; event to start beside a direct start; what the gates cost
-	$(BIN)/python -m bench.relay_throughput --keys 10000
+bench: $(READY)  ## measure the relay: event to start beside a direct start
 	$(BIN)/python -m bench.event_to_start
-	$(BIN)/python -m bench.gates
 
 bench-smoke: $(READY)  ## run each benchmark briefly
-	$(BIN)/python -m bench.relay_throughput --rows 5000 --runs 1 --keys 500
 	$(BIN)/python -m bench.event_to_start --events 20 --runs 1
-	$(BIN)/python -m bench.gates --waiting 2000 --seconds 1 --runs 1
 
 bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
 	$(BIN)/python -m bench.contenders.cache .bench

@@ -103,8 +103,8 @@ class Pool:
     driver would wait for the cancellation of that statement to be confirmed, over the same network; here the connection
     is ended without a word, and the others are replaced before they are lent again.
 
-    What the driver's pool has lent once stays here at hand: its own bookkeeping for each loan costs more of our time than
-    most statements.
+    What the driver's pool has lent once stays here at hand: its own bookkeeping for each loan costs more than most
+    statements.
     """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], size: int, statement_timeout_s: float) -> None:

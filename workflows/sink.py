@@ -24,7 +24,7 @@ from workflows.connection import connect
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
 from workflows.routes import Routes
-from workflows.target import NO_TARGET, Target, parse
+from workflows.target import NO_TARGET, Command, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
@@ -73,26 +73,26 @@ class TemporalSink:
 
     async def deliver(self, message: Message) -> Outcome:
         """Carry the message's target out, once, and say what is known afterwards."""
-        target = parse(message.target) if message.target is not None else self._routed(message)
-        if not isinstance(target, Target):
-            return target
+        command = parse(message.target) if message.target is not None else self._routed(message)
+        if not isinstance(command, Command):
+            return command
         try:
-            return Delivered(target.workflow_id, await self._call(message, target))
+            return Delivered(command.workflow_id, await self._call(message, command))
         except InvalidPayload as error:
             return Rejected("INVALID_PAYLOAD", str(error))
         except NoTaskQueue as error:  # it may be this worker's setting that is missing: the message may succeed yet
             return Failed("NO_TASK_QUEUE", str(error))
         except RPCError as error:
-            return await self._judge(error, message, target)
+            return await self._judge(error, message, command)
         except RuntimeError as error:  # the SDK's way to say that the first connect failed
             return Unavailable("NOT_CONNECTED", str(error))
 
-    def _routed(self, message: Message) -> Target | Rejected | Throttled:
-        """The target by the message's topic, or what becomes of a message for which there is none."""
+    def _routed(self, message: Message) -> Command | Rejected | Throttled:
+        """The command by the message's topic, or what becomes of a message for which there is none."""
         target = NO_TARGET if self._routes is None else self._routes.target_of(message)
-        if isinstance(target, Rejected) and self._leave_unroutable:
-            return Throttled(target.kind, target.detail, scope="message")
-        return target
+        if isinstance(target, Target):
+            return Command(target, target.workflow_id)
+        return Throttled(target.kind, target.detail, scope="message") if self._leave_unroutable else target
 
     async def probe(self) -> Unavailable | None:
         """Ask for the namespace, which needs the server, the credentials and the namespace itself."""
@@ -119,64 +119,66 @@ class TemporalSink:
             return Unavailable("NOT_CONNECTED", str(error))
         return answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds()
 
-    async def _call(self, message: Message, target: Target) -> str | None:
-        """Make the call that the target names; return the run id where Temporal tells one."""
+    async def _call(self, message: Message, command: Command) -> str | None:
+        """Make the call that the command names; return the run id where Temporal tells one."""
         service, requests, timeout = self._service, self._requests, self._timeout
-        match target.operation:
+        match command.target.operation:
             case "start_workflow":
-                start = await requests.start(message, target)
+                start = await requests.start(message, command)
                 return (await service.start_workflow_execution(start, retry=False, timeout=timeout)).run_id
             case "signal_with_start_workflow":
-                both = await requests.signal_with_start(message, target)
+                both = await requests.signal_with_start(message, command)
                 answer = await service.signal_with_start_workflow_execution(both, retry=False, timeout=timeout)
                 return answer.run_id
             case "signal_workflow":
-                signal = await requests.signal(message, target)
+                signal = await requests.signal(message, command)
                 await service.signal_workflow_execution(signal, retry=False, timeout=timeout)
             case "cancel_workflow":
-                cancel = requests.cancel(message, target)
+                cancel = requests.cancel(message, command)
                 await service.request_cancel_workflow_execution(cancel, retry=False, timeout=timeout)
             case "terminate_workflow":
-                end = requests.terminate(message, target)
+                end = requests.terminate(message, command)
                 await service.terminate_workflow_execution(end, retry=False, timeout=timeout)
-        return target.run_id
+        return command.target.run_id
 
-    async def _judge(self, error: RPCError, message: Message, target: Target) -> Outcome:
+    async def _judge(self, error: RPCError, message: Message, command: Command) -> Outcome:
         """Give an error its meaning for this message."""
         if error.status is RPCStatusCode.ALREADY_EXISTS:
-            return await self._already_exists(error, message, target)
+            return await self._already_exists(error, message, command)
         if error.status is RPCStatusCode.NOT_FOUND and _COMPLETED in error.message:
-            ended = target.operation in ("cancel_workflow", "terminate_workflow")
-            return Delivered(target.workflow_id, target.run_id) if ended else Failed("COMPLETED", error.message)
-        foreign = target.namespace not in (None, self._requests.namespace)
+            ended = command.target.operation in ("cancel_workflow", "terminate_workflow")
+            return (
+                Delivered(command.workflow_id, command.target.run_id) if ended else Failed("COMPLETED", error.message)
+            )
+        foreign = command.target.namespace not in (None, self._requests.namespace)
         return outcome_of(error, foreign_namespace=foreign)
 
-    async def _already_exists(self, error: RPCError, message: Message, target: Target) -> Outcome:
+    async def _already_exists(self, error: RPCError, message: Message, command: Command) -> Outcome:
         """Find out whether the id was taken by an earlier delivery of this very message, or by another."""
-        if target.operation == "cancel_workflow":
-            return Delivered(target.workflow_id, target.run_id)
+        if command.target.operation == "cancel_workflow":
+            return Delivered(command.workflow_id, command.target.run_id)
         holder = detail(error, WorkflowExecutionAlreadyStartedFailure) or WorkflowExecutionAlreadyStartedFailure()
         if holder.start_request_id == str(message.message_id):
-            return Delivered(target.workflow_id, holder.run_id)
-        strict = target.on_duplicate == "reject" or target.operation == "signal_with_start_workflow"
+            return Delivered(command.workflow_id, holder.run_id)
+        strict = command.target.on_duplicate == "reject" or command.target.operation == "signal_with_start_workflow"
         if strict or _was_tried_before(message):
             # After continue-as-new the running chain has another request id, and still our memo.
-            ours = await self._carries_our_memo(message, target)
+            ours = await self._carries_our_memo(message, command)
             if isinstance(ours, Unknown):
                 return ours
             if ours:
-                return Delivered(target.workflow_id, holder.run_id)
+                return Delivered(command.workflow_id, holder.run_id)
         if strict:
             return Rejected(
-                "DUPLICATE", f"workflow id {target.workflow_id!r} belongs to another start: {error.message}"
+                "DUPLICATE", f"workflow id {command.workflow_id!r} belongs to another start: {error.message}"
             )
-        return Delivered(target.workflow_id, holder.run_id, duplicate=True)
+        return Delivered(command.workflow_id, holder.run_id, duplicate=True)
 
-    async def _carries_our_memo(self, message: Message, target: Target) -> bool | Unknown:
+    async def _carries_our_memo(self, message: Message, command: Command) -> bool | Unknown:
         """Whether the workflow that holds the id was started by this message."""
         request = DescribeWorkflowExecutionRequest(
-            namespace=target.namespace or self._requests.namespace,
-            execution=WorkflowExecution(workflow_id=target.workflow_id),
+            namespace=command.target.namespace or self._requests.namespace,
+            execution=WorkflowExecution(workflow_id=command.workflow_id),
         )
         try:
             found = await self._service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)

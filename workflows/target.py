@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from outbox.sink import Rejected
@@ -113,9 +114,38 @@ def fault_of_workflow_id(workflow_id: str) -> str | None:
     return None
 
 
+class Command(NamedTuple):
+    """A target, and the workflow id that it has for one message: what else a target says, many messages share."""
+
+    target: Target
+    workflow_id: str
+
+
+def parse(text: str) -> Command | Rejected:
+    """Read a target, or say why it can never be carried out.
+
+    Messages of a kind differ in their workflow ids. What else they say is validated once.
+    """
+    try:
+        fields = orjson.loads(text)
+        workflow_id = _sendable(fields.pop("workflow_id"))
+        target = _like(orjson.dumps(fields)) if workflow_id else None
+    except (AttributeError, KeyError, TypeError, ValueError):  # no target at all, and pydantic says why
+        workflow_id, target = "", None
+    if target is not None:
+        return Command(target, workflow_id)
+    validated = _validated(text)
+    return validated if isinstance(validated, Rejected) else Command(validated, validated.workflow_id)
+
+
 @lru_cache(maxsize=256)
-def parse(text: str) -> Target | Rejected:
-    """Read a target, or say why it can never be carried out."""
+def _like(others: bytes) -> Target | None:
+    """The target with these fields, whatever its workflow id, if they are in order."""
+    target = _validated(orjson.dumps({"workflow_id": "-", **orjson.loads(others)}))
+    return target if isinstance(target, Target) else None
+
+
+def _validated(text: str | bytes) -> Target | Rejected:
     try:
         return Target.model_validate_json(text)
     except ValidationError as error:

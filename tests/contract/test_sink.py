@@ -1,4 +1,7 @@
-"""What every sink keeps, the real one and those that stand in for it in other tests."""
+"""What every sink keeps, the real one and those that stand in for it in other tests.
+
+`stub` is the real sink on the benchmarks' stand-in for Temporal.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import anyio
 import pytest
 from temporalio.client import Client
 
+from bench.stub import StubFrontend
 from outbox.message import Message
 from outbox.sink import Delivered, Forgetful, Outcome, Sink, SinkContext, Unavailable, Unknown
 from tests.support.sinks import FakeSink, null_sink
+from workflows.embedded import running
 from workflows.sink import temporal_sink
 
 pytestmark = pytest.mark.timeout(60)
@@ -31,7 +36,7 @@ def start(workflow_id: str | None = None) -> Message:
     return Message(uuid4(), 1, "contract", None, '{"n": 1}', "{}", target, 1, 0, 0, 0.0, 1)
 
 
-@pytest.fixture(params=["fake", "null", "temporal"])
+@pytest.fixture(params=["fake", "null", "temporal", "stub"])
 def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Opens the sink, with its other side there or away."""
 
@@ -54,7 +59,14 @@ def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> O
         async with temporal_sink(CONTEXT) as entered:
             yield entered
 
-    return {"fake": fake, "null": null, "temporal": temporal}[request.param]
+    @asynccontextmanager
+    async def stub(*, available: bool = True) -> AsyncIterator[Sink]:
+        async with running(StubFrontend.start) as server:
+            monkeypatch.setenv("TEMPORAL_ADDRESS", server.address if available else NOBODY)
+            async with temporal_sink(CONTEXT) as entered:
+                yield entered
+
+    return {"fake": fake, "null": null, "temporal": temporal, "stub": stub}[request.param]
 
 
 async def test_message_is_delivered_in_time(opened: Opened, temporal_client: Client) -> None:
@@ -91,7 +103,7 @@ async def test_probe_of_a_sink_that_can_take_messages_is_none(opened: Opened, te
         assert await sink.probe() is None
 
 
-@pytest.mark.parametrize("opened", ["fake", "temporal"], indirect=True)  # nothing is behind the null sink
+@pytest.mark.parametrize("opened", ["fake", "temporal", "stub"], indirect=True)  # nothing is behind the null sink
 async def test_sink_whose_other_side_is_away_says_so_and_raises_nothing(
     opened: Opened, temporal_client: Client
 ) -> None:
@@ -106,7 +118,7 @@ async def test_sink_that_forgets_says_after_how_long_and_raises_nothing_when_its
 ) -> None:
     async with opened() as sink:
         if not isinstance(sink, Forgetful):
-            assert request.node.callspec.params["opened"] != "temporal"
+            assert request.node.callspec.params["opened"] not in ("temporal", "stub")
             return
         with anyio.fail_after(TIMEOUT_S):
             memory_s = await sink.memory_s(None)

@@ -1,0 +1,24 @@
+"""The scale scenario: every number of workers drains the same backlog."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import scale
+from bench.movers import movers
+from outbox.errors import OutboxError
+from tests.bench.measuring import by_name, measured
+
+
+async def test_each_number_of_workers_is_a_point_of_the_curve(database: str) -> None:
+    report = await measured(scale, database)
+    figures = by_name(report)
+    rates = [figures[f"null sink, {workers}"][0] for workers in ("1 worker", "2 workers")]
+    assert report.series["null sink"] == [(1.0, rates[0]), (2.0, rates[1])]
+    assert figures["null sink, 2 workers ÷ 1 worker"] == [rates[1] / rates[0]]
+
+
+async def test_a_process_that_ends_early_is_named_with_its_last_words(database: str) -> None:
+    with pytest.raises(OutboxError, match="it knows no"):
+        async with movers(1, ["nonsense"], {}):
+            raise AssertionError("it was ready")
