@@ -20,7 +20,7 @@ import orjson
 from outbox import config
 from outbox.asking import ask
 from outbox.events import Buried, Claimed, Completed, Event, LeaseLost, Released, Retried
-from outbox.worker import Worker
+from outbox.worker import Worker, spare_collector
 
 if TYPE_CHECKING:
     from bench.direct import Kind
@@ -83,6 +83,7 @@ class _Watch:
 async def relay() -> None:
     """Run a worker until told to stop."""
     watch = _Watch()
+    spare_collector()
     settings = config.load(worker_name=NAME)
     worker = Worker(settings, config.load_sink(settings.sink), watch)
     say("ready")

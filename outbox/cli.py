@@ -6,7 +6,6 @@ commands through the entry-point group `outbox.commands`.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from outbox.screens import show_findings, show_modes, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
 from outbox.switchboard import MODES, SWITCH
-from outbox.worker import Worker, stop_on_signals
+from outbox.worker import Worker, spare_collector, stop_on_signals
 
 app = typer.Typer(
     name="outbox",
@@ -44,8 +43,6 @@ app = typer.Typer(
 app.add_typer(dead.app, name="dead")
 for command in (cancel, rules.pause, rules.resume, rules.limit):
     app.command()(command)
-_GC_THRESHOLD = 50_000
-"""New objects between two looks of the garbage collector; Python's default costs a fifth of the relay's time."""
 _SWITCHED_WITHIN_S = 3.0
 """How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
 
@@ -127,9 +124,7 @@ def run(
     """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
     settings = config.load(mode=mode, sink=sink, concurrency=concurrency)
     logs.configure(settings.log_level, settings.log_format)
-    # What is loaded stays; of what comes, tens of thousands of rows a second, almost nothing is left for the collector.
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+    spare_collector()
     if not ask(partial(_run_worker, settings, config.load_sink(settings.sink))):
         raise typer.Exit(1)
 

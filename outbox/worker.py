@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -171,6 +172,16 @@ class Worker:
             "rate_limit": relay.pace.rate,
             "held_by": clean(relay.hold.outcome.detail) if relay.hold.outcome else None,
         }
+
+
+def spare_collector() -> None:
+    """Tune the garbage collector of a process that is a worker and nothing else.
+
+    What is loaded stays. Of the tens of thousands of rows that may come in a second almost nothing is left for the
+    collector, which would take a fifth of the relay's time with Python's defaults.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from outbox import __version__, config
 from outbox.message import Message
 from outbox.migrate import migrate
 from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
-from outbox.worker import Worker
+from outbox.worker import Worker, spare_collector
 from workflows.sink import temporal_sink
 
 _EMPTY = "truncate outbox.message, outbox.history, outbox.dead_letter"
@@ -89,6 +89,7 @@ async def main(dsn: str, *, starts: bool) -> None:
         return await timed(connection.execute(one))
 
     async def work(every: int) -> None:
+        spare_collector()
         worker = Worker(config.load(database_url=dsn), partial(noting_sink, Marks(every), starts), lambda _event: None)
         await tasks.start(worker.run)
 
