@@ -86,6 +86,7 @@ class Inbox:
     def __init__(self, *, concurrency: int, prefetch: int, batch: int) -> None:
         self._waiting = _Line()
         self._idle_slots: list[anyio.Event] = []
+        self._slot_is_waking = False
         self._concurrency = concurrency
         self._prefetch = prefetch
         self._batch = batch
@@ -134,8 +135,7 @@ class Inbox:
         if parcel is None:
             return None
         if self._waiting:
-            if self._idle_slots:
-                self._wake_slot()
+            self._wake_slot()
         elif self.more_due:
             self._ahead = min(self._prefetch, max(1, self._ahead * 2))
             return parcel
@@ -151,7 +151,9 @@ class Inbox:
             try:
                 await bell.wait()
             finally:
-                if not bell.is_set():  # cancelled, not woken
+                if bell.is_set():
+                    self._slot_is_waking = False
+                else:  # cancelled
                     self._idle_slots.remove(bell)
 
     def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Parcel]:
@@ -181,9 +183,10 @@ class Inbox:
             self._idle_slots.pop().set()
 
     def _wake_slot(self) -> None:
-        """Wake the slot that has been idle for the shortest time: its data is warm. It will wake the next one.
+        """Wake the slot that has been idle for the shortest time, its data is warm, unless another is waking still.
 
-        A sink that answers at once is served by few slots, however many there are.
+        It will wake the next one. So a sink that answers at once is served by few slots, however many there are.
         """
-        if self._idle_slots and self._waiting:
+        if self._idle_slots and self._waiting and not self._slot_is_waking:
+            self._slot_is_waking = True
             self._idle_slots.pop().set()
