@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 
 from bench.percentiles import percentile
-from bench.screens import circumstances, number
+from bench.screens import number
 from outbox.errors import ConfigurationError
 
 if TYPE_CHECKING:
