@@ -28,6 +28,11 @@ class Lab:
         self.embedded: list[str] = []
         """Which servers are our own, for the report."""
 
+    @property
+    def servers(self) -> tuple[str | None, str | None]:
+        """Where PostgreSQL and Temporal are, as far as anybody named them or asked for them."""
+        return self._dsn, self._temporal_address
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
@@ -50,10 +51,22 @@ class Report:
     title: str
     figures: list[Figure] = field(default_factory=list)
     samples: dict[str, list[float]] = field(default_factory=dict)
-    """Single measurements in milliseconds by what they measure, over all runs: percentiles, histograms and plots."""
+    """Single measurements in milliseconds by what they measure, of all runs: for percentiles, histograms and plots."""
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Curves by name: points (x, y) for plots."""
     settings: dict[str, object] = field(default_factory=dict)
     """What was asked for, and what the measured parts ran with: rates, sizes, frontend, versions of peers."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know before he believes the figures: interrupted, noisy, not run and why."""
+
+    def measured(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+        """Add one run's value to the figure of this name."""
+        figure = next((figure for figure in self.figures if figure.name == name), None)
+        if figure is None:
+            figure = Figure(name, unit, [], goal)
+            self.figures.append(figure)
+        figure.runs.append(value)
+
+    def sampled(self, name: str, values: Iterable[float]) -> None:
+        """Add one run's single measurements, in milliseconds. `group: name` has a table show them by groups."""
+        self.samples.setdefault(name, []).extend(values)
