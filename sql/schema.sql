@@ -34,6 +34,11 @@ CREATE FUNCTION outbox.call_next() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
+    -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
+    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null limit 1;
+    if not found then
+        return null;
+    end if;
     -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
     -- it before itself, and call it (claim_gated.sql).
     update outbox.message m

@@ -68,7 +68,7 @@ turn as (
     where t.place < $1
 ),
 lanes as materialized (
-    select count(*) as n, greatest(1, $1 / greatest(1, count(*))) as share, (array_agg(lane order by place desc))[1] as last
+    select count(*) as n, greatest(1, $1 / greatest(1, count(*))) as share, (select lane from turn order by place desc limit 1) as last
     from turn
     where place > 0
 ),
@@ -85,10 +85,15 @@ candidate as materialized (
     ) c
     where t.place > 0 and not exists (select from outbox.pause where topic is null and key is null)
 ),
+rules as materialized (
+    select exists (select from outbox.pause) as paused, exists (select from outbox.topic_limit) as limited
+),
 looked_at as materialized (
     select c.*,
-           (select p.rule_id from outbox.pause p where outbox.matches(p.topic, c.topic) or p.key = c.key limit 1) as pause,
-           (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) as rule,
+           case when (select paused from rules) then
+               (select p.rule_id from outbox.pause p where outbox.matches(p.topic, c.topic) or p.key = c.key limit 1) end as pause,
+           case when (select limited from rules) then
+               (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) end as rule,
            case when c.key is not null then coalesce(
                (select f.message_id from outbox.message f where f.key = c.key and f.in_flight),
                (select h.message_id from outbox.message h where h.key = c.key order by h.seq limit 1)) end as head
@@ -106,10 +111,15 @@ called as (
     where m.message_id = any (array(select message_id from held where asleep))
     returning m.message_id
 ),
+at_the_front as materialized (
+    select *, coalesce(parked = rule, false) as slotted
+    from looked_at
+    where pause is null and (head is null or head = message_id)
+),
 free as materialized (
-    select l.*, row_number() over (partition by l.rule, l.slotted order by l.due_at, l.seq) as nth
-    from (select *, coalesce(parked = rule, false) as slotted from looked_at) l
-    where l.pause is null and (l.head is null or l.head = l.message_id)
+    select f.*, null::bigint as nth from at_the_front f where f.rule is null
+    union all
+    select f.*, row_number() over (partition by f.rule, f.slotted order by f.due_at, f.seq) from at_the_front f where f.rule is not null
 ),
 taken as materialized (
     select a.rule, k.*
@@ -117,17 +127,19 @@ taken as materialized (
           from free f where f.rule is not null group by f.rule) a
     cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
 ),
-passed as (
-    select f.place, k.rule,
-           bool_or(f.suspect) over earlier as behind_suspect,
-           row_number() over earlier as position
+passed as materialized (
+    select f.place, f.suspect, f.turn, f.due_at, f.seq, k.rule
     from free f
     left join taken k on k.rule = f.rule
     where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
-    window earlier as (order by f.suspect desc, f.turn, f.due_at, f.seq)
+),
+suspect as materialized (  -- almost always none
+    select place from passed where suspect order by turn, due_at, seq limit 1
 ),
 chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
-    select place, rule from passed where (not behind_suspect or position = 1) and (select count(*) from held) is not null
+    select place, rule
+    from passed
+    where ((select count(*) = 0 from suspect) or place = (select place from suspect)) and (select count(*) from held) is not null
 ),
 sent_away as (
     select l.place, 'infinity'::timestamptz as due_at, l.pause as parked
@@ -161,19 +173,18 @@ claimed as (
         deliveries = m.deliveries + 1
     from chosen c
     where m.ctid = c.place
-    returning m.*
+    returning
+        m.message_id, m.seq, m.topic, m.key, m.payload, m.headers, m.target, m.deliveries, m.attempts,
+        jsonb_array_length(m.errors) as setbacks, date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
+        case when m.expires_at <= m.claimed_at then m.on_expiry end as expired,
+        date_part('epoch', m.available_at) as due_s, m.available_at <= m.created_at as at_once
 ),
 done as (
     select (select count(*) from claimed) + (select count(*) from parked) as met,
            exists (select from unparked) or exists (select from filed) or exists (select from called) as moved
 )
 select
-    c.message_id, c.seq, c.topic, c.key, c.payload, c.headers, c.target, c.deliveries, c.attempts,
-    jsonb_array_length(c.errors) as setbacks,
-    date_part('epoch', c.claimed_at - c.created_at) as age_s,
-    c.lease_token, c.tenant,
-    case when c.expires_at <= moment.now then c.on_expiry end as expired,
-    date_part('epoch', c.available_at) as due_s, c.available_at <= c.created_at as at_once,
+    c.*,
     done.moved or (done.met > 0 and (
         lanes.n = $1
         or exists (select from candidate d group by d.turn having count(*) >= lanes.share)
