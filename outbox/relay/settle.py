@@ -1,7 +1,7 @@
 """Settling: writing down what became of messages.
 
 Batches form by themselves. Whatever has accumulated while one statement ran goes into the next: an idle relay settles
-each message at once, a busy one hundreds together, and no timer is involved.
+each message at once, a busy one hundreds together. While few answers come and more are in flight, it waits a moment.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from outbox.wakeup import Wakeup
 
 T = TypeVar("T")
+
+_GATHER_S, _GATHERINGS = 0.005, 4
+"""How long answers are gathered for one statement, at most, in steps of so long."""
+_ENOUGH = 64
+"""Answers that are worth a statement."""
 
 
 class _Desk(Generic[T]):
@@ -108,6 +113,7 @@ class Settler:
         """Write until closed. Survives any outage of the database; ends by cancellation otherwise."""
         while True:
             await self._work_came.wait()
+            await self._gather()
             self._work_came, self._awake = anyio.Event(), False
             busy = True
             while busy:
@@ -117,6 +123,17 @@ class Settler:
                 busy = await self._turn(self._releases) or busy
             if self._closed:
                 return
+
+    async def _gather(self) -> None:
+        """Let more answers come in while others are in flight: of a slow sink each would have a statement of its own.
+
+        Whoever is alone does not wait, nor do messages with keys, of which others may wait for the settlement.
+        """
+        for _ in range(_GATHERINGS):
+            gathered = len(self._completes.pending)
+            if self._closed or self.expect_keys or gathered >= _ENOUGH or gathered >= self._inbox.outstanding:
+                return
+            await anyio.sleep(_GATHER_S)
 
     async def _turn(self, desk: _Desk[T]) -> bool:
         """Write one batch of a desk; return False if there was none."""
