@@ -94,10 +94,10 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """A worker died, and the leases of the messages that it held are ended: they are due again."""
+    """A worker died, and the leases of the messages that it held, `count` of them, are ended: they are due again."""
 
     worker: str
-    messages: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from anyio import to_thread
 
-from outbox.events import Claimed, Drained, LeaseLost, PresenceLost, PresenceShown, Rescued, SourceReady
+from outbox.events import Drained, LeaseLost, PresenceLost, PresenceShown, Rescued, SourceReady
 from outbox.migrate import migrate
 from outbox.sink import Delivered
 from tests.support.eventually import eventually
@@ -360,4 +360,3 @@ async def test_two_that_rescue_at_once_rescue_once(database: str, watcher: Clock
             for _ in range(3):
                 tasks.start_soon(rescue)
         assert found == [("dead", 3)]
-        assert not [e for e in found if e[0] == Claimed.__name__]
