@@ -16,7 +16,10 @@ from anyio import to_thread
 
 from outbox.events import Drained, LeaseLost, PresenceLost, PresenceShown, Rescued, SourceReady
 from outbox.migrate import migrate
+from outbox.rescue import Rescue
 from outbox.sink import Delivered
+from outbox.wakeup import Wakeup
+from tests.support.event_log import EventLog
 from tests.support.eventually import eventually
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.processes import WorkerProcess, worker_process
@@ -343,6 +346,36 @@ async def test_rescued_message_is_settled_by_whoever_is_first(database: str, wat
         assert await watcher.store.complete([(late, Delivered("w", "r"))]) == {late.lease}
         assert await watcher.store.complete([(again, Delivered("w", "r"))]) == set()
     assert (await counts(database))["history"] == 2
+
+
+async def test_one_absence_proves_nothing(database: str, watcher: Clock) -> None:
+    async with connected(database) as db:
+        dead = await join(db, "dead", 101, alive=False)
+        watcher.store.now = None
+        assert await db.execute("select outbox.enqueue('t', '{}')")
+        [message] = (await watcher.store.claim(1, lease_s=60, worker_id=dead)).messages
+        log = EventLog()
+        untroubled_s = 3600.0
+        rescue = Rescue(watcher.store, Wakeup(log), log, worker_id=watcher.worker_id, untroubled_s=lambda: untroubled_s)
+        for _ in range(3):
+            await rescue._check()
+        assert await leased(database) == 1, "absent, but not for long enough"
+        await db.execute("select pg_advisory_lock(102)")
+        await db.execute("update outbox.worker set presence = 102 where worker_id = $1", dead)
+        await anyio.sleep(1.1)
+        await rescue._check()
+        await db.execute("select pg_advisory_unlock(102)")
+        await rescue._check()
+        assert await leased(database) == 1, "it had been back"
+        await anyio.sleep(1.1)
+        untroubled_s = 5.0
+        await rescue._check()
+        assert await leased(database) == 1, "whatever befell us may have befallen others"
+        untroubled_s = 3600.0
+        await rescue._check()
+        assert await leased(database) == 0
+        assert log.of(Rescued) == [Rescued("dead", 1)]
+        assert message.deliveries == 1
 
 
 async def test_two_that_rescue_at_once_rescue_once(database: str, watcher: Clock) -> None:
