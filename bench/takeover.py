@@ -2,11 +2,13 @@
 
 A worker process takes leases and holds them, because its sink never answers. Another worker stands idle beside it. The
 first is killed with SIGKILL, as by the out-of-memory killer, and the time is taken until the other one has claimed the
-last of its messages. The kill comes soon after the claim, so that as much of the lease as possible lies ahead.
+last of its messages. Nearly all of the lease lies ahead then, so that a takeover long before its end is a rescue, by
+liveness. The survivor looks every half second: the kill comes at a random moment between two looks.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 GOAL = Goal("≤", 2.0)
 _LEASED = """
 select count(*) as leases,
-       extract(epoch from min(due_at) - clock_timestamp())::float8 as left_s
+       extract(epoch from min(leased_until) - clock_timestamp())::float8 as left_s
 from outbox.message where lease_token is not null and topic = $1
 """
 _LOOK_EVERY_S = 0.05
+_CHANCE_S = 1.0
+"""Span from which the moment of the kill is drawn: longer than the survivor's pause between two looks."""
 _SURPLUS_S = 30.0
 """How long after the end of the lease a takeover is given up as failed."""
-_BY_LEASE = "takeovers came when the lease ran out: until then nothing told that the worker was dead"
+_BY_LEASE = "takeovers came when the lease ran out: nothing told that the worker was dead, as behind a pooler"
 _NEAR_S = 1.0
 """Nearer than this to the end of the lease, a takeover was the lease's doing."""
 
@@ -117,6 +121,7 @@ async def _kill(dsn: str, connection: Connection, options: Options, report: Repo
         async with relay_at_work(dsn, survivor, **times):
             if options.mode != "poll":
                 await survivor.until(lambda: survivor.listening)
+            await anyio.sleep(random.uniform(0.0, _CHANCE_S))  # noqa: S311 - no secret
             leases, left_s = await _leased(connection)
             if leases < options.messages:
                 add_note(report, "a kill is left out: the worker lost its leases before it was killed")

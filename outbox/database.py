@@ -76,7 +76,7 @@ async def connect(dsn: str, *, application_name: str) -> asyncpg.Connection[asyn
         )
 
 
-async def is_pooled(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
+async def is_pooled(connection: Connection) -> bool:
     """Say whether something stands between this connection and its PostgreSQL backend, as poolers do.
 
     It does not say in which mode the pooler works; that only shows when notifications do not arrive.
@@ -203,6 +203,35 @@ class _Overrun:
 
     def __call__(self) -> None:
         self.happened = True
+        self._connection.terminate()
+
+
+class Session(Pool):
+    """One connection in the place of a pool, never replaced: what it holds in the server ends with it.
+
+    It ends with the first statement that does not come back in time. The connection stays its maker's to terminate.
+    """
+
+    def __init__(self, connection: Connection, statement_timeout_s: float) -> None:
+        self._connection = connection
+        self._statement_timeout_s = statement_timeout_s
+        self._turn = anyio.Lock()
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+        """Lend the connection."""
+        with anyio.fail_after(timeout_s or self._statement_timeout_s):
+            async with self._turn:
+                try:
+                    yield self._connection
+                except (asyncpg.PostgresError, asyncpg.DataError):
+                    raise  # refused: the connection is as good as it was
+                except BaseException:
+                    self._connection.terminate()
+                    raise
+
+    async def replace_connections(self) -> None:
+        """End the connection: there is no other."""
         self._connection.terminate()
 
 

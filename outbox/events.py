@@ -93,6 +93,28 @@ class LeaseLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Rescued:
+    """A worker died, and the leases of the messages that it held, `count` of them, are ended: they are due again."""
+
+    worker: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceShown:
+    """A session of this worker's own shows others that it lives: should it die, they take over its messages at once."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceLost:
+    """Nothing shows others that this worker lives. Should it die now, its messages wait until their leases end."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettleRefused:
     """The database refused to settle this message; its lease runs out and it is delivered again."""
 
@@ -220,6 +242,9 @@ Event = (
     | Buried
     | Released
     | LeaseLost
+    | Rescued
+    | PresenceShown
+    | PresenceLost
     | SettleRefused
     | DeliveryStuck
     | Held

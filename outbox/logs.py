@@ -121,6 +121,18 @@ class EventLog:
         ).warning("lease lost before settling, nothing was overwritten")
 
     @log.register
+    def _(self, event: events.Rescued) -> None:
+        logger.bind(worker=event.worker, messages=event.count).warning("worker died, its leases are ended")
+
+    @log.register
+    def _(self, event: events.PresenceShown) -> None:
+        logger.bind(worker_id=event.worker_id).debug("presence shown")
+
+    @log.register
+    def _(self, event: events.PresenceLost) -> None:
+        logger.bind(error=event.error).warning("presence not shown, only leases tell of this worker's death")
+
+    @log.register
     def _(self, event: events.SettleRefused) -> None:
         _of(event.message).bind(error=event.error).error("database refused to settle a message")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,15 @@ class Maintenance:
         worker_id: int,
         history_days: int,
         report: Callable[[], tuple[str, dict[str, Any]]],
+        session: Callable[[], Store | None] = lambda: None,
     ) -> None:
+        """`session` tells over which session of the worker's own to beat, if any: so each beat proves it."""
         self._store = store
         self._emit = emit
         self._worker_id = worker_id
         self._history_days = history_days
         self._report = report
+        self._session = session
         self._news = anyio.Event()
 
     def beat_soon(self) -> None:
@@ -65,6 +69,11 @@ class Maintenance:
         """Write one heartbeat with the worker's present state."""
         state, detail = self._report()
         try:
+            session = self._session()
+            if session is not None:
+                with suppress(OutboxError):
+                    await session.heartbeat(self._worker_id, state, detail)
+                    return
             await self._store.heartbeat(self._worker_id, state, detail)
         except OutboxError as error:
             self._emit(MaintenanceFailed("heartbeat", str(error)))

@@ -12,6 +12,9 @@ LeaseId = tuple[UUID, int]
 Place = tuple[float, int]
 """Where a message stands in the order of claiming: when it fell due, in Unix seconds, and its `seq`."""
 
+Presence = tuple[int, int]
+"""A worker id and the advisory lock under which the worker is present: another one for each of its sessions."""
+
 FRONT: Place = (-inf, 0)
 """Before every message."""
 
@@ -94,6 +97,8 @@ class Outlook(NamedTuple):
     """Whether messages stand at the gates, for `Store.claim_gated`."""
     next_due_s: float | None
     """Seconds until the next scheduled or abandoned message falls due; None when there is none."""
+    held: bool
+    """Whether other workers hold leases, or may, and would be seen to die."""
 
 
 class Pause(NamedTuple):

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from outbox.errors import DatabaseRefused
-from outbox.message import FRONT, Lease, LeaseId, Message, Outlook, Pause, Place
+from outbox.message import FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
 from outbox.sink import Delivered
 from outbox.statements import Statements
 
@@ -31,6 +31,7 @@ _MESSAGE: Callable[[Any], Message] = partial(tuple.__new__, Message)
 """What `Message._make` does, without a Python frame for each of many rows."""
 _PLACE = itemgetter(Message._fields.index("due_s"), Message._fields.index("seq"))
 _MAINTAIN_TIMEOUT_S = 60.0
+_RESCUE_TIMEOUT_S = 60.0
 _UNIQUE_VIOLATION = "23505"
 
 
@@ -93,10 +94,10 @@ class Store(Statements):
         more, next_due_s, lane = rows[0][_FIELDS:]
         return Lease(messages, monotonic(), sent_s + lease_s, more, next_due_s, lane)
 
-    async def outlook(self) -> Outlook:
-        """Tell what there is to claim, and when there will be something."""
+    async def outlook(self, worker_id: int | None = None) -> Outlook:
+        """Tell what there is to claim, when there will be something, and whether others than this worker hold any."""
         async with self._errors("claim"):
-            row = await self._pool.fetchrow(self._sql("outlook"), self.now)
+            row = await self._pool.fetchrow(self._sql("outlook"), self.now, worker_id)
         assert row is not None
         return Outlook(monotonic(), *row)
 
@@ -138,6 +139,33 @@ class Store(Statements):
         """Say that the worker lives and what it does."""
         async with self._errors("heartbeat"):
             await self._pool.execute(self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode())
+
+    async def assert_presence(self, worker_id: int) -> int:
+        """Take a lock that shows, for as long as this store's session lasts, that the worker lives; return it."""
+        async with self._errors("presence"):
+            presence = await self._pool.fetchval(self._sql("assert_presence"), worker_id)
+        if presence is None:
+            raise DatabaseRefused(f"presence: worker {worker_id} is not registered there", sqlstate="")
+        return int(presence)
+
+    async def has_presence(self, worker_id: int, presence: int) -> bool:
+        """Say whether others still take the worker for present under this lock."""
+        async with self._errors("presence"):
+            return bool(await self._pool.fetchval(self._sql("has_presence"), worker_id, presence))
+
+    async def absent(self, worker_id: int, *, grace_s: float) -> set[Presence]:
+        """Return which workers other than this one nobody sees; after a restart of the server, only after a grace."""
+        async with self._errors("rescue"):
+            return set(map(tuple, await self._pool.fetch(self._sql("absent"), worker_id, grace_s)))
+
+    async def rescue(self, dead: Sequence[Presence]) -> list[tuple[str, int]]:
+        """End the leases of these workers, if they are absent still; return the name and the messages of each."""
+        workers, presences = [who[0] for who in dead], [who[1] for who in dead]
+        async with self._errors("rescue"):
+            rows = await self._pool.fetch_slowly(
+                self._sql("rescue"), workers, presences, self.now, timeout_s=_RESCUE_TIMEOUT_S
+            )
+        return [(row["name"], row["messages"]) for row in rows]
 
     async def control(self) -> tuple[dict[str, Any], list[Pause]]:
         """Return the switches of the control table, and what is paused."""

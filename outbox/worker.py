@@ -17,11 +17,13 @@ from outbox import __version__
 from outbox.control import Control
 from outbox.database import open_pool, translated_errors
 from outbox.errors import DatabaseUnavailable, OutboxError, clean
-from outbox.events import Emit, WorkerStarted
+from outbox.events import Emit, Events, WorkerStarted
 from outbox.maintenance import Maintenance
 from outbox.migrate import require_current
+from outbox.presence import Presence
 from outbox.relay import Relay
 from outbox.relay.patience import Patience
+from outbox.rescue import Rescue
 from outbox.sink import SinkContext, SinkFactory
 from outbox.sources import listen, realtime
 from outbox.store import Store
@@ -45,9 +47,11 @@ class Worker:
     def __init__(self, settings: Settings, sink_factory: SinkFactory, emit: Emit) -> None:
         self._settings = settings
         self._sink_factory = sink_factory
-        self._emit = emit
+        self._presence = Presence(settings.listen_dsn, settings.schema_name, emit, holding=self._holds_messages)
+        self._emit = Events(emit, self._presence.notice)
         self._starting = anyio.CancelScope()
         self._relay: Relay | None = None
+        self._left_behind = 0
         self._switchboard: Switchboard
         self.stopping = False
         """Whether the shutdown has begun."""
@@ -78,8 +82,13 @@ class Worker:
             )
             if worker_id is not None:
                 wakeup = Wakeup(self._emit)
-                self._relay = Relay(store, sink, wakeup, self._emit, settings.relay(), worker_id=worker_id)
-                await self._run_relay(self._relay, store, wakeup, worker_id, task_status)
+                rescue = Rescue(
+                    store, wakeup, self._emit, worker_id=worker_id, untroubled_s=lambda: self._presence.untroubled_s
+                )
+                self._relay = Relay(
+                    store, sink, wakeup, self._emit, settings.relay(), worker_id=worker_id, on_held=rescue.look
+                )
+                await self._run_relay(self._relay, rescue, store, wakeup, worker_id, task_status)
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step of the start, again and again while the database is away; return None if stopped before."""
@@ -114,11 +123,22 @@ class Worker:
         return pool
 
     async def _run_relay(
-        self, relay: Relay, store: Store, wakeup: Wakeup, worker_id: int, task_status: TaskStatus[None]
+        self,
+        relay: Relay,
+        rescue: Rescue,
+        store: Store,
+        wakeup: Wakeup,
+        worker_id: int,
+        task_status: TaskStatus[None],
     ) -> None:
         settings = self._settings
         maintenance = Maintenance(
-            store, self._emit, worker_id=worker_id, history_days=settings.history_days, report=self._report
+            store,
+            self._emit,
+            worker_id=worker_id,
+            history_days=settings.history_days,
+            report=self._report,
+            session=lambda: self._presence.store,
         )
         control = Control(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
         self._switchboard = switchboard = Switchboard(
@@ -131,12 +151,15 @@ class Worker:
         async with anyio.create_task_group() as duties:
             duties.start_soon(switchboard.run)
             duties.start_soon(control.run)
+            duties.start_soon(self._presence.run, worker_id)
+            await self._presence.tried.wait()  # so that others see it before it holds anything
+            duties.start_soon(rescue.run)
             duties.start_soon(maintenance.run)
             self._emit(WorkerStarted(settings.worker_name, settings.schema_name))
             task_status.started()
             await relay.run()
             duties.cancel_scope.cancel()
-        self._relay = None
+        self._relay, self._left_behind = None, relay.inbox.outstanding
         with anyio.move_on_after(_FAREWELL_S):
             await maintenance.beat()
 
@@ -159,11 +182,14 @@ class Worker:
             sources[realtime.NAME] = realtime.RealtimeSource(*configured, wakeup, self._emit)
         return sources
 
+    def _holds_messages(self) -> bool:
+        return self._relay is not None and self._relay.inbox.outstanding > 0
+
     def _report(self) -> tuple[str, dict[str, Any]]:
         """The worker's state for its row in the register."""
         relay = self._relay
         if relay is None:
-            return "stopped", {"sources": {}}
+            return "stopped", {"sources": {}, "outstanding": self._left_behind}
         state = "draining" if self.stopping else "holding" if relay.hold.outcome else "running"
         return state, {
             **self._switchboard.report(),

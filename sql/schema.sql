@@ -1231,7 +1231,7 @@ COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because i
 
 COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
 
-COMMENT ON COLUMN outbox.message.in_flight IS 'Of messages with a key: whether a worker holds it. One of a key does.';
+COMMENT ON COLUMN outbox.message.in_flight IS 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
 
 COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
@@ -1385,11 +1385,17 @@ CREATE TABLE outbox.worker (
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
     stopped_at timestamp with time zone,
     state text DEFAULT 'starting'::text NOT NULL,
+    presence bigint,
+    present_at timestamp with time zone,
     detail jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT worker_state_check CHECK ((state = ANY (ARRAY['starting'::text, 'running'::text, 'holding'::text, 'draining'::text, 'stopped'::text])))
 );
 
 COMMENT ON TABLE outbox.worker IS 'Worker processes. seen_at is their heartbeat; stopped_at is set by an orderly shutdown only.';
+
+COMMENT ON COLUMN outbox.worker.presence IS 'The advisory lock that a session of the worker holds while the process lives. Null where it has none, behind a pooler for instance: then only time tells of its death.';
+
+COMMENT ON COLUMN outbox.worker.present_at IS 'When that session took the lock.';
 
 CREATE VIEW outbox.message_life AS
  SELECT m.message_id,
@@ -1589,6 +1595,8 @@ CREATE INDEX message_parked ON outbox.message USING btree (parked) WHERE (parked
 CREATE INDEX message_waiting ON outbox.message USING btree (due_at) WHERE (gated AND (NOT ready));
 
 CREATE UNIQUE INDEX pause_everything ON outbox.pause USING btree ((true)) WHERE ((topic IS NULL) AND (key IS NULL));
+
+CREATE INDEX worker_presence ON outbox.worker USING btree (worker_id) WHERE (presence IS NOT NULL);
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 

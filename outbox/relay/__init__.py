@@ -7,6 +7,7 @@ store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ─�
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -36,8 +37,17 @@ class Relay:
     """Moves messages from one store to one sink until stopped. One instance runs once."""
 
     def __init__(
-        self, store: Store, sink: Sink, wakeup: Wakeup, emit: Emit, settings: RelaySettings, *, worker_id: int
+        self,
+        store: Store,
+        sink: Sink,
+        wakeup: Wakeup,
+        emit: Emit,
+        settings: RelaySettings,
+        *,
+        worker_id: int,
+        on_held: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_held` is called whenever other workers are seen to hold messages."""
         self._store = store
         self._emit = emit
         self._settings = settings
@@ -47,7 +57,7 @@ class Relay:
         self.pace = Pace()
         self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
         self._settler = Settler(store, self.inbox, wakeup, emit, settings)
-        self._claimer = Claimer(store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id)
+        self._claimer = Claimer(store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id, on_held)
         self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings)
 
     @property

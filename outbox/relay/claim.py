@@ -33,6 +33,8 @@ _SOONEST_S = 0.005
 """The database's clock has moved on while its answer travelled: do not come back a hair too early."""
 _LOCKED_S = 0.02
 """What is due and cannot be had is locked by somebody who will be done with it very soon."""
+_HELD_S = 0.5
+"""How often to look while other workers hold messages, which are to be rescued soon after one of them dies."""
 _AHEAD_S = 0.25
 """How long claims go on one behind the other before one begins at the front again, where something may have come in."""
 _AHEAD_RATIO = 10
@@ -52,6 +54,7 @@ class Claimer:
         emit: Emit,
         settings: RelaySettings,
         worker_id: int,
+        on_held: Callable[[], None],
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -61,6 +64,7 @@ class Claimer:
         self._emit = emit
         self._settings = settings
         self._worker_id = worker_id
+        self._on_held = on_held
         self._patience = Patience("claim", emit, settings.reconnect)
         self._polling = Polling(attended_s=settings.poll_interval_s, alone_s=settings.fallback_interval_s)
         self._stopping = False
@@ -143,12 +147,14 @@ class Claimer:
     async def _look(self) -> Outlook | None:
         """Look around; after a failure wait a little and return None."""
         try:
-            outlook = await self._store.outlook()
+            outlook = await self._store.outlook(self._worker_id)
         except OutboxError as error:
             await self._patience.failed(error)
             return None
         self._patience.succeeded()
         self._ruled, self._gated = outlook.ruled, outlook.gated
+        if outlook.held:
+            self._on_held()
         return outlook
 
     def _learn(self, leases: list[Lease], outlook: Outlook) -> None:
@@ -245,6 +251,8 @@ class Claimer:
         pause_s = self._polling.pause_s(attended=self._wakeup.attended, found=found)
         if outlook.due:
             pause_s = min(pause_s, _LOCKED_S)
+        if outlook.held:
+            pause_s = min(pause_s, _HELD_S)
         seen = [(outlook.seen_s, outlook.next_due_s), *((lease.claimed_s, lease.next_due_s) for lease in leases)]
         for seen_s, next_due_s in seen:
             if next_due_s is not None:

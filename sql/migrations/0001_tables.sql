@@ -69,7 +69,7 @@ comment on column outbox.message.key is 'Messages with the same key are delivere
 comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
 comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
 comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
-comment on column outbox.message.in_flight is 'Of messages with a key: whether a worker holds it. One of a key does.';
+comment on column outbox.message.in_flight is 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
 comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
 -- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. What has to pass gates is not in the way
@@ -80,7 +80,8 @@ create index message_waiting on outbox.message (due_at) where gated and not read
 create index message_parked on outbox.message (parked) where parked is not null;
 create index message_key on outbox.message (key, seq) where key is not null;
 
--- The promise of order: of a key's messages one is in flight.
+-- The promise of order: of a key's messages one is in flight. Messages without a key are not in each other's way: to this index no null
+-- is like another. It is also where outlook.sql finds whatever is held of gated messages.
 create unique index message_in_flight on outbox.message (key) where in_flight;
 create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
 
@@ -158,9 +159,15 @@ create table outbox.worker (
     seen_at    timestamptz not null default now(),
     stopped_at timestamptz,
     state      text        not null default 'starting' check (state in ('starting', 'running', 'holding', 'draining', 'stopped')),
+    presence   bigint,
+    present_at timestamptz,
     detail     jsonb       not null default '{}'
 );
+create index worker_presence on outbox.worker (worker_id) where presence is not null;
 comment on table outbox.worker is 'Worker processes. seen_at is their heartbeat; stopped_at is set by an orderly shutdown only.';
+comment on column outbox.worker.presence is
+    'The advisory lock that a session of the worker holds while the process lives. Null where it has none, behind a pooler for instance: then only time tells of its death.';
+comment on column outbox.worker.present_at is 'When that session took the lock.';
 
 create table outbox.control (
     name       text        primary key check (name ~ '^[a-z][a-z0-9_.]*$'),

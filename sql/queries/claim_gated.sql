@@ -165,7 +165,7 @@ claimed as (
     set due_at = (select now from moment) + make_interval(secs => $2),
         leased_until = (select now from moment) + make_interval(secs => $2),
         ready = false,
-        in_flight = key is not null,
+        in_flight = true,
         parked = c.rule,  -- should it come back, it has its place before those who have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),

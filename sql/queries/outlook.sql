@@ -2,8 +2,9 @@
 --
 -- "due": messages that claim.sql would find. "ruled": limits and pauses are in force, so that claim_ruled.sql has to find them. "gated":
 -- messages stand at the gates, for claim_gated.sql. "next_due_s": seconds until a scheduled message or an abandoned lease falls due.
+-- "held": workers other than $2 whose death would show (absent.sql) hold leases, or may hold some, because there is enough for all.
 --
--- $1 timestamptz: now, null for the server's
+-- $1 timestamptz: now, null for the server's · $2 bigint: worker that asks, null for nobody
 with moment as materialized (
     select coalesce($1, now()) as now, not exists (select from outbox.pause where topic is null and key is null) as going
 ),
@@ -12,6 +13,9 @@ plain as materialized (
         select from outbox.message m
         where not m.gated and m.due_at <= moment.now and (m.leased_until is null or m.leased_until <= moment.now)) as due
     from moment
+),
+others as materialized (
+    select array(select w.worker_id from outbox.worker w where w.presence is not null and w.worker_id <> $2) as ids
 )
 select
     moment.going and plain.due as due,
@@ -22,10 +26,15 @@ select
              or exists (select from outbox.ended_rule)) as gated,
     date_part('epoch', least(
         (select min(m.due_at) from outbox.message m where not m.gated and m.due_at > moment.now),
-        -- Leased messages keep their place in the order: as many are read here as are leased.
-        case when not plain.due then
-            (select min(m.leased_until) from outbox.message m where not m.gated and m.due_at <= moment.now and m.leased_until > moment.now)
-        end,
+        leased.until,
         (select min(m.due_at) from outbox.message m where m.gated and not m.ready and m.due_at > moment.now and m.due_at < 'infinity'))
-        - moment.now) as next_due_s
-from moment, plain
+        - moment.now) as next_due_s,
+    cardinality(others.ids) > 0 and (
+        (moment.going and plain.due) or leased.by_others
+        or exists (select from outbox.message m where m.in_flight and m.leased_until > moment.now and m.worker_id = any (others.ids))) as held
+from moment, plain, others, lateral (
+    -- Leased messages keep their place in the order: as many are read here as are leased.
+    select min(m.leased_until) as until, coalesce(bool_or(m.worker_id = any (others.ids)), false) as by_others
+    from outbox.message m
+    where not plain.due and not m.gated and m.due_at <= moment.now and m.leased_until > moment.now
+) leased

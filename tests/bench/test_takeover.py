@@ -14,7 +14,8 @@ from tests.bench.measuring import by_name, measured
 async def test_time_from_the_kill_to_the_last_claim_is_reported(database: str) -> None:
     report = await measured(takeover, database)
     [took_s] = by_name(report)["kill -9 to takeover"]
-    assert 0 < took_s < 7.0 + 2.0  # never later than the lease's end
+    assert 0 < took_s < 4.0  # the lease has seven seconds
+    assert not report.notes, "it was no lease that ended"
     assert len(report.samples["kill to claim"]) == 5
     assert max(report.samples["kill to claim"]) == pytest.approx(1000 * took_s)
 

@@ -15,6 +15,7 @@ from temporalio.client import Client
 
 from tests.support.processes import WorkerProcess, worker_process
 from tests.support.realtime_server import RealtimeServer, jwt
+from tests.support.running import enqueue
 from tests.support.sql import connected
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
@@ -79,6 +80,24 @@ async def test_idle_worker_costs_next_to_nothing(
     assert cost.statements_per_s <= statements + within_a_short_time, cost
     assert cost.cpu_percent <= (1.0 if LONG else 3.0), cost
     assert cost.rss_mib <= 100, cost
+
+
+async def test_idle_workers_do_not_watch_one_another(database: str, tmp_path: Path) -> None:
+    """While nobody holds any message, nobody's death would matter."""
+    null = {"OUTBOX_MODE": "listen", "OUTBOX_SINK": "tests.support.sinks:null_sink", "LOG_LEVEL": "DEBUG"}
+    async with tcp_proxy(database) as proxy:
+        environment = {"DATABASE_URL": proxy.url(database), **null}
+        with (
+            worker_process(tmp_path, "one", **environment) as one,
+            worker_process(tmp_path, "other", **environment) as other,
+        ):
+            for worker in (one, other):
+                await worker.logged("presence shown")
+            await enqueue(database, 10)
+            admin = database.rpartition("/")[0] + "/postgres"
+            cost = await watch(one, database, admin, proxy, "two")
+            assert len([*one.lines("completed"), *other.lines("completed")]) >= 1
+    assert cost.statements_per_s <= 2 * (0.5 + 3 / WATCHED_S), cost
 
 
 async def test_idle_worker_woken_by_realtime(

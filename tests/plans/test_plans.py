@@ -23,7 +23,9 @@ MANY, FEW = 200_000, 2_000
 TYPES = {
     "claim": "int, float, bigint, timestamptz, float, bigint",
     "claim_ruled": "int, float, bigint, timestamptz, float, bigint",
-    "outlook": "timestamptz",
+    "outlook": "timestamptz, bigint",
+    "absent": "bigint, float",
+    "rescue": "bigint[], bigint[], timestamptz",
     "claim_gated": "int, float, bigint, int, timestamptz, text",
     "complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz",
     "retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
@@ -116,7 +118,11 @@ async def prepare(db: Connection) -> None:
 
 
 CLAIM = "100, 60, 1, null, '-infinity', 0"
-OUTLOOK = "null"
+OUTLOOK = "null, 1"
+PRESENT = """
+    insert into outbox.worker (name, version, presence, present_at)
+    select 'w' || n, '', 1000 + n, now() + interval '1 hour' from generate_series(1, 20) n
+"""
 CLAIMS = pytest.mark.parametrize("claim", ["claim", "claim_ruled"])
 
 
@@ -240,6 +246,67 @@ async def test_outlook_reads_no_backlog(db: Connection, analyzed: str) -> None:
     assert "Seq Scan" not in many.kinds | few.kinds
     assert many.rows_read <= 3
     assert many.buffers <= 3 * few.buffers
+
+
+@statistics
+async def test_looking_for_the_dead_reads_no_backlog(db: Connection, analyzed: str) -> None:
+    """With twenty other workers, one of which holds messages all over the place."""
+    await prepare(db)
+    await db.execute(PRESENT)
+    works: list[list[Work]] = []
+    for rows in (FEW, MANY):
+        await seed(db, PENDING.format(rows=rows), analyzed=analyzed)
+        await db.execute(GATED.format(rows=rows, key="null", tenant="'t'", ready="true"))
+        await db.execute(
+            "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where seq % 1000 = 0"
+        )
+        works.append([await work(db, "outlook", OUTLOOK), await work(db, "absent", "1, 0")])
+    for few, many in zip(*works, strict=True):
+        assert "Seq Scan" not in many.kinds | few.kinds
+        assert many.rows_read <= 5
+        assert many.buffers <= 3 * few.buffers
+    assert works[1][1].scans == []
+
+
+@statistics
+@pytest.mark.parametrize("gated", [False, True])
+async def test_seeing_that_others_hold_messages_reads_no_more_than_is_leased(
+    db: Connection, analyzed: str, gated: bool
+) -> None:
+    """Everything else is scheduled, or parked."""
+    await prepare(db)
+    await db.execute(PRESENT)
+    works = []
+    for rows in (FEW, MANY):
+        beyond = GATED.format(rows=rows, key="'hot'", tenant="null", ready="false").replace("- interval", "+ interval")
+        await seed(db, beyond if gated else BEYOND.format(rows=rows, TOKEN="null"), analyzed=analyzed)
+        await db.execute(PENDING.format(rows=100))
+        await db.execute(
+            "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where due_at <= now()"
+        )
+        if gated:
+            await db.execute(
+                "update outbox.message set gated = true, ready = false, in_flight = true, due_at = leased_until where worker_id = 2"
+            )
+        works.append(await work(db, "outlook", OUTLOOK))
+    few, many = works
+    assert "Seq Scan" not in many.kinds | few.kinds
+    assert many.rows_read <= 100 + 100 + 3
+    assert many.buffers <= 3 * few.buffers
+
+
+async def test_rescue_reads_the_table_once_and_only_for_the_dead(db: Connection) -> None:
+    await prepare(db)
+    await db.execute(PRESENT)
+    await seed(db, PENDING.format(rows=FEW), analyzed="now")
+    await db.execute(
+        "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where seq % 10 = 0"
+    )
+    first = await db.fetchval("select min(worker_id) from outbox.worker")
+    dead = f"array[{first}, {first + 1}]::bigint[], array[1001, 1002]::bigint[], null"
+    assert (await work(db, "rescue", dead)).rows_read <= FEW
+    await db.execute("update outbox.worker set presence = presence + 100")  # they have come back
+    assert (await work(db, "rescue", dead)).rows_read == 0
 
 
 @statistics

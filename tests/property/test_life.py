@@ -54,6 +54,7 @@ class Life:
     held: Message | None = None
     """The claim that the database must believe to hold it."""
     until: datetime | None = None
+    worker: int | None = None
 
 
 class Lives(RuleBasedStateMachine):
@@ -153,6 +154,7 @@ class Lives(RuleBasedStateMachine):
         for message in messages:
             life = self.lives[message.message_id]
             life.state, life.held, life.until = "leased", message, self.now + timedelta(seconds=LEASE_S)
+            life.worker = worker
             self.claims.append(message)
             if self.limited and life.topic.startswith("b."):
                 self.limited_at.append(self.now)
@@ -198,6 +200,26 @@ class Lives(RuleBasedStateMachine):
                 life.state = {"complete": "completed", "bury": "dead"}.get(how, "waiting")
                 if how == "retry":
                     life.due = self.now + timedelta(seconds=10)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def rescue(self, worker: int) -> None:
+        """Others take a worker for dead; it may live all the same, and settle what nobody else has claimed."""
+        presence = 1000 + worker
+        self.run(
+            self.pool.execute(
+                """insert into outbox.worker (worker_id, name, version, presence) overriding system value values ($1, $2, '', $3)
+                   on conflict (worker_id) do update set presence = excluded.presence""",
+                worker, f"w{worker}", presence,
+            )
+        )  # fmt: skip
+        held = [
+            life
+            for life in self.lives.values()
+            if life.state == "leased" and life.worker == worker and life.until is not None and life.until > self.now
+        ]
+        assert self.run(self.store.rescue([(worker, presence)])) == [(f"w{worker}", len(held))]
+        for life in held:
+            life.until = self.now
 
     # People
 

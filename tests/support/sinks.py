@@ -145,6 +145,20 @@ async def deadly_sink(context: SinkContext) -> AsyncIterator[Sink]:
     yield DeadlySink()
 
 
+class SlowSink(NullSink):
+    """Takes its time over each message."""
+
+    async def deliver(self, message: Message) -> Outcome:
+        await anyio.sleep(0.1)
+        return Delivered()
+
+
+@asynccontextmanager
+async def slow_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:slow_sink`."""
+    yield SlowSink()
+
+
 class ShutSink(NullSink):
     """Delivers nothing until the file exists that `OUTBOX_TEST_GATE` names."""
 

@@ -1,0 +1,72 @@
+"""Workers are killed one after the other while messages keep coming, and nobody waits for a lease to end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.processes import WorkerProcess, worker_process
+from tests.support.running import fetch
+from tests.support.sql import connected
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+LONG = os.environ.get("OUTBOX_CHAOS") == "long"
+KILLS = 20 if LONG else 4
+WORKERS = 3
+SETTINGS = {"OUTBOX_SINK": "tests.support.sinks:slow_sink", "OUTBOX_LEASE_S": "300", "OUTBOX_PREFETCH": "50"}
+
+
+async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_path: Path) -> None:
+    producing = True
+
+    async def produce() -> None:
+        async with connected(database) as producer:
+            while producing:
+                await producer.execute(
+                    "select outbox.enqueue('t', '{}', key => case when n % 2 = 0 then 'k' || n % 20 end) from generate_series(1, 40) n"
+                )
+                await anyio.sleep(0.25)
+
+    async def left() -> int:
+        return int((await fetch(database, "select count(*) from outbox.message"))[0][0])
+
+    with ExitStack() as processes:
+        workers: list[WorkerProcess] = []
+
+        async def start() -> None:
+            name = f"worker-{len(workers)}"
+            workers.append(processes.enter_context(worker_process(tmp_path, name, DATABASE_URL=database, **SETTINGS)))
+            await workers[-1].logged("presence shown")
+
+        for _ in range(WORKERS):
+            await start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(produce)
+            for _ in range(KILLS):
+                await anyio.sleep(1.5)
+                victim = random.choice([w for w in workers if w.process.poll() is None])
+                victim.send(signal.SIGKILL)
+                await start()
+            producing = False
+        await eventually(left, lambda n: n == 0, timeout_s=30)  # a tenth of a lease
+        rescued = [line for worker in workers for line in worker.lines("worker died, its leases are ended")]
+        lost = [
+            line for worker in workers for line in worker.lines("lease lost before settling, nothing was overwritten")
+        ]
+    assert rescued
+    assert not lost, "whoever lived kept what was its own"
+    dead = {w.log.stem for w in workers if w.process.returncode == -signal.SIGKILL}
+    assert {line["worker"] for line in rescued} <= dead
+    [row] = await fetch(database, "select count(*), count(distinct message_id), max(attempts) from outbox.history")
+    assert (row[0], row[2]) == (row[1], 0)
+    out_of_order = """
+        select count(*) from (select seq, lag(seq) over (partition by key order by claimed_at, seq) as before from outbox.history where key is not null) h
+        where seq < before"""
+    assert (await fetch(database, out_of_order))[0][0] == 0
