@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults bench bench-smoke bench-peers schema lock build clean
+.PHONY: help setup demo test check format chaos faults bench bench-document bench-smoke bench-peers schema lock build clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with everything that the other targets need
 
@@ -45,11 +45,16 @@ faults: $(READY)  ## measure every fault of the wake-up sources, and what idling
 		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
 	$(BIN)/python -m tests.tools.fault_tables .faults
 
-bench: $(READY)  ## measure the relay: event to start beside a direct start
-	$(BIN)/python -m bench.event_to_start
+bench: $(READY)  ## measure everything, on throwaway servers; writes docs/benchmarks.md
+	rm -f docs/benchmarks/*.svg docs/benchmarks/*.png
+	$(BIN)/outbox bench all --json bench/results --plots docs/benchmarks
+	$(BIN)/python -m bench.document
 
-bench-smoke: $(READY)  ## run each benchmark briefly
-	$(BIN)/python -m bench.event_to_start --events 20 --runs 1
+bench-document: $(READY)  ## write docs/benchmarks.md anew from bench/results and bench/misses
+	$(BIN)/python -m bench.document
+
+bench-smoke: $(READY)  ## run each benchmark briefly; fails on broken ones, not on slow ones
+	$(BIN)/outbox bench all --brief
 
 bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
 	$(BIN)/python -m bench.contenders.cache .bench

@@ -124,7 +124,7 @@ def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> Sessi
 def _finish(sessions: list[Session], common: Common) -> None:
     """Draw what was measured, and leave with what went wrong."""
     _draw([session.result for session in sessions if session.found_anything], common.plots)
-    errors = [session.error for session in sessions if session.error is not None]
+    errors = [error for session in sessions if (error := session.failure) is not None]
     if any(session.interrupted for session in sessions):
         raise typer.Exit(130)
     if errors:

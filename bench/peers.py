@@ -58,11 +58,13 @@ class Options:
     """Names of the peers to take; none means all."""
     cache: Path = Path(".bench")
     """Where the peers are installed on first use."""
+    installed: bool = False
+    """Take only the peers that are installed there already, and install none."""
 
     @classmethod
     def brief(cls) -> Options:
         """The smallest run that shows whether everything works."""
-        return cls(jobs=300, drain_limit_s=3, pickups=5, starts=10, runs=1)
+        return cls(jobs=300, drain_limit_s=3, pickups=5, starts=10, runs=1, installed=True)
 
 
 async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> None:
@@ -71,7 +73,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> Non
     wanted = [peer for peer in PEERS if not options.only or peer.name in options.only]
     tell("installing the peers", 0.0)
     cache = Cache(options.cache.absolute())
-    peers, node = await installed(cache, wanted, report)
+    peers, node = await (there if options.installed else installed)(cache, wanted, report)
     starters = [OUR_STARTS] if options.starts else []
     if options.starts and any(peer.name == THEIR_STARTS.name for peer in peers):
         starters.append(THEIR_STARTS)
@@ -106,6 +108,16 @@ async def installed(cache: Cache, wanted: list[Entrant], report: Report) -> tupl
         missing = ", ".join(peer.name for peer in wanted if peer not in there)
         report.notes.append(f"not run: {missing}. They could not be installed: {error}")
         return there, None
+
+
+async def there(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[list[Entrant], Path | None]:
+    """The same of those that are installed already; nothing is fetched over the network."""
+    has = {"python": cache.has_python, "node": cache.has_node}
+    found = [peer for peer in wanted if has[peer.language]]
+    if missing := ", ".join(peer.name for peer in wanted if peer not in found):
+        report.notes.append(f"not run: {missing}. They are not installed, and nothing was to be: make bench-peers")
+    await cache.copy_sources()
+    return found, await cache.install_node() if any(peer.language == "node" for peer in found) else None
 
 
 @dataclass(slots=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator
 
 from bench.percentiles import percentile
 from bench.screens import number
@@ -38,7 +42,30 @@ _EVENT_SAMPLE, _DIRECT_SAMPLE = "event → start acknowledged", "direct start"
 _STAGES = ("committed", "hint received", "claimed", "start acknowledged", "settled")
 _STAGE_NAMES = ("insert and commit", "hint", "claim", "start at Temporal", "settle")
 
-Drawing = Callable[[Canvas], None]
+_POINTS = 400
+"""Of a curve; more could not be seen, and would only make the file large."""
+_OVER = {
+    "backlog": "messages waiting",
+    "held-xmin": "messages that have flowed",
+    "producers": "connections",
+    "scale": "workers",
+}
+_UNITS = {
+    "backlog": {"drain rate": "rows/s", "claim": "ms", "urgent message": "ms", "buffers of a claim": "buffers"},
+    "held-xmin": {"": "rows/s"},
+    "producers": {"": "× the plain transaction"},
+    "scale": {"": "messages/s"},
+}
+"""What the curves of a scenario are in, by name; "" stands for all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One picture: `<scenario>-<name>.svg`."""
+
+    name: str
+    title: str
+    drawing: Callable[[Canvas], None]
 
 
 def draw(results: list[Result], folder: Path) -> list[Path]:
@@ -47,12 +74,13 @@ def draw(results: list[Result], folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for result in results:
-            for name, drawing in _drawings(result.report):
+            for plot in of(result.report):
                 canvas = Canvas(figsize=(8.4, 4.6), layout="constrained")
-                drawing(canvas)
+                plot.drawing(canvas)
+                canvas.suptitle(textwrap.fill(plot.title, 88), x=0.01, ha="left")
                 _sign(canvas, result)
                 for suffix, options in ((".png", {"dpi": 144}), (".svg", {"metadata": {"Date": None}})):
-                    path = folder / f"{result.report.scenario}-{name}{suffix}"
+                    path = folder / f"{result.report.scenario}-{plot.name}{suffix}"
                     canvas.savefig(path, **options)
                     written.append(path)
     except OSError as error:
@@ -60,22 +88,37 @@ def draw(results: list[Result], folder: Path) -> list[Path]:
     return written
 
 
-def _drawings(report: Report) -> Iterator[tuple[str, Drawing]]:
-    """Every plot that the report has the measurements for, by name."""
-    curves = _latencies(report)
-    if curves:
-        yield "cdf", lambda canvas: _cdf(canvas.subplots(), curves, "from the moment it was due to Temporal's answer")
-    alone = _alone(report)
-    if alone:
-        yield "one-at-a-time", lambda canvas: _cdf(canvas.subplots(), alone, "one at a time, nothing else under way")
-    stages = _stages(report)
-    if stages:
-        yield "stages", lambda canvas: _stacked(canvas.subplots(), stages)
+def of(report: Report) -> list[Plot]:
+    """Every plot that the report has the measurements for."""
+    return list(_plots(report))
+
+
+def _plots(report: Report) -> Iterator[Plot]:
+    if curves := _latencies(report):
+        title = "Latency, from the moment it was due to Temporal's answer"
+        yield Plot("cdf", title, lambda canvas: _cdf(canvas.subplots(), curves))
+    if alone := _alone(report):
+        title = "Latency, one at a time, nothing else under way"
+        yield Plot("one-at-a-time", title, lambda canvas: _cdf(canvas.subplots(), alone))
+    if stages := _stages(report):
+        yield Plot("stages", "Where the time goes", lambda canvas: _stacked(canvas.subplots(), stages))
+    if picked := _by_contender(report, "pick-up"):
+        yield Plot(
+            "pick-up", "Pick-up: from before the enqueue to the job's beginning", lambda c: _cdf(c.subplots(), picked)
+        )
     if report.series:
-        yield "curve", lambda canvas: _curves(canvas.subplots(), report)
+        yield Plot("curve", report.title, lambda canvas: _curves(canvas, report))
+        return
     for unit, figures in _bars(report).items():
         name = "bars-" + unit.replace("/", "-per-")
-        yield name, lambda canvas, unit=unit, figures=figures: _bar(canvas.subplots(), figures, unit)  # type: ignore[misc]
+        title = f"{report.title} ({unit})"
+        yield Plot(name, title, lambda canvas, unit=unit, figures=figures: _bar(canvas.subplots(), figures, unit))  # type: ignore[misc]
+
+
+def _by_contender(report: Report, quantity: str) -> dict[str, list[float]]:
+    """Samples of one quantity by who was measured."""
+    begin = f"{quantity}, "
+    return {name.removeprefix(begin): each for name, each in report.samples.items() if name.startswith(begin) and each}
 
 
 def _latencies(report: Report) -> dict[str, list[float]]:
@@ -102,16 +145,16 @@ def _alone(report: Report) -> dict[str, list[float]]:
     return curves
 
 
-def _cdf(axes: Axes, curves: dict[str, list[float]], what: str) -> None:
+def _cdf(axes: Axes, curves: dict[str, list[float]]) -> None:
     """How many per cent were through within how many milliseconds; the slowest hundredths spread out."""
     colours = iter(_COLOURS)
     for name, values in curves.items():
         direct = name == "direct start"
         ordered = sorted(values)
-        shares = [1 - (place + 0.5) / len(ordered) for place in range(len(ordered))]
+        places = _spread(len(ordered))
         axes.plot(
-            ordered,
-            shares,
+            [ordered[place] for place in places],
+            [1 - (place + 0.5) / len(ordered) for place in places],
             label=f"{name}   p50 {number(percentile(ordered, 50))}, p99 {number(percentile(ordered, 99))} ms",
             color=_DIRECT if direct else next(colours),
             linestyle="--" if direct else "-",
@@ -124,10 +167,17 @@ def _cdf(axes: Axes, curves: dict[str, list[float]], what: str) -> None:
     shown = [tick for tick in ticks if tick[0] >= least]
     axes.set_yticks([share for share, _ in shown], [text for _, text in shown])
     axes.set_ylim(1.0, least)
-    axes.minorticks_off()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_title(f"Latency, {what}")
-    axes.legend(loc="lower right")
+    axes.minorticks_off()
+    axes.legend(loc="best", fontsize=9)
+
+
+def _spread(count: int) -> list[int]:
+    """Which of so many ordered values to draw: evenly over the scale of per cents, the slowest all of them."""
+    if count <= _POINTS:
+        return list(range(count))
+    return sorted({int(count * (1 - (0.5 / count) ** (step / _POINTS))) for step in range(_POINTS)} | {count - 1})
 
 
 def _stages(report: Report) -> dict[str, list[float]]:
@@ -159,22 +209,57 @@ def _stacked(axes: Axes, stages: dict[str, list[float]]) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set(xlabel="milliseconds since before the insert, medians")
-    axes.set_title("Where the time goes")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(_STAGE_NAMES))
 
 
-def _curves(axes: Axes, report: Report) -> None:
-    """Every series of the report over one axis, which is logarithmic if it spans more than two decades."""
-    for colour, (name, points) in zip(_COLOURS * 4, report.series.items(), strict=False):
-        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=name, color=colour)
-    xs = [x for points in report.series.values() for x, _ in points]
-    if min(xs) > 0 and max(xs) / min(xs) >= 100:
+def _curves(canvas: Canvas, report: Report) -> None:
+    """The series of the report, those of one unit in one panel. The same thing in other company has its colour."""
+    units = _UNITS.get(report.scenario, {})
+    panels: dict[str, list[str]] = {}
+    for name in report.series:
+        panels.setdefault(units.get(name, units.get("", "")), []).append(name)
+    for axes, (unit, names) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        _panel(axes, {name: report.series[name] for name in names}, unit)
+        axes.set_xlabel(_OVER.get(report.scenario, ""))
+
+
+def _panel(axes: Axes, curves: dict[str, list[tuple[float, float]]], unit: str) -> None:
+    """Curves over one axis. An axis that spans decades is logarithmic."""
+    colours, shown = cycle(_COLOURS), dict[str, str]()
+    companies = list(dict.fromkeys(name.rpartition(", ")[2] for name in curves if ", " in name))
+    several = len({name.rpartition(", ")[0] for name in curves}) > 1
+    for name, points in curves.items():
+        what, _, company = name.rpartition(", ")
+        colour = shown.setdefault(what if several else name, "") or next(colours)
+        shown[what if several else name] = colour
+        dashed = bool(what) and several and companies.index(company) > 0
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, "--" if dashed else "-", marker="o", markersize=4, label=name, color=colour)
+    xs, ys = ([point[place] for points in curves.values() for point in points] for place in (0, 1))
+    if min(xs) > 0 and max(xs) / min(xs) >= 50:
         axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes.set_title(report.title)
-    axes.legend()
+    elif len(set(xs)) <= 8:
+        axes.set_xticks(sorted(set(xs)))
+    if min(ys) > 0 and max(ys) / min(ys) >= 20:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axes.set_ylim(0, max(ys) * 1.12 or 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.set_ylabel(unit)
+    outside = len(curves) > 5
+    axes.legend(
+        fontsize=8, loc="center left" if outside else "best", bbox_to_anchor=(1.01, 0.5) if outside else (0, 0, 1, 1)
+    )
+
+
+def _short(value: float) -> str:
+    """A count that fits beneath a narrow panel."""
+    for suffix, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size * 10 or value == size:
+            return f"{value / size:,.4g}{suffix}"
+    return f"{value:,.10g}"
 
 
 def _bars(report: Report) -> dict[str, list[Figure]]:

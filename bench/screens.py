@@ -138,8 +138,15 @@ def _circumstances(result: Result) -> Iterator[str]:
         servers.append(f"Temporal {temporal['version']}{own}")
     if servers:
         yield " · ".join(servers)
-    settings = ", ".join(f"{name} {_setting(value)}" for name, value in result.report.settings.items())
-    yield f"{settings} · revision {env['revision'] or 'unknown'}"
+    settings = result.report.settings
+    plain = {
+        name: value for name, value in settings.items() if not isinstance(value, dict) and value not in ((), [], "")
+    }
+    yield ", ".join(f"{name} {_setting(value)}" for name, value in plain.items())
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield f"{name}: {_setting(value)}"
+    yield f"revision {env['revision'] or 'unknown'}"
     yield f"{result.ended}, took {result.took_s:.0f} s"
 
 
@@ -148,6 +155,8 @@ def _setting(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_setting(each)}" for name, each in value.items())
     return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

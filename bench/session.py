@@ -16,6 +16,11 @@ from bench.noise import Noise
 from bench.report import Report
 from bench.results import Result, now
 from bench.scenarios import Scenario, Tell, help_of, name_of
+from outbox.errors import OutboxError
+
+
+class BenchmarkError(OutboxError):
+    """A scenario could not measure anything."""
 
 
 class Session:
@@ -73,6 +78,13 @@ class Session:
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it."""
         return self._interrupted
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong; to find nothing to say, uninterrupted, is wrong too."""
+        if self.error is None and not self.found_anything and not self._interrupted:
+            return BenchmarkError(f"{self._report.scenario} measured nothing: {'; '.join(self._report.notes)}")
+        return self.error
 
     @property
     def found_anything(self) -> bool:

@@ -129,7 +129,7 @@ class Bench:
             postgres = Processor(self.postgres)
             moved = await move(started, rows, postgres.stop)
         spent = await Counters.read(self.connection) - before
-        self.figure(f"relay, {label}", "messages/s", moved.rate, goal)
+        self.figure(f"relay, {label}", "messages/s" if label.startswith("null") else "starts/s", moved.rate, goal)
         self.figure(f"worker's CPU, {label}", "µs/message", moved.cpu_us)
         if self.postgres is not None:
             self.figure(f"PostgreSQL's CPU, {label}", "µs/message", 1e6 * postgres.spent_s / rows)

@@ -48,12 +48,17 @@ class Cache:
 
     @property
     def has_python(self) -> bool:
-        """Whether the peers that are written in Python are installed."""
-        return (self.folder / "python" / _STAMP).exists()
+        """Whether the peers that are written in Python are installed, as they are pinned now."""
+        return self._stands("python", "requirements.txt")
+
+    @property
+    def has_node(self) -> bool:
+        """The same of those that Node runs."""
+        return self.has_python and self._stands("node", "package-lock.json")
 
     async def install_python(self) -> None:
         """Make the virtual environment unless it is there. Needs the package index; raises NotInstalled."""
-        async with self._making("python", (HERE / "requirements.txt").read_bytes()) as place:
+        async with self._making("python", "requirements.txt") as place:
             if place is not None:
                 await _run([sys.executable, "-m", "venv", str(place)], place.parent)
                 pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -62,7 +67,7 @@ class Cache:
     async def install_node(self) -> Path:
         """Return the Node that came with the Python peers, after npm has installed the others; raises NotInstalled."""
         node = Path((await _run([str(self.python), "-c", _FIND_NODE], self.folder)).strip())
-        async with self._making("node", (HERE / "package-lock.json").read_bytes()) as place:
+        async with self._making("node", "package-lock.json") as place:
             if place is not None:
                 place.mkdir()
                 for name in ("package.json", "package-lock.json"):
@@ -96,18 +101,20 @@ class Cache:
                 modules.symlink_to(Path("..") / "node" / "node_modules")
 
     @asynccontextmanager
-    async def _making(self, name: str, pins: bytes) -> AsyncIterator[Path | None]:
+    async def _making(self, name: str, pins: str) -> AsyncIterator[Path | None]:
         """The place to fill, empty, or None if it is filled already. It counts as filled once the block has ended."""
         place = self.folder / name
-        wanted = hashlib.sha256(pins + sys.version.encode()).hexdigest()
         async with self._locked():
-            stamp = place / _STAMP
-            if stamp.exists() and stamp.read_text() == wanted:
+            if self._stands(name, pins):
                 yield None
                 return
             await to_thread.run_sync(shutil.rmtree, place, True)  # noqa: FBT003 - its ignore_errors
             yield place
-            stamp.write_text(wanted)
+            (place / _STAMP).write_text(_wanted(pins))
+
+    def _stands(self, name: str, pins: str) -> bool:
+        stamp = self.folder / name / _STAMP
+        return stamp.exists() and stamp.read_text() == _wanted(pins)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -116,6 +123,11 @@ class Cache:
             while not _taken(lock):  # noqa: ASYNC110 - a thread that waits in flock could not be cancelled
                 await anyio.sleep(_LOCK_EVERY_S)
             yield
+
+
+def _wanted(pins: str) -> str:
+    """What the stamp of an up-to-date folder says."""
+    return hashlib.sha256((HERE / pins).read_bytes() + sys.version.encode()).hexdigest()
 
 
 def _taken(lock: IO[str]) -> bool:
