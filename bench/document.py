@@ -33,15 +33,18 @@ _HEAD = """\
 ```console
 $ pip install 'temporal-outbox[bench]'
 $ outbox bench latency                                  # on throwaway servers, to see what it does
-$ outbox bench latency --dsn postgresql://bench@db.internal/bench --temporal temporal.internal:7233 --mode listen --rate 50
+$ outbox bench latency --dsn postgresql://bench@db.internal/bench --temporal temporal.internal:7233 --rate 50
 $ outbox bench all --dsn … --temporal … --json results --plots plots
 $ outbox bench show results/*.json                      # kept results again, with all goals in one table
 ```
 
-Every scenario **empties the outbox tables** of the database it runs on, so give it one of its own. It refuses while a worker runs there, and asks before it drops messages that wait (`--yes` answers). Without `--dsn` and
-`--temporal` it starts PostgreSQL and Temporal's dev server from their wheels. Ctrl-C ends it, and what was measured until then is shown and kept. `--brief` only sees whether it works. Each has its own `--help`.
+Every scenario **empties the outbox tables** of the database it runs on, so give it one of its own. It refuses while a
+worker runs there, and asks before it drops messages that wait (`--yes` answers). Without `--dsn` and `--temporal` it
+starts PostgreSQL and Temporal's dev server from their wheels. Ctrl-C ends it, and what was measured until then is shown
+and kept. `--brief` only sees whether it works. Each has its own `--help`.
 
-A ratio compares what was measured in turn within one run on the same servers; it travels better from one machine to another than milliseconds do. A figure is the median of its runs.
+A ratio compares what was measured in turn within one run on the same servers; it travels better from one machine to
+another than milliseconds do. A figure is the median of its runs.
 """
 _NOTHING = (
     "\nNothing measured yet: `make bench` measures everything, keeps it in `bench/results` and writes this page.\n"
@@ -55,8 +58,7 @@ def page(results: Iterable[Result], misses: Path = MISSES) -> str:
     if not found:
         return _HEAD + _NOTHING
     parts = ["\n".join(_goals(found))]
-    for result in found:
-        parts.append("\n".join(_chapter(result, _paragraphs(result.report, misses))))
+    parts += ["\n".join(_chapter(result, _paragraphs(result.report, misses))) for result in found]
     return _HEAD + "\n" + "\n\n".join(parts) + "\n"
 
 

@@ -233,8 +233,15 @@ def _panel(axes: Axes, curves: dict[str, list[tuple[float, float]]], unit: str) 
         colour = shown.setdefault(what if several else name, "") or next(colours)
         shown[what if several else name] = colour
         dashed = bool(what) and several and companies.index(company) > 0
-        xs, ys = zip(*points, strict=True)
-        axes.plot(xs, ys, "--" if dashed else "-", marker="o", markersize=4, label=name, color=colour)
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            "--" if dashed else "-",
+            marker="o",
+            markersize=4,
+            label=name,
+            color=colour,
+        )
     xs, ys = ([point[place] for points in curves.values() for point in points] for place in (0, 1))
     if min(xs) > 0 and max(xs) / min(xs) >= 50:
         axes.set_xscale("log")

@@ -1,0 +1,89 @@
+"""`outbox bench`, run as its users run it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from bench.command import app
+from bench.scenarios import SCENARIOS, name_of
+from tests.support.running import counts
+
+OUTBOX = str(Path(sys.executable).parent / "outbox")
+NAMES = [name_of(scenario) for scenario in SCENARIOS]
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [OUTBOX, "bench", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+@pytest.mark.parametrize("name", [*NAMES, "all", "show"])
+def test_every_scenario_explains_itself(name: str) -> None:
+    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [name, "--help"], prog_name="outbox bench")
+    assert done.exit_code == 0, done.output
+    assert f"outbox bench {name}" in done.output
+    assert "--plots" in done.output
+
+
+def test_what_was_measured_is_shown_kept_and_shown_again(database: str, tmp_path: Path) -> None:
+    done = bench("gates", "--brief", "--dsn", database, "--json", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    kept = orjson.loads((tmp_path / "gates.json").read_bytes())
+    assert kept["report"]["scenario"] == "gates"
+    assert all(figure["runs"] for figure in kept["report"]["figures"])
+    assert "brief: a trial of the benchmark" in done.stdout
+    again = bench("show", str(tmp_path / "gates.json"))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip() == done.stdout.strip()
+
+
+async def test_messages_that_wait_are_not_emptied_without_consent(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("select outbox.enqueue('mine', '{}')")
+    await connection.close()
+    done = bench("gates", "--brief", "--dsn", database)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "1 unsettled messages are in the outbox" in line
+    assert "--yes" in line
+    assert sum((await counts(database)).values()) == 1
+
+
+def test_ctrl_c_keeps_what_was_measured(database: str, tmp_path: Path) -> None:
+    command = [OUTBOX, "bench", "gates", "--dsn", database, "--json", str(tmp_path / "kept.json")]
+    sizes = ["--waiting", "500", "--duration", "0.5", "--runs", "1000"]
+    with subprocess.Popen([*command, *sizes], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "run 2:" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        shown, rest = running.communicate(timeout=40)
+    assert running.returncode == 130, rest
+    assert "interrupted after" in shown
+    kept = orjson.loads((tmp_path / "kept.json").read_bytes())
+    assert kept["interrupted"] is True
+    assert kept["report"]["figures"][0]["runs"]
+
+
+def test_plots_without_matplotlib_name_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
+    done = bench("gates", "--brief", "--plots", str(tmp_path / "plots"), PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "outbox: --plots needs an extra: pip install 'temporal-outbox[bench]' (not here)\n"
