@@ -79,7 +79,7 @@ def draw(results: list[Result], folder: Path) -> list[Path]:
                 plot.drawing(canvas)
                 canvas.suptitle(textwrap.fill(plot.title, 88), x=0.01, ha="left")
                 _sign(canvas, result)
-                for suffix, options in ((".png", {"dpi": 144}), (".svg", {"metadata": {"Date": None}})):
+                for suffix, options in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
                     path = folder / f"{result.report.scenario}-{plot.name}{suffix}"
                     canvas.savefig(path, **options)
                     written.append(path)
@@ -250,6 +250,7 @@ def _panel(axes: Axes, curves: dict[str, list[tuple[float, float]]], unit: str) 
     if min(ys) > 0 and max(ys) / min(ys) >= 20:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
     else:
         axes.set_ylim(0, max(ys) * 1.12 or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
@@ -264,7 +265,7 @@ def _panel(axes: Axes, curves: dict[str, list[tuple[float, float]]], unit: str) 
 def _short(value: float) -> str:
     """A count that fits beneath a narrow panel."""
     for suffix, size in (("M", 1e6), ("k", 1e3)):
-        if value >= size * 10 or value == size:
+        if value >= size:
             return f"{value / size:,.4g}{suffix}"
     return f"{value:,.10g}"
 

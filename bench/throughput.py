@@ -74,7 +74,7 @@ class Options:
     @classmethod
     def brief(cls) -> Self:
         """For a smoke test."""
-        return cls(rows=5_000, stub_rows=1_000, temporal_rows=60, runs=1, keys=500)
+        return cls(rows=2_000, stub_rows=400, temporal_rows=30, runs=1, keys=200)
 
 
 Tell = Callable[[str, float], None]
