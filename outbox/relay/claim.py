@@ -126,7 +126,8 @@ class Claimer:
             leases.append(gated)
         self._learn(leases, outlook)
         can_be_had = bool(lease.messages) or outlook.ruled != known_rules
-        if any(lease.more for lease in leases) or (outlook.due and can_be_had):
+        self._inbox.more_due = any(lease.more for lease in leases) or (outlook.due and can_be_had)
+        if self._inbox.more_due:
             self._woken_by = "more"
         else:
             await self._wait(leases, outlook)

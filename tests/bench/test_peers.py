@@ -12,7 +12,7 @@ import psutil
 import pytest
 from anyio.abc import TaskStatus
 
-from bench.contenders.cache import HERE, Cache, NotInstalled
+from bench.contenders.cache import HERE, Cache
 from bench.contenders.process import ContenderFailed, contending
 from bench.contenders.race import Drain, Entrant, Ground, Trial
 from bench.contenders.talk import Marks
