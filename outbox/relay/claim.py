@@ -37,8 +37,9 @@ _HELD_S = 0.5
 """How often to look while other workers hold messages, which are to be rescued soon after one of them dies."""
 _AHEAD_S = 0.25
 """How long claims go on one behind the other before one begins at the front again, where something may have come in."""
-_AHEAD_RATIO = 10
-"""The same as a multiple of what the round at the front took: dear where the dead cannot be vacuumed away."""
+_AHEAD_RATIO, _AHEAD_MOST_S = 10, 5.0
+"""The same as a multiple of what the statements at the front took, which is much where the dead cannot be vacuumed away,
+and its bound."""
 
 
 class Claimer:
@@ -113,11 +114,12 @@ class Claimer:
         lease = await self._claim_plain(limit)
         if lease is None or self._goes_on(lease):
             return
-        known_rules = self._ruled
+        known_rules, looked_s = self._ruled, monotonic()
         outlook = await self._look()
         if outlook is None:
             return
-        self._ahead_until_s = monotonic() + max(_AHEAD_S, _AHEAD_RATIO * (monotonic() - began_s))
+        took_s = lease.claimed_s - began_s + outlook.seen_s - looked_s
+        self._ahead_until_s = outlook.seen_s + min(max(_AHEAD_S, _AHEAD_RATIO * took_s), _AHEAD_MOST_S)
         leases = [lease]
         if outlook.gated and not self._may_not_claim():
             gated = await self._claim_gated(max(1, limit - len(lease.messages)))
