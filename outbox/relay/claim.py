@@ -38,8 +38,8 @@ _HELD_S = 0.5
 _AHEAD_S = 0.25
 """How long claims go on one behind the other before one begins at the front again, where something may have come in."""
 _AHEAD_RATIO, _AHEAD_MOST_S = 10, 5.0
-"""The same as a multiple of what the statements at the front took, which is much where the dead cannot be vacuumed away,
-and its bound."""
+"""The same as a multiple of what the statements at the front took, which is much where dead rows cannot be vacuumed
+away, and its bound."""
 
 
 class Claimer:
