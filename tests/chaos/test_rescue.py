@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 KILLS = 20 if LONG else 4
 WORKERS = 3
+HELD_BY = "select from outbox.message m join outbox.worker w using (worker_id) where w.name = $1 and m.leased_until > now() limit 1"
 SETTINGS = {"OUTBOX_SINK": "tests.support.sinks:slow_sink", "OUTBOX_LEASE_S": "300", "OUTBOX_PREFETCH": "50"}
 
 
@@ -33,6 +34,16 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
                     "select outbox.enqueue('t', '{}', key => case when n % 2 = 0 then 'k' || n % 20 end) from generate_series(1, 40) n"
                 )
                 await anyio.sleep(0.25)
+
+    async def kill_a_holder(living: list[WorkerProcess]) -> None:
+        """Kill one that holds messages: it is stopped first, so that it cannot settle them meanwhile."""
+        while True:
+            victim = random.choice(living)
+            victim.send(signal.SIGSTOP)
+            if await fetch(database, HELD_BY, victim.log.stem):
+                return victim.send(signal.SIGKILL)
+            victim.send(signal.SIGCONT)
+            await anyio.sleep(0.05)
 
     async def left() -> int:
         return int((await fetch(database, "select count(*) from outbox.message"))[0][0])
@@ -51,8 +62,7 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
             tasks.start_soon(produce)
             for _ in range(KILLS):
                 await anyio.sleep(1.5)
-                victim = random.choice([w for w in workers if w.process.poll() is None])
-                victim.send(signal.SIGKILL)
+                await kill_a_holder([w for w in workers if w.process.poll() is None])
                 await start()
             producing = False
         await eventually(left, lambda n: n == 0, timeout_s=30)  # a tenth of a lease
