@@ -24,7 +24,27 @@ _READ_REGISTER = "select version, name, checksum from outbox.migration order by 
 _ENTER = "insert into outbox.migration (version, name, checksum) values ($1, $2, $3)"
 
 _WAIT_FOR_OTHERS_S = 120.0
-_PARTITIONS_AHEAD = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A set of migrations with a register of its own."""
+
+    folder: str
+    """Its folder in `sql`."""
+    command: str
+    """What brings a database up to date, for people."""
+    finish: str
+    """Statement at the end of every run, also where nothing was pending."""
+    schema: str | None = None
+    """Schema that it fills, which keeps its register; None for the outbox's, whatever that is called."""
+
+    def name(self, schema: str) -> str:
+        """The schema that it fills, where the outbox's is called `schema`."""
+        return self.schema or schema
+
+
+OUTBOX = Lineage("migrations", "outbox migrate", "select outbox.create_history_partitions(7)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,59 +56,64 @@ class Step:
     state: Literal["applied", "pending", "edited", "unknown"]
 
 
-async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
+async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
     """Apply what is pending, in one transaction, and return the steps that were applied now.
+
+    `schema` is the outbox's, which the text of every lineage may name.
 
     Raises SchemaError when the database holds an edited migration or one that this version does not know.
     """
     validated_schema(schema)
+    own = lineage.name(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:
         with database.translated_errors("migrate"):
             async with connection.transaction(isolation="read_committed"):
                 # A waiter must see what the one before it has done, whatever isolation the database defaults to.
                 await connection.execute(
                     "select pg_advisory_xact_lock(hashtextextended($1, 0))",
-                    f"outbox.migrate.{schema}",
+                    f"outbox.migrate.{own}",
                     timeout=_WAIT_FOR_OTHERS_S,
                 )
                 await _refuse_word(connection, schema)
-                await connection.execute(f"create schema if not exists {schema}")
-                await connection.execute(in_schema(_CREATE_REGISTER, schema))
-                pending = [step for step in await _steps(connection, schema, refuse=True) if step.state == "pending"]
-                for migration in _of(pending):
+                await connection.execute(f"create schema if not exists {own}")
+                await connection.execute(in_schema(_CREATE_REGISTER, own))
+                steps = await _steps(connection, own, lineage, refuse=True)
+                pending = [step for step in steps if step.state == "pending"]
+                for migration in _of(pending, lineage):
                     await connection.execute(in_schema(migration.text, schema))
                     await connection.execute(
-                        in_schema(_ENTER, schema), migration.version, migration.name, migration.checksum
+                        in_schema(_ENTER, own), migration.version, migration.name, migration.checksum
                     )
-                await connection.execute(
-                    in_schema("select outbox.create_history_partitions($1)", schema), _PARTITIONS_AHEAD
-                )
+                await connection.execute(in_schema(lineage.finish, schema))
             return pending
 
 
-async def inspect(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
+async def inspect(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
     """Return every step that either side knows, changing nothing."""
     validated_schema(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:
         with database.translated_errors("read the schema version"):
-            return await _steps(connection, schema, refuse=False)
+            return await _steps(connection, lineage.name(schema), lineage, refuse=False)
 
 
-async def require_current(connection: database.Connection, schema: str = DEFAULT_SCHEMA) -> None:
+async def require_current(
+    connection: database.Connection, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX
+) -> None:
     """Raise SchemaError, with the cure, unless the database's schema is exactly this version's."""
+    own = lineage.name(schema)
     with database.translated_errors("read the schema version"):
-        steps = await _steps(connection, schema, refuse=True)
+        steps = await _steps(connection, own, lineage, refuse=True)
     pending = [step for step in steps if step.state == "pending"]
     if len(pending) == len(steps):
-        raise SchemaError(f"the database has no outbox schema {schema!r}: run `outbox migrate`")
+        raise SchemaError(f"the database has no schema {own!r}: run `{lineage.command}`")
     if pending:
         names = ", ".join(f"{step.version:04d}_{step.name}" for step in pending)
-        raise SchemaError(f"schema {schema!r} is older than this version, {names} missing: run `outbox migrate`")
+        raise SchemaError(f"schema {own!r} is older than this version, {names} missing: run `{lineage.command}`")
 
 
-async def _steps(connection: database.Connection, schema: str, *, refuse: bool) -> list[Step]:
+async def _steps(connection: database.Connection, schema: str, lineage: Lineage, *, refuse: bool) -> list[Step]:
     """Compare the register with the files. With `refuse`, edited and unknown migrations raise."""
-    known = {migration.version: migration for migration in migrations()}
+    known = {migration.version: migration for migration in migrations(lineage.folder)}
     exists = await connection.fetchval("select to_regclass($1) is not null", f"{schema}.migration")
     rows = await connection.fetch(in_schema(_READ_REGISTER, schema)) if exists else []
     steps = [_applied(row["version"], row["name"], row["checksum"], known.pop(row["version"], None)) for row in rows]
@@ -125,6 +150,6 @@ def _refuse_strangers(steps: list[Step], schema: str) -> None:
             )
 
 
-def _of(steps: list[Step]) -> list[Migration]:
+def _of(steps: list[Step], lineage: Lineage) -> list[Migration]:
     versions = {step.version for step in steps}
-    return [migration for migration in migrations() if migration.version in versions]
+    return [migration for migration in migrations(lineage.folder) if migration.version in versions]

@@ -55,10 +55,10 @@ def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
 
 
 @cache
-def migrations() -> tuple[Migration, ...]:
-    """Return every migration that this version knows, in order."""
+def migrations(folder: str = "migrations") -> tuple[Migration, ...]:
+    """Return every migration that this version knows in a folder of `sql`, in order."""
     found = []
-    for entry in _root().joinpath("migrations").iterdir():
+    for entry in _root().joinpath(folder).iterdir():
         if match := _MIGRATION.fullmatch(entry.name):
             text = entry.read_text(encoding="utf-8")
             found.append(Migration(int(match[1]), match[2], text, hashlib.sha256(text.encode()).hexdigest()))

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from workflows.embedded import PostgresServer, TemporalServer
 
 TEMPLATE = "outbox_template"
+APPLICATION_TEMPLATE = "application_template"
 _numbers = count(1)
 
 
@@ -44,6 +45,24 @@ async def migrated_template(anyio_backend: object, postgres: PostgresServer) -> 
 async def database(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
     """The DSN of a fresh database with the outbox schema."""
     async with _fresh_database(postgres, migrated_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+async def application_template(postgres: PostgresServer, migrated_template: str) -> str:
+    """The name of a database with both schemas in it, the outbox's and the application's, to be copied."""
+    from outbox.migrate import migrate
+    from workflows.application.migrate import APPLICATION
+
+    await _administer(postgres, f'create database "{APPLICATION_TEMPLATE}" template "{migrated_template}"')
+    await migrate(postgres.dsn(APPLICATION_TEMPLATE), lineage=APPLICATION)
+    return APPLICATION_TEMPLATE
+
+
+@pytest.fixture
+async def application_database(postgres: PostgresServer, application_template: str) -> AsyncIterator[str]:
+    """The DSN of a fresh database with the outbox's and the application's schema."""
+    async with _fresh_database(postgres, application_template) as dsn:
         yield dsn
 
 

@@ -150,7 +150,7 @@ async def test_wrong_password_is_one_line_without_it(database: str) -> None:
 async def test_missing_schema_is_exit_code_3_with_the_cure(empty_database: str, arguments: list[str]) -> None:
     done = await outbox(empty_database, *arguments, OUTBOX_SINK="tests.support.sinks:null_sink", LOG_LEVEL="ERROR")
     assert done.code == 3
-    assert done.fault == "the database has no outbox schema 'outbox': run `outbox migrate`"
+    assert done.fault == "the database has no schema 'outbox': run `outbox migrate`"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ async def test_migrate_refuses_an_edited_migration(db: Connection, database: str
 async def test_another_schema_is_migrated_and_used(empty_database: str) -> None:
     assert (await outbox(empty_database, "migrate", OUTBOX_SCHEMA="team")).out.endswith("schema team is up to date\n")
     assert (await outbox(empty_database, "enqueue", "t", OUTBOX_SCHEMA="team")).code == 0
-    assert (await outbox(empty_database, "status")).fault.startswith("the database has no outbox schema 'outbox'")
+    assert (await outbox(empty_database, "status")).fault.startswith("the database has no schema 'outbox'")
 
 
 @pytest.mark.parametrize("schema", ["No", "order"])

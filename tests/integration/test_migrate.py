@@ -114,7 +114,7 @@ async def test_older_schema_is_not_current_and_names_what_is_missing(database: s
 
 async def test_absent_schema_is_not_current(empty_database: str) -> None:
     async with connected(empty_database) as connection:
-        with pytest.raises(SchemaError, match=r"no outbox schema 'outbox': run `outbox migrate`"):
+        with pytest.raises(SchemaError, match=r"no schema 'outbox': run `outbox migrate`"):
             await require_current(connection)
 
 
@@ -126,7 +126,7 @@ async def test_inspect_changes_nothing(empty_database: str) -> None:
 
 async def test_failing_migration_leaves_nothing_behind(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Migration(9000, "bad", "create table outbox.half (); select 1 / 0;", "")
-    monkeypatch.setattr(module, "migrations", lambda: (*migrations(), bad))
+    monkeypatch.setattr(module, "migrations", lambda _: (*migrations(), bad))
     with pytest.raises(DatabaseRefused, match="division by zero"):
         await migrate(empty_database)
     async with connected(empty_database) as connection:
@@ -138,7 +138,7 @@ async def test_failing_migration_leaves_nothing_behind(empty_database: str, monk
 async def test_failing_upgrade_leaves_the_old_version_whole(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Migration(9000, "good", "create table outbox.extra ();", "")
     bad = Migration(9001, "bad", "select 1 / 0;", "")
-    monkeypatch.setattr(module, "migrations", lambda: (*migrations(), good, bad))
+    monkeypatch.setattr(module, "migrations", lambda _: (*migrations(), good, bad))
     with pytest.raises(DatabaseRefused):
         await migrate(database)
     async with connected(database) as connection:

@@ -1,0 +1,1 @@
+"""The application's database: tenants kept apart, steps taken once, events captured."""

@@ -1,0 +1,100 @@
+"""Transactions of one tenant, and activities that have their effect once however often Temporal runs them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from outbox.database import open_pool, translated_errors
+from outbox.errors import DatabaseRefused
+from outbox.migrate import require_current
+from workflows.application.migrate import APPLICATION
+
+if TYPE_CHECKING:
+    from outbox.database import Connection, Pool
+
+_STATEMENT_TIMEOUT_S = 10.0
+_ENTER = "select app.enter($1)"
+_TAKE = """
+insert into app.step (tenant_id, workflow_id, step, activity) values ($1, $2, $3, $4)
+on conflict (workflow_id, step) do nothing
+returning true
+"""
+_TAKEN = "select activity, result from app.step where workflow_id = $1 and step = $2"
+_FINISH = "update app.step set result = $3::json where workflow_id = $1 and step = $2"
+T = TypeVar("T")
+
+
+class Application:
+    """The application's database, through one pool that all activities of a process share."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    @asynccontextmanager
+    async def as_tenant(self, tenant_id: UUID, doing: str = "work on the application's data") -> AsyncIterator[Connection]:
+        """A transaction that sees and changes the rows of this tenant only: row-level security holds it to that.
+
+        Raises DatabaseUnavailable, which is worth another try, or DatabaseRefused, which is not.
+        """
+        with translated_errors(doing):
+            async with self.pool.acquire() as connection, connection.transaction():
+                await connection.execute(_ENTER, tenant_id)
+                yield connection
+
+    async def once(self, tenant_id: UUID, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do the current activity's work in one tenant's transaction, unless it is done; return what it returned then.
+
+        The effect and the note of it commit together. The note's key is the workflow id and the activity id, so a
+        workflow names its activities: `execute_activity(…, activity_id="create-tenant")`, a name of their own each, for
+        as long as the workflow id lives. `kind` is the type that `work` returns.
+
+        What the database refuses fails for good: ApplicationError of type DatabaseRefused.
+        """
+        info = activity.info()
+        workflow_id = info.workflow_id or ""
+        outcome = TypeAdapter(kind)
+        try:
+            async with self.as_tenant(tenant_id, info.activity_type) as connection:
+                taken = await connection.fetchval(_TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
+                if taken is None:
+                    row = await connection.fetchrow(_TAKEN, workflow_id, info.activity_id)
+                    return outcome.validate_json(_result_of(row, info.activity_type))
+                result = await work(connection)
+                await connection.execute(_FINISH, workflow_id, info.activity_id, outcome.dump_json(result).decode())
+                return result
+        except DatabaseRefused as error:
+            raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
+
+
+def _result_of(row: object, activity_type: str) -> str:
+    """What a step left behind. Raises ApplicationError where it was another activity's, or another tenant's."""
+    left = dict(row) if row is not None else {}  # type: ignore[call-overload]
+    if left.get("activity") != activity_type:
+        raise ApplicationError(
+            f"the activity id is taken by {left.get('activity', 'another tenant')}: give each step an id of its own",
+            type="StepTaken",
+            non_retryable=True,
+        )
+    return str(left["result"])
+
+
+@asynccontextmanager
+async def open_application(dsn: str, schema: str, *, size: int) -> AsyncIterator[Application]:
+    """Open the application's database with up to `size` connections.
+
+    Raises SchemaError where `outbox workflows migrate` is due; `schema` is the outbox's.
+    """
+    async with open_pool(
+        dsn, size=size, application_name="outbox workflows", statement_timeout_s=_STATEMENT_TIMEOUT_S
+    ) as pool:
+        with translated_errors("connect"):
+            async with pool.acquire() as connection:
+                await require_current(connection, schema, APPLICATION)
+        yield Application(pool)
