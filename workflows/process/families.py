@@ -10,7 +10,6 @@ from workflows.application.mail import Mailer
 
 if TYPE_CHECKING:
     from workflows.application.database import Application
-    from workflows.process.settings import WorkflowSettings
 
 
 @dataclass(frozen=True, slots=True)
