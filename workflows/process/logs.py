@@ -23,7 +23,7 @@ def configure() -> None:
 
 
 class _Passing(logging.Handler):
-    """Hands a standard record to loguru, with Temporal's context as bound fields. Arguments and results never appear."""
+    """Hands a standard record to loguru, with Temporal's context as bound fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one record on."""
