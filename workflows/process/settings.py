@@ -12,6 +12,7 @@ from outbox.errors import ConfigurationError
 from workflows.process.families import FAMILIES
 
 _PREFIX = "OUTBOX_WORKFLOWS_"
+DEFAULT_TASK_QUEUE = "outbox-workflows"
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -20,7 +21,7 @@ class WorkflowSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    task_queue: str = Field("outbox-workflows", min_length=1, description="Task queue that the worker polls.")
+    task_queue: str = Field(DEFAULT_TASK_QUEUE, min_length=1, description="Task queue that the worker polls.")
     families: str = Field(
         ",".join(FAMILIES), description="Workflow families that the worker carries out, with commas between them."
     )
