@@ -251,6 +251,8 @@ def warnings(route: Route) -> Iterator[str]:
 
 def means_something(field: str, operation: str) -> bool:
     """Whether an operation looks at a field."""
+    if operation == Record.operation:
+        return False
     starts = operation in ("start_workflow", "signal_with_start_workflow")
     signals = operation in ("signal_workflow", "signal_with_start_workflow")
     match field:
