@@ -71,7 +71,10 @@ begin
 end $$;
 create trigger at_gate before insert on app.event for each row execute function public.at_gate();
 """
-WAITING = "select count(*) from pg_locks where locktype = 'advisory' and objid = 4711 and not granted"
+WAITING = """
+select count(*) from pg_locks l join pg_database d on d.oid = l.database
+where d.datname = current_database() and l.locktype = 'advisory' and l.objid = 4711 and not l.granted
+"""
 CHAIN_OF = "select * from app.event_chain where tenant_id = $1 and stream = $2 order by seq"
 
 
@@ -101,6 +104,21 @@ class Organization:
             "subdomain": self.subdomain,
             "invitations": list(invitations),
         }
+
+
+class Gates:
+    """The gates of a database, closed."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def reached(self, count: int = 1) -> None:
+        """Return once so many transactions stand at a gate."""
+        await eventually(lambda: self._connection.fetchval(WAITING), lambda waiting: waiting == count)
+
+    async def open(self) -> None:
+        """Let them through."""
+        await self._connection.execute("select pg_advisory_unlock(4711)")
 
 
 class House:
@@ -220,16 +238,11 @@ class House:
         await fetch(self.dsn, insert, organization.stream, event, refuse)
 
     @asynccontextmanager
-    async def closed_gates(self) -> AsyncIterator[asyncpg.Connection]:
-        """Keep whoever comes to a gate waiting, until the block ends."""
+    async def closed_gates(self) -> AsyncIterator[Gates]:
+        """Keep whoever comes to a gate waiting, until they are opened or the block ends."""
         async with connected(self.dsn) as connection:
             await connection.execute("select pg_advisory_lock(4711)")
-            yield connection
-
-    @staticmethod
-    async def someone_waits(connection: asyncpg.Connection, count: int = 1) -> None:
-        """Return once so many transactions stand at a gate."""
-        await eventually(lambda: connection.fetchval(WAITING), lambda waiting: waiting == count)
+            yield Gates(connection)
 
 
 @pytest.fixture

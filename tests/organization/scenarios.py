@@ -56,7 +56,7 @@ async def _refuse(stage: Stage, *types: str) -> None:
     await fetch(
         stage.dsn,
         f"""create trigger refuse_{tenant} before insert on app.event for each row
-            when (new.tenant_id = '{stage.tenant_id}' and new.type = any ('{{{','.join(types)}}}')) execute function app.refuse_{tenant}()""",
+            when (new.tenant_id = '{stage.tenant_id}' and new.type = any ('{{{",".join(types)}}}')) execute function app.refuse_{tenant}()""",
     )
 
 

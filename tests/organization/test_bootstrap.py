@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.parser import BytesParser
 from itertools import pairwise
 from uuid import uuid4
 
 import pytest
+from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from tests.organization.conftest import CHAIN, EVENTS, INVITED, House
+from tests.organization.conftest import CHAIN, EVENTS, INVITED, House, Organization
 from tests.support.eventually import eventually
 from tests.support.mail_server import Post, mail_server
 from tests.support.running import counts, fetch
@@ -37,12 +40,13 @@ async def test_a_committed_row_becomes_an_organization_and_its_chain_is_read_in_
         for _ in range(4):  # the first one finds everything cold
             made = await house.initiate(*INVITED)
             result = await house.end(made)
-        chain = await house.chain(made)
+            chain = await house.chain(made)
     domain = f"{made.subdomain}.example.test"
     assert result == {"organization_id": str(made.organization_id), "domain": domain, "invitations": 2}
     assert await house.status(made) == ("active", None)
     assert await house.invitations(made) == dict.fromkeys(INVITED, "sent")
-    assert house.names()[made.subdomain] == f"{made.subdomain} 300 IN CNAME app.example.test. ; {made.organization_id}\n"
+    record = f"{made.subdomain} 300 IN CNAME app.example.test. ; {made.organization_id}\n"
+    assert house.names()[made.subdomain] == record
     [mail] = [mail for mail in house.mails() if mail["To"] == INVITED[0] and domain in mail["Message-ID"]]
     assert f"https://{domain}/invitations/" in mail.get_content()
 
@@ -69,6 +73,7 @@ async def test_a_step_that_fails_leaves_nothing_but_the_reason(house: House, ste
         await house.gate(made, EVENTS[step], refuse=True)
         async with house.serving():
             error = await house.end(made)
+            progress = await house.handle(made).query("progress", result_type=Progress)
         chain = await house.events(made)
     assert "refused at the gate" in str(error.cause)
     before = CHAIN[: CHAIN.index(EVENTS[step])]
@@ -78,7 +83,6 @@ async def test_a_step_that_fails_leaves_nothing_but_the_reason(house: House, ste
     assert "refused at the gate" in str(reason)
     assert house.names() == {}
     assert set((await house.invitations(made)).values()) <= {"revoked"}
-    progress = await house.handle(made).query("progress", result_type=Progress)
     assert (progress.state, progress.step, progress.left) == ("failed", step, [])
     [told] = await fetch(
         house.dsn, "select data ->> 'step' as step from app.event where type = 'organization.bootstrap.failed'"
@@ -103,8 +107,7 @@ async def test_a_compensation_that_is_refused_is_told_of_and_the_others_go_on(ho
 
 @pytest.mark.parametrize("step", [step for step in EVENTS if step != "complete"])
 async def test_a_cancelled_bootstrap_ends_its_step_and_undoes_it(house: House, step: str) -> None:
-    made = await _cancelled_at(house, step)
-    async with house.running():
+    async with _cancelled_at(house, step) as made:
         assert isinstance(await house.end(made), CancelledError)
         chain = await house.events(made)
     last = len(CHAIN) - CHAIN[::-1].index(EVENTS[step]) - (step == "send-invitation-1")
@@ -116,38 +119,37 @@ async def test_a_cancelled_bootstrap_ends_its_step_and_undoes_it(house: House, s
 
 
 async def test_a_cancellation_comes_too_late_when_the_last_step_has_begun(house: House) -> None:
-    made = await _cancelled_at(house, "complete")
-    async with house.running():
+    async with _cancelled_at(house, "complete") as made:
         await house.end(made)
         assert await house.events(made) == CHAIN
     assert await house.status(made) == ("active", None)
 
 
-async def _cancelled_at(house: House, step: str):
+@asynccontextmanager
+async def _cancelled_at(house: House, step: str) -> AsyncIterator[Organization]:
     """A bootstrap that was cancelled through the outbox while it was taking this step."""
-    async with house.relaying():
+    async with house.relaying(), house.closed_gates() as gates:
         made = await house.initiate(*INVITED)
         await house.delivered(made.event_id)
         await house.gate(made, EVENTS[step], refuse=False)
         async with house.serving():
-            async with house.closed_gates() as connection:
-                await house.someone_waits(connection)
-                cancel = "select outbox.cancel_workflow($1, 'the customer withdrew') as id"
-                [row] = await fetch(house.dsn, cancel, made.workflow_id)
-                await house.delivered(row["id"])
-            await house.handle(made).query("progress")
-    return made
+            await gates.reached()
+            cancel = "select outbox.cancel_workflow($1, 'the customer withdrew') as id"
+            [row] = await fetch(house.dsn, cancel, made.workflow_id)
+            await house.delivered(row["id"])
+            await gates.open()
+            yield made
 
 
 async def test_progress_tells_the_step_and_what_is_done(house: House) -> None:
-    async with house.relaying():
+    async with house.relaying(), house.closed_gates() as gates:
         made = await house.initiate(*INVITED)
         await house.delivered(made.event_id)
         await house.gate(made, EVENTS["create-invitations"], refuse=False)
         async with house.serving():
-            async with house.closed_gates() as connection:
-                await house.someone_waits(connection)
-                before = await house.handle(made).query("progress", result_type=Progress)
+            await gates.reached()
+            before = await house.handle(made).query("progress", result_type=Progress)
+            await gates.open()
             await house.end(made)
             after = await house.handle(made).query("progress", result_type=Progress)
     done = ["announce", "configure-dns", "create-organization"]
@@ -164,8 +166,6 @@ class LosesFirstAnswers(Interceptor):
 
 class _Losing(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> object:
-        from temporalio import activity
-
         result = await super().execute_activity(input)
         if activity.info().attempt == 1:
             raise ConnectionError("the answer is lost")

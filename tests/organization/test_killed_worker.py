@@ -14,18 +14,18 @@ from tests.organization.conftest import CHAIN, EVENTS, INVITED, ROOT, House
 @pytest.mark.timeout(90)
 async def test_a_worker_killed_in_each_step_is_replaced_by_another(house: House) -> None:
     """Six bootstraps stand in six steps, each within its transaction, when their worker is killed."""
-    async with house.relaying():
+    async with house.relaying(), house.closed_gates() as gates:
         made = {step: await house.initiate(*INVITED) for step in EVENTS}
         for step, organization in made.items():
             await house.gate(organization, EVENTS[step], refuse=False)
             await house.delivered(organization.event_id)
-        async with house.closed_gates() as connection:
-            worker = _worker(house)
-            try:
-                await house.someone_waits(connection, len(EVENTS))
-            finally:
-                worker.kill()
-                worker.wait()
+        worker = _worker(house)
+        try:
+            await gates.reached(len(EVENTS))
+        finally:
+            worker.kill()
+            worker.wait()
+        await gates.open()
         async with house.serving():
             for organization in made.values():
                 await house.end(organization)

@@ -30,7 +30,7 @@ insert into app.invitation (tenant_id, organization_id, email, token, token_hash
 values (app.current_tenant(), $1, $2, $3, $4)
 returning invitation_id::text
 """
-_TOKEN = "select token from app.invitation where invitation_id = $1 and status = 'pending'"
+_UNSENT = "select token from app.invitation where invitation_id = $1 and status = 'pending'"
 _SENT = """
 update app.invitation set status = 'sent', token = null, changed_at = now()
 where invitation_id = $1 and status = 'pending'
@@ -125,9 +125,7 @@ class OrganizationActivities:
         bootstrap = site.bootstrap
 
         async def work(connection: Connection) -> list[Invitation]:
-            return [
-                await _invited(connection, bootstrap, email) for email in dict.fromkeys(bootstrap.invitations)
-            ]
+            return [await _invited(connection, bootstrap, email) for email in dict.fromkeys(bootstrap.invitations)]
 
         return await self._once(bootstrap, list[Invitation], work)
 
@@ -136,7 +134,7 @@ class OrganizationActivities:
         """Mail an invitation, under the same Message-ID however often."""
         bootstrap, invitation = sending.site.bootstrap, sending.invitation
         async with self._application.as_tenant(UUID(bootstrap.tenant_id), "read an invitation") as connection:
-            token = await connection.fetchval(_TOKEN, UUID(invitation.invitation_id))
+            token = await connection.fetchval(_UNSENT, UUID(invitation.invitation_id))
         if token is not None:
             try:
                 await self._mailer.send(_mail(sending, token))
