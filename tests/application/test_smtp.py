@@ -14,9 +14,10 @@ import pytest
 import trustme
 from aiosmtpd.smtp import AuthResult
 
+from outbox.errors import ConfigurationError
 from tests.support.mail_server import Post, mail_server
 from workflows.application.mail import Mail, MailRefused
-from workflows.application.smtp import SmtpMailer, SmtpServer
+from workflows.application.smtp import SmtpMailer, SmtpServer, smtp_server
 
 MAIL = Mail("invitation-7@acme.example.test", "ada@example.org", "Willkommen, Zoë", "Grüße\n.\nfrom Acme\n")
 
@@ -29,6 +30,29 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(folder / "ca.pem")
     return context, folder / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail.example", SmtpServer("mail.example", 587)),
+        ("smtps://ada:p%40ss@mail.example/", SmtpServer("mail.example", 465, "tls", "ada", "p@ss")),
+        ("smtp://localhost:1025?security=none", SmtpServer("localhost", 1025, "none")),
+    ],
+)
+def test_a_url_says_where_the_server_is(url: str, server: SmtpServer) -> None:
+    assert smtp_server(url) == server
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://mail", "smtp://", "smtp://a:secret@", "smtp://a:secret@mail:port", "smtp://a:sec/ret@mail"]
+    + ["smtp://mail?security=tsl", "smtp://mail?tls=no"],
+)
+def test_a_url_that_cannot_be_read_is_told_without_the_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="write smtp://") as caught:
+        smtp_server(url)
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_mail_arrives_whole_and_a_repeated_one_has_the_same_message_id() -> None:

@@ -255,7 +255,7 @@ async def house(
 ) -> House:
     task_queue = f"organizations-{uuid4()}"
     routes = tmp_path / "outbox.toml"
-    routes.write_text(ROUTES.read_text().replace('"organizations"', f'"{task_queue}"'))
+    routes.write_text(ROUTES.read_text().replace('"outbox-workflows"', f'"{task_queue}"'))
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     monkeypatch.setenv("OUTBOX_ROUTES", str(routes))
     await fetch_all(application_database, GATE)

@@ -18,5 +18,5 @@ class CreatesFirst(OrganizationBootstrap):
 
     @workflow.run
     async def run(self, bootstrap: Bootstrap) -> Bootstrapped:
-        await self._step("create-organization", "organization_create", Site(bootstrap, ""))
+        await self._step("create-organization", "organization.create", Site(bootstrap, ""))
         return await super().run(bootstrap)

@@ -7,13 +7,22 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import anyio
 from anyio import to_thread
 
+from outbox.errors import ConfigurationError
 from workflows.application.mail import Mail, MailRefused
 
+Security = Literal["starttls", "tls", "none"]
+_SCHEMES = {"smtp": "starttls", "smtps": "tls"}
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_UNREADABLE = (
+    "the mail server's URL cannot be read: write smtp://user:password@host:587, smtps://… for TLS from the start, or "
+    "smtp://host:25?security=none, and / ? # @ in a password as %2F %3F %23 %40"
+)
 _FOR_GOOD = range(500, 600)
 """Replies that a repetition would only get again (RFC 5321, 4.2.1)."""
 
@@ -24,7 +33,7 @@ class SmtpServer:
 
     host: str
     port: int = 587
-    security: Literal["starttls", "tls", "none"] = "starttls"
+    security: Security = "starttls"
     """starttls and tls send nothing in the clear, and want a certificate that is valid for `host`."""
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -32,6 +41,24 @@ class SmtpServer:
     """Authorities to trust instead of the system's."""
     timeout_s: float = 10.0
     """Bounds one mail, from the connection to the server's last reply."""
+
+
+def smtp_server(url: str) -> SmtpServer:
+    """Read smtp://user:password@host:587 (STARTTLS), smtps://… (TLS) or smtp://host:25?security=none (in the clear).
+
+    Special characters in user and password are written as %xx. Raises ConfigurationError, without the password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text quotes what may be a password
+        raise ConfigurationError(_UNREADABLE) from None
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    security: Any = query.pop("security", _SCHEMES.get(parts.scheme))
+    if security not in _PORTS or query or not parts.hostname or parts.path not in ("", "/"):
+        raise ConfigurationError(_UNREADABLE)
+    user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
+    return SmtpServer(parts.hostname, port or _PORTS[security], security, user, password)
 
 
 class SmtpMailer:

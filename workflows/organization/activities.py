@@ -13,7 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workflows.application.database import Application
-from workflows.application.journal import emit
+from workflows.application.journal import audit, emit
 from workflows.application.mail import Mail, Mailer, MailRefused
 from workflows.organization.dns import Dns, NameRefused
 from workflows.organization.words import REFUSED, Bootstrap, Ending, Invitation, Sending, Site
@@ -78,7 +78,7 @@ class OrganizationActivities:
             self.conclude,
         ]
 
-    @activity.defn(name="organization_announce")
+    @activity.defn(name="organization.announce")
     async def announce(self, bootstrap: Bootstrap) -> None:
         """Say that the workflow runs."""
 
@@ -87,7 +87,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_configure_dns")
+    @activity.defn(name="organization.configure_dns")
     async def configure_dns(self, bootstrap: Bootstrap) -> str:
         """Have the organisation's name lead to the application; return it."""
         try:
@@ -106,7 +106,7 @@ class OrganizationActivities:
                 await self._dns.remove(bootstrap.subdomain, bootstrap.organization_id)
             raise
 
-    @activity.defn(name="organization_create")
+    @activity.defn(name="organization.create")
     async def create(self, site: Site) -> None:
         """Make the organisation."""
         bootstrap = site.bootstrap
@@ -119,7 +119,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_invite")
+    @activity.defn(name="organization.invite")
     async def invite(self, site: Site) -> list[Invitation]:
         """Make the invitations, one for each address."""
         bootstrap = site.bootstrap
@@ -129,7 +129,7 @@ class OrganizationActivities:
 
         return await self._once(bootstrap, list[Invitation], work)
 
-    @activity.defn(name="organization_send_invitation")
+    @activity.defn(name="organization.send_invitation")
     async def send_invitation(self, sending: Sending) -> None:
         """Mail an invitation, under the same Message-ID however often."""
         bootstrap, invitation = sending.site.bootstrap, sending.invitation
@@ -147,7 +147,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_complete")
+    @activity.defn(name="organization.complete")
     async def complete(self, site: Site) -> None:
         """Make the organisation active."""
         bootstrap = site.bootstrap
@@ -158,7 +158,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_revoke_invitations")
+    @activity.defn(name="organization.revoke_invitations")
     async def revoke_invitations(self, bootstrap: Bootstrap) -> None:
         """Revoke what invitations there are."""
 
@@ -169,7 +169,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_remove_dns")
+    @activity.defn(name="organization.remove_dns")
     async def remove_dns(self, bootstrap: Bootstrap) -> None:
         """Take the organisation's name out of DNS."""
         async with self._application.as_tenant(UUID(bootstrap.tenant_id), "undo a step") as connection:
@@ -181,7 +181,7 @@ class OrganizationActivities:
 
         await self._once(bootstrap, type(None), work)
 
-    @activity.defn(name="organization_conclude")
+    @activity.defn(name="organization.conclude")
     async def conclude(self, ending: Ending) -> None:
         """Write down why there is no organisation."""
         bootstrap, outcome = ending.bootstrap, ending.outcome
@@ -200,8 +200,10 @@ class OrganizationActivities:
 
 
 async def _tell(connection: Connection, bootstrap: Bootstrap, type_: str, **data: object) -> None:
-    """Emit an event of the bootstrap."""
-    await emit(connection, bootstrap.stream, type_, {"organization_id": bootstrap.organization_id, **data})
+    """Emit an event of the bootstrap, and add it to the audit trail."""
+    told = {"organization_id": bootstrap.organization_id, **data}
+    await emit(connection, bootstrap.stream, type_, told)
+    await audit(connection, "system", type_.removeprefix("organization."), told)
 
 
 async def _invited(connection: Connection, bootstrap: Bootstrap, email: str) -> Invitation:

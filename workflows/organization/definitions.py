@@ -74,17 +74,17 @@ class OrganizationBootstrap:
         return done
 
     async def _forward(self, bootstrap: Bootstrap) -> Bootstrapped:
-        await self._step("announce", "organization_announce", bootstrap)
-        domain = await self._step("configure-dns", "organization_configure_dns", bootstrap, str, undo="remove-dns")
+        await self._step("announce", "organization.announce", bootstrap)
+        domain = await self._step("configure-dns", "organization.configure_dns", bootstrap, str, undo="remove-dns")
         site = Site(bootstrap, domain)
-        await self._step("create-organization", "organization_create", site)
+        await self._step("create-organization", "organization.create", site)
         invitations = await self._step(
-            "create-invitations", "organization_invite", site, list[Invitation], undo="revoke-invitations"
+            "create-invitations", "organization.invite", site, list[Invitation], undo="revoke-invitations"
         )
         for number, invitation in enumerate(invitations, 1):
-            await self._step(f"send-invitation-{number}", "organization_send_invitation", Sending(site, invitation))
+            await self._step(f"send-invitation-{number}", "organization.send_invitation", Sending(site, invitation))
         # Others will act on its event, so whoever cancels from here on comes too late.
-        await _to_its_end(self._take("complete", "organization_complete", site))
+        await _to_its_end(self._take("complete", "organization.complete", site))
         return Bootstrapped(bootstrap.organization_id, domain, len(invitations))
 
     async def _step(
@@ -126,9 +126,9 @@ class OrganizationBootstrap:
         came_to = self._progress.step
         self._progress = replace(self._progress, state="undoing", error=reason)
         for step in reversed(self._undo):
-            await self._compensate(step, f"organization_{step.replace('-', '_')}", self._bootstrap)
+            await self._compensate(step, f"organization.{step.replace('-', '_')}", self._bootstrap)
         ending = Ending(self._bootstrap, outcome, came_to, reason, self._progress.left)
-        await self._compensate("conclude", "organization_conclude", ending)
+        await self._compensate("conclude", "organization.conclude", ending)
         self._progress = replace(self._progress, state=outcome, step=came_to)
 
     async def _compensate(self, step: str, name: str, argument: object) -> None:

@@ -33,8 +33,8 @@ class Dns(Protocol):
 class FileDns:
     """Keeps a zone as a folder, one file a name: a line that a zone file takes in with `$INCLUDE`."""
 
-    def __init__(self, folder: Path, zone: str, target: str) -> None:
-        """`target` is the host that every name leads to."""
+    def __init__(self, folder: Path, zone: str = "localhost", target: str = "localhost") -> None:
+        """`target` is the host that every name leads to. Names below localhost lead home wherever there is no DNS."""
         self._folder, self._zone, self._target = folder / zone, zone, target
 
     async def configure(self, subdomain: str, owner: str) -> str:
