@@ -37,7 +37,7 @@ async def _started(stage: Stage, **chosen: object) -> str:
         "stream": f"organization-{organization_id}",
         "organization_id": organization_id,
         "name": "Acme Ltd",
-        "subdomain": "acme",
+        "subdomain": f"acme-{organization_id[:8]}",
         "invitations": ["ada@example.org", "bob@example.org"],
     }
     workflow_id = f"org-bootstrap-{organization_id}"
