@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from outbox.errors import ConfigurationError
 from workflows.route import Route
 from workflows.routefile import Place, TomlFile, seconds
-from workflows.target import NEEDS, RetryPolicy, Target, lacking
+from workflows.target import NEEDS, Record, RetryPolicy, Target, lacking
 from workflows.templates import Template, compiled
 
 _TOP = ("defaults", "route")
@@ -29,6 +29,7 @@ _DEFAULTS = (
     "retry_policy",
 )
 """What `[defaults]` may hold: what makes sense for more than one workflow."""
+_OPERATIONS = (*NEEDS, Record.operation)
 _TEXTS = frozenset(name for name, field in Target.model_fields.items() if field.annotation in (str, str | None))
 _MAY_BE_EMPTY = frozenset({"reason", "summary", "details"})
 _TREES = ("memo", "search_attributes")
@@ -110,6 +111,9 @@ class _Check:
             self._fault((*place, "topic"), fault)
         fields = {name: value for name, value in table.items() if name != "topic"}
         own = self._values(fields, Target, place, [*_written(Target), "topic"])
+        if own.get("operation") == Record.operation:
+            route = Route(str(topic), self._file.line(place), Record(), texts={}, trees={}, own=frozenset(own))
+            return None if len(self.faults) > before else route
         values = {"operation": "start_workflow"} | defaults | own
         if values["operation"] == "signal_with_start_workflow":
             values = {"arguments": "one", "signal_arguments": "one"} | values
@@ -162,6 +166,8 @@ class _Check:
                 text = fault["msg"].removeprefix("Value error, ")
                 if fault["type"] == "missing":
                     self._fault(place, f"{name} is missing")
+                elif name == "operation":
+                    self._fault((*place, *path), f"operation is {fault['input']!r}: use {', '.join(_OPERATIONS)}")
                 elif name:
                     self._fault((*place, *path), f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}")
                 elif together:
@@ -237,13 +243,16 @@ def _fault_of_topic(topic: object) -> str | None:
 
 def warnings(route: Route) -> Iterator[str]:
     """What a route says in vain."""
-    for name in sorted(route.own - {"operation", "workflow_id", "namespace"}):
+    always = {"operation"} if isinstance(route.target, Record) else {"operation", "workflow_id", "namespace"}
+    for name in sorted(route.own - always):
         if not means_something(name, route.target.operation):
             yield f"{name.removesuffix('_s')} means nothing to {route.target.operation}"
 
 
 def means_something(field: str, operation: str) -> bool:
     """Whether an operation looks at a field."""
+    if operation == Record.operation:
+        return False
     starts = operation in ("start_workflow", "signal_with_start_workflow")
     signals = operation in ("signal_workflow", "signal_with_start_workflow")
     match field:
