@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from tests.support.eventually import eventually
@@ -220,7 +220,7 @@ async def test_once_the_last_step_has_begun_no_cancel_is_taken_from_anybody(stag
     async with stage.worker(gate):
         handle = await create(stage)
         await gate.wait_reached()
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
             await handle.execute_update("cancel", CANCEL)
         assert caught.value.cause.type == "TooLate"
         await stage.signal(handle.id, "cancel", CANCEL)
@@ -238,7 +238,7 @@ async def test_cancelling_while_a_failure_is_undone_changes_nothing(stage: Stage
         handle = await create(stage)
         await gate.wait_reached()
         await stage.cancel(handle.id)
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
             await handle.execute_update("cancel", CANCEL)
         assert caught.value.cause.type == "TooLate"
         gate.open()

@@ -56,6 +56,7 @@ class Saga:
         self._steps: asyncio.Task[Any] | None = None
         self._to_undo: list[Step] = []
         self._cancel: Cancel | None = None
+        self._cancelled_by_temporal = False
         self._heard: set[str] = set()
         self._status: Any = "running"
         self._step, self._percent, self._final = "", 0, False
@@ -146,7 +147,7 @@ class Saga:
     async def _undo_for(self, error: FailureError) -> Exception:
         """Undo everything, and return what to raise then."""
         self._status = "undoing"
-        undoing = asyncio.create_task(self._undo_all(_reason(error)))
+        undoing = asyncio.create_task(self._undo_all(self._cause_of(error)))
         await self._until(undoing.done)
         undoing.result()
         self._status = "failed" if self._left else "undone"
@@ -161,14 +162,21 @@ class Saga:
                 *self._left,
                 type="NotUndone",
             )
-        elif workflow.cancellation_reason() is not None and is_cancelled_exception(error):
+        elif self._cancelled_by_temporal:
             end = CancelledError("cancelled, and undone")
-        elif is_cancelled_exception(error):
+        elif self._cancel is not None:
             end = Cancelled()
         else:
             end = ApplicationError(f"{self._step} failed: {_reason(error)}", type=_type(error), non_retryable=True)
         end.__cause__ = error
         return end
+
+    def _cause_of(self, error: FailureError) -> str:
+        """Why it has to be undone, for the audit trail."""
+        if self._cancel is None and not self._cancelled_by_temporal:
+            return _reason(error)
+        why = self._cancel.reason if self._cancel else workflow.cancellation_reason()
+        return f"cancelled: {why}" if why else "cancelled"
 
     async def _undo_all(self, reason: str) -> None:
         deadline = workflow.now() + self._patience.of(self._patience.undo_s)
@@ -186,7 +194,7 @@ class Saga:
         patience = self._patience
         await workflow.execute_activity(
             step.undo or "",
-            Undo(self._tenant_id, step.name, self._actor, reason),
+            Undo(self._tenant_id, step.name, self._cancel.actor if self._cancel else self._actor, reason),
             activity_id=f"undo-{step.name}",
             schedule_to_close_timeout=patience.of(within_s),
             start_to_close_timeout=patience.of(patience.attempt_s),
@@ -199,7 +207,8 @@ class Saga:
         """Stop here if the saga is cancelled: a step that ended well all the same hides its cancellation."""
         if self._final:
             return
-        if self._cancel is not None or workflow.cancellation_reason() is not None:
+        self._cancelled_by_temporal = workflow.cancellation_reason() is not None
+        if self._cancel is not None or self._cancelled_by_temporal:
             raise CancelledError("cancelled between steps")
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -210,6 +219,7 @@ class Saga:
             if workflow.cancellation_reason() is None:
                 raise  # the worker lets go of the workflow
             if self.cancellable and self._steps is not None:
+                self._cancelled_by_temporal = True
                 self._steps.cancel()
             await workflow.wait_condition(condition)
 
