@@ -39,7 +39,8 @@ def new_tenant(stage: Stage, **chosen: Any) -> NewTenant:
     """A request for the stage's tenant."""
     admin = Admin("ada@acme.example", "Ada", "Admin", HASH)
     usual: dict[str, Any] = {"company_name": "Acme Corp", "billing_plan": "Enterprise", "requested_by": "sales"}
-    return NewTenant(str(stage.tenant_id), "Acme", admin, **(usual | {"patience": QUICK} | chosen))
+    usual |= {"tenant_id": str(stage.tenant_id), "name": "Acme", "admin": admin, "patience": QUICK}
+    return NewTenant(**(usual | chosen))
 
 
 def order(stage: Stage, **chosen: Any) -> DeletionOrder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 import anyio
@@ -12,12 +12,14 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from outbox.database import Connection
 from outbox.errors import DatabaseRefused
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from workflows.application.database import Application, open_application
 from workflows.application.undo import undo
+
+if TYPE_CHECKING:
+    from outbox.database import Connection
 
 T = TypeVar("T")
 STEP = "create-tenant"
@@ -34,7 +36,11 @@ async def application(application_database: str) -> AsyncIterator[Application]:
 async def as_activity(name: str, work: Callable[[], Awaitable[T]]) -> T:
     environment = ActivityEnvironment()
     environment.info = replace(ActivityEnvironment.default_info(), activity_id=name, activity_type=name)
-    return await environment.run(work)
+
+    async def run() -> T:
+        return await work()
+
+    return await environment.run(run)
 
 
 class Tenant:

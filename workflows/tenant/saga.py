@@ -133,13 +133,13 @@ class Saga:
         Raises Cancelled after a command, CancelledError after Temporal's cancellation, ApplicationError of the type
         that a step failed with, or of type NotUndone where something is left.
         """
-        self._steps = asyncio.create_task(steps)
-        await self._until(self._steps.done)
-        error = CancelledError() if self._steps.cancelled() else self._steps.exception()
+        self._steps = forward = asyncio.create_task(steps)
+        await self._until(forward.done)
+        error = CancelledError() if forward.cancelled() else forward.exception()
         if error is None:
             self._status = "done"
             await self._until(workflow.all_handlers_finished)
-            return self._steps.result()
+            return forward.result()
         if not isinstance(error, FailureError):
             raise error  # a bug fails the workflow's task, until a mended worker comes; nothing is undone for it
         raise await self._undo_for(error)

@@ -73,6 +73,8 @@ class StandingActivities:
             await connection.execute(_REOPEN, UUID(order.tenant_id), closed["was"])
             await audit(connection, order.actor, "deletion given up", {"reason": order.reason})
 
+        if not rules.is_uuid(order.tenant_id):
+            return False
         async with heartbeating():
             return await undo(self._application, UUID(order.tenant_id), order.step, work)
 
