@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from workflows.application.heartbeat import heartbeating
 from workflows.application.journal import audit, emit
 from workflows.application.undo import undo
 from workflows.tenant import rules
+from workflows.tenant.refusal import refuse
 from workflows.tenant.standing import StandingActivities
 from workflows.tenant.words import ADMIN_ROLE, AdminToMake, DataToSetUp, NewTenant, TenantMade, TenantOrder, Undo
 
@@ -87,11 +87,11 @@ class TenantActivities:
     async def validate_tenant(self, request: NewTenant) -> None:
         """Refuse what could not be created. Fails for good with type InvalidRequest or TenantExists."""
         if faults := rules.faults_of(request):
-            _refuse("InvalidRequest", "; ".join(faults))
+            refuse("InvalidRequest", "; ".join(faults))
 
         async def work(connection: Connection) -> None:
             if await connection.fetchval(_EXISTS, UUID(request.tenant_id)):
-                _refuse("TenantExists", "there is a tenant of this id")
+                refuse("TenantExists", "there is a tenant of this id")
             await audit(connection, request.requested_by, "tenant requested", {"name": request.name})
 
         await self._once(request.tenant_id, type(None), work)
@@ -103,7 +103,7 @@ class TenantActivities:
 
         async def work(connection: Connection) -> TenantMade:
             if not await connection.fetchval(_TENANT, tenant_id, request.name):
-                _refuse("TenantExists", "there is a tenant of this id")
+                refuse("TenantExists", "there is a tenant of this id")
             named = request.company_name
             company_id = await connection.fetchval(_COMPANY, tenant_id, named) if named else None
             await audit(connection, request.requested_by, "tenant created", {"name": request.name, "company": named})
@@ -120,7 +120,7 @@ class TenantActivities:
             names = admin.first_name, admin.last_name
             user_id = await connection.fetchval(_USER, UUID(order.tenant_id), admin.email, *names, admin.password_hash)
             if user_id is None:
-                _refuse("EmailTaken", "a user of this tenant has this e-mail address")
+                refuse("EmailTaken", "a user of this tenant has this e-mail address")
             await audit(connection, order.actor, "admin user created", {"user_id": user_id})
             return str(user_id)
 
@@ -150,7 +150,7 @@ class TenantActivities:
         async def work(connection: Connection) -> None:
             name = await connection.fetchval(_ACTIVATE, UUID(order.tenant_id))
             if name is None:
-                _refuse("WrongStatus", "the tenant is not one that is being created")
+                refuse("WrongStatus", "the tenant is not one that is being created")
             await audit(connection, order.requested_by, "tenant activated", {})
             await emit(connection, f"tenant-{order.tenant_id}", "tenant.created", {"name": name})
 
@@ -197,8 +197,3 @@ class TenantActivities:
     async def _undo(self, order: Undo, work: Callable[[Connection, Any], Awaitable[None]]) -> bool:
         async with heartbeating():
             return await undo(self._application, UUID(order.tenant_id), order.step, work)
-
-
-def _refuse(type_: str, message: str) -> NoReturn:
-    """Fail the activity for good."""
-    raise ApplicationError(message, type=type_, non_retryable=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from workflows.application.heartbeat import heartbeating
 from workflows.application.journal import audit, emit
 from workflows.application.undo import undo
 from workflows.tenant import rules
+from workflows.tenant.refusal import refuse
 from workflows.tenant.words import TenantOrder, Turned, Undo
 
 if TYPE_CHECKING:
@@ -124,15 +124,15 @@ class StandingActivities:
     ) -> Turned:
         """Change a tenant's status. Where it is that already nobody is told, but the audit trail."""
         if not rules.is_uuid(order.tenant_id):
-            raise ApplicationError("tenant_id is no UUID", type="InvalidRequest", non_retryable=True)
+            refuse("InvalidRequest", "tenant_id is no UUID")
         tenant_id = UUID(order.tenant_id)
 
         async def work(connection: Connection) -> Turned:
             was = await connection.fetchval(_STATUS, tenant_id)
             if was is None:
-                raise ApplicationError("there is no such tenant", type="UnknownTenant", non_retryable=True)
+                refuse("UnknownTenant", "there is no such tenant")
             if was not in allowed:
-                raise ApplicationError(f"the tenant is {was}", type="WrongStatus", non_retryable=True)
+                refuse("WrongStatus", f"the tenant is {was}")
             await connection.execute(_TURN, tenant_id, status)
             await audit(connection, order.requested_by, action, {"was": was, "reason": order.reason})
             if event and was != status:
