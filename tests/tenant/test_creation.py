@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from tests.support.eventually import eventually
 from tests.support.stage import Stage
 from tests.support.steps import Moment
-from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, allow, create, created, neighbour, new_tenant, rows
+from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, neighbour, new_tenant, rows
 from workflows.tenant.words import Admin, Cancel, Created, Progress
 
 pytestmark = pytest.mark.timeout(90)
@@ -164,7 +164,7 @@ async def test_after_a_failure_the_same_tenant_can_be_created_by_another_workflo
     await stage.refuse(ACTIONS["set-up-data"])
     async with stage.worker():
         await failure(await create(stage))
-        await allow(stage, ACTIONS["set-up-data"])
+        await stage.accept(ACTIONS["set-up-data"])
         assert (await (await create(stage)).result())["status"] == "created"
 
 
@@ -257,7 +257,7 @@ async def test_undoing_that_fails_is_tried_again_until_it_works(stage: Stage) ->
             return max((each.attempt for each in pending if each.activity_id == "undo-create-admin-user"), default=0)
 
         await eventually(attempts, lambda count: count > 1)
-        await allow(stage, UNDOINGS["create-admin-user"])
+        await stage.accept(UNDOINGS["create-admin-user"])
         assert (await failure(handle)).type == "DatabaseRefused"
     assert await rows(stage) == {}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-import sys
 
-import anyio
 import pytest
+from anyio import to_thread
 from temporalio.client import WorkflowFailureError
 
 from tests.support.stage import Stage
+from tests.support.step_worker import dying_worker
 from tests.support.steps import Moment
 from tests.tenant.scenarios import TABLES, HeldStep, create, created, neighbour, rows, turn
 from tests.tenant.test_creation import ACTIONS, STEPS, trail
-from workflows.embedded import TemporalServer
 
 pytestmark = pytest.mark.timeout(120)
 DIES_WITHIN_S = 60.0
@@ -25,14 +24,11 @@ DELETION = {
 }
 
 
-async def test_a_creation_outlives_a_process_killed_in_each_step(stage: Stage, temporal_server: TemporalServer) -> None:
+async def test_a_creation_outlives_a_process_killed_in_each_step(stage: Stage) -> None:
     handle = await create(stage)
     for step in STEPS:
-        command = [sys.executable, "-m", "tests.tenant.process"]
-        arguments = [stage.dsn, temporal_server.address, stage.task_queue, step]
-        with anyio.fail_after(DIES_WITHIN_S):
-            dead = await anyio.run_process([*command, *arguments], check=False)
-        assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
+        with dying_worker(stage, "tenant", step) as process:
+            assert await to_thread.run_sync(process.wait, DIES_WITHIN_S) == -signal.SIGKILL
         assert await stage.audited(handle.id) == list(ACTIONS.values())[: STEPS.index(step) + 1]
     async with stage.worker():
         assert (await handle.result())["status"] == "created"

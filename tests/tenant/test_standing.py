@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.stage import Stage
-from tests.tenant.scenarios import TABLES, HeldStep, allow, created, ended, neighbour, rows, turn
+from tests.tenant.scenarios import TABLES, HeldStep, created, ended, neighbour, rows, turn
 from workflows.tenant.words import Cancel, Deleted, Progress, TenantOrder, Turned
 
 pytestmark = pytest.mark.timeout(90)
@@ -189,6 +189,6 @@ async def test_a_deletion_whose_rows_are_refused_is_tried_until_they_are_not(sta
             return max((each.attempt for each in pending), default=0)
 
         await eventually(attempts, lambda count: count > 1)
-        await allow(stage, "rows deleted")
+        await stage.accept("rows deleted")
         assert (await handle.result())["status"] == "deleted"
     assert set(await rows(stage)) == {"tenant"}
