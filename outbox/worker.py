@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -210,8 +210,17 @@ def spare_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+class Stoppable(Protocol):
+    """What signals stop."""
+
+    stopping: bool
+
+    def stop(self) -> None:
+        """Begin the shutdown."""
+
+
 @asynccontextmanager
-async def stop_on_signals(worker: Worker) -> AsyncIterator[None]:
+async def stop_on_signals(worker: Stoppable) -> AsyncIterator[None]:
     """Stop the worker on the first SIGTERM or SIGINT; cancel the block on the second."""
     async with anyio.create_task_group() as tasks:
 

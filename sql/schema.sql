@@ -34,15 +34,10 @@ CREATE FUNCTION outbox.call_next() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
-    -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
-    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null limit 1;
-    if not found then
-        return null;
-    end if;
     -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
     -- it before itself, and call it (claim_gated.sql).
     update outbox.message m
-    set due_at = least(clock_timestamp(), m.available_at), ready = true
+    set due_at = least(clock_timestamp(), m.available_at), ready = true, followed = true
     where m.message_id = (select n.message_id from outbox.message n
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
                           order by n.seq limit 1
@@ -52,7 +47,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
+COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message that others of its key wait behind has left, whoever took it away; the next may come.';
 
 CREATE FUNCTION outbox.call_sleepers() RETURNS bigint
     LANGUAGE plpgsql
@@ -69,7 +64,7 @@ begin
     ),
     awake as (
         update outbox.message m
-        set due_at = least(clock_timestamp(), m.available_at), ready = true
+        set due_at = least(clock_timestamp(), m.available_at), ready = true, followed = true
         where m.message_id = any (array(
             select f.message_id
             from sleeper s,
@@ -771,26 +766,28 @@ begin
         select
             e.place,
             outbox.new_message_id() as new_id,
-            (e.message ->> 'message_id')::uuid as message_id,
-            e.message ->> 'topic' as topic,
-            e.message -> 'payload' as payload,
-            e.message ->> 'key' as key,
-            coalesce((e.message -> 'headers')::jsonb, '{}') as headers,
-            nullif((e.message -> 'target')::jsonb, 'null') as target,
-            e.message ->> 'dedup_key' as dedup_key,
-            (e.message ->> 'available_at')::timestamptz as available_at,
-            coalesce((e.message ->> 'priority')::integer, 0) as priority,
-            e.message ->> 'tenant' as tenant,
-            coalesce((e.message ->> 'commit_order')::boolean, false) as commit_order,
-            coalesce((e.message ->> 'dedup_window')::interval, '1 hour') as dedup_window,
-            (e.message ->> 'expires_at')::timestamptz as expires_at,
-            coalesce(e.message ->> 'on_expiry', 'bury') as on_expiry,
+            r.message_id,
+            r.topic,
+            coalesce(r.payload, e.message -> 'payload') as payload,  -- which tells JSON's null from none
+            r.key,
+            coalesce(r.headers, '{}') as headers,
+            r.target,
+            r.dedup_key,
+            r.available_at,
+            coalesce(r.priority, 0) as priority,
+            r.tenant,
+            coalesce(r.commit_order, false) as commit_order,
+            coalesce(r.dedup_window, '1 hour') as dedup_window,
+            r.expires_at,
+            coalesce(r.on_expiry, 'bury') as on_expiry,
             clock_timestamp() as now,
             -- A message that may meet its like, or waits for a key's lock, takes enqueue's careful way, and then all do, to keep their order.
-            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null
-                     and coalesce(not (e.message ->> 'commit_order')::boolean, true)) over () as all_new
+            bool_and(r.message_id is null and r.dedup_key is null and coalesce(not r.commit_order, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
-             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message)
+             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
+             json_to_record(e.message) as r (
+                 message_id uuid, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, available_at timestamptz,
+                 priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (
         select g.*
@@ -1191,6 +1188,7 @@ CREATE TABLE outbox.message (
     gated boolean DEFAULT false NOT NULL,
     ready boolean DEFAULT true NOT NULL,
     in_flight boolean DEFAULT false NOT NULL,
+    followed boolean DEFAULT false NOT NULL,
     parked bigint,
     dedup_key text,
     dedup_window interval,
@@ -1232,6 +1230,8 @@ COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because i
 COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
 
 COMMENT ON COLUMN outbox.message.in_flight IS 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
+
+COMMENT ON COLUMN outbox.message.followed IS 'Whether others of its key may be parked behind it, of whom one is called when it leaves.';
 
 COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
@@ -1600,7 +1600,7 @@ CREATE INDEX worker_presence ON outbox.worker USING btree (worker_id) WHERE (pre
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 
-CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN ((old.key IS NOT NULL)) EXECUTE FUNCTION outbox.call_next();
+CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN (old.followed) EXECUTE FUNCTION outbox.call_next();
 
 CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 

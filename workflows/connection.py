@@ -9,6 +9,7 @@ from typing import Any
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile
+from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression
 
 from outbox.errors import ConfigurationError
@@ -17,7 +18,13 @@ from workflows import settings
 DEFAULT_ADDRESS = "localhost:7233"
 
 
-async def connect(*, identity: str | None = None, lazy: bool = False, connect_timeout_s: float = 5.0) -> Client:
+async def connect(
+    *,
+    identity: str | None = None,
+    lazy: bool = False,
+    connect_timeout_s: float = 5.0,
+    runtime: Runtime | None = None,
+) -> Client:
     """Connect as the environment says. `lazy` does not wait for the server, and cannot serve a worker.
 
     Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
@@ -33,6 +40,7 @@ async def connect(*, identity: str | None = None, lazy: bool = False, connect_ti
         lazy=lazy,
         connect_timeout=timedelta(seconds=connect_timeout_s),
         grpc_compression=GrpcCompression.GZIP if gzip else GrpcCompression.NONE,
+        runtime=runtime,
     )
 
 

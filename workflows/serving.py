@@ -8,7 +8,7 @@ shield.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -16,9 +16,14 @@ from temporalio.worker import Worker
 
 
 @asynccontextmanager
-async def serving(worker: Worker) -> AsyncIterator[None]:
-    """Have the worker poll while the block runs, and shut it down gracefully at its end, also when cancelled."""
+async def serving(worker: Worker, *, on_end: Callable[[], None] | None = None) -> AsyncIterator[None]:
+    """Have the worker poll while the block runs, and shut it down gracefully at its end, also when cancelled.
+
+    `on_end` is called once the worker polls no more, be it by a fault of its own: then the block's end raises it.
+    """
     task = asyncio.create_task(worker.run())
+    if on_end is not None:
+        task.add_done_callback(lambda _: on_end())
     try:
         yield
     finally:

@@ -5,7 +5,7 @@
 - a connection of its own for each manager, not a pool, with asyncpg, the fastest driver of its benchmark page;
 - several managers in the process, as its own benchmark has (tools/benchmark.py, `--dequeue`).
 
-It names no values for load: these were the best of batches of 10 to 1000 and 1 to 5 managers, taken in turn.
+It names no values for load: these did best among batches of 10 to 1000 and 1 to 5 managers on one machine, on one day.
 """
 
 from __future__ import annotations

@@ -294,26 +294,28 @@ begin
         select
             e.place,
             outbox.new_message_id() as new_id,
-            (e.message ->> 'message_id')::uuid as message_id,
-            e.message ->> 'topic' as topic,
-            e.message -> 'payload' as payload,
-            e.message ->> 'key' as key,
-            coalesce((e.message -> 'headers')::jsonb, '{}') as headers,
-            nullif((e.message -> 'target')::jsonb, 'null') as target,
-            e.message ->> 'dedup_key' as dedup_key,
-            (e.message ->> 'available_at')::timestamptz as available_at,
-            coalesce((e.message ->> 'priority')::integer, 0) as priority,
-            e.message ->> 'tenant' as tenant,
-            coalesce((e.message ->> 'commit_order')::boolean, false) as commit_order,
-            coalesce((e.message ->> 'dedup_window')::interval, '1 hour') as dedup_window,
-            (e.message ->> 'expires_at')::timestamptz as expires_at,
-            coalesce(e.message ->> 'on_expiry', 'bury') as on_expiry,
+            r.message_id,
+            r.topic,
+            coalesce(r.payload, e.message -> 'payload') as payload,  -- which tells JSON's null from none
+            r.key,
+            coalesce(r.headers, '{}') as headers,
+            r.target,
+            r.dedup_key,
+            r.available_at,
+            coalesce(r.priority, 0) as priority,
+            r.tenant,
+            coalesce(r.commit_order, false) as commit_order,
+            coalesce(r.dedup_window, '1 hour') as dedup_window,
+            r.expires_at,
+            coalesce(r.on_expiry, 'bury') as on_expiry,
             clock_timestamp() as now,
             -- A message that may meet its like, or waits for a key's lock, takes enqueue's careful way, and then all do, to keep their order.
-            bool_and(e.message ->> 'message_id' is null and e.message ->> 'dedup_key' is null
-                     and coalesce(not (e.message ->> 'commit_order')::boolean, true)) over () as all_new
+            bool_and(r.message_id is null and r.dedup_key is null and coalesce(not r.commit_order, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
-             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message)
+             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
+             json_to_record(e.message) as r (
+                 message_id uuid, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, available_at timestamptz,
+                 priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (
         select g.*

@@ -38,7 +38,9 @@ class Application:
         self.pool = pool
 
     @asynccontextmanager
-    async def as_tenant(self, tenant_id: UUID, doing: str = "work on the application's data") -> AsyncIterator[Connection]:
+    async def as_tenant(
+        self, tenant_id: UUID, doing: str = "work on the application's data"
+    ) -> AsyncIterator[Connection]:
         """A transaction that sees and changes the rows of this tenant only: row-level security holds it to that.
 
         Raises DatabaseUnavailable, which is worth another try, or DatabaseRefused, which is not.

@@ -10,8 +10,8 @@ APPLICATION = Lineage(
     """
     select outbox.capture('app.event',
         topic      => 'new.type',
-        payload    => 'jsonb_build_object(''event_id'', new.event_id, ''tenant_id'', new.tenant_id, ''stream'', new.stream, '
-                      '''type'', new.type, ''occurred_at'', new.occurred_at) || new.data',
+        payload    => $$jsonb_build_object('event_id', new.event_id, 'tenant_id', new.tenant_id, 'stream', new.stream,
+                                           'type', new.type, 'occurred_at', new.occurred_at) || new.data$$,
         key        => 'new.stream',
         message_id => 'new.event_id')
     """,

@@ -1,0 +1,1 @@
+"""The process that carries out the workflows: `outbox workflows run`."""

@@ -1,0 +1,68 @@
+"""The command `outbox workflows`: the process that carries workflows out, and the schema that they work on."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from outbox import config
+from outbox import logs as outbox_logs
+from outbox.asking import ask
+from outbox.migrate import inspect, migrate
+from outbox.screens import show_steps
+from outbox.worker import stop_on_signals
+from workflows.application.migrate import APPLICATION
+from workflows.process import logs, settings
+from workflows.process.runner import WorkflowWorker
+from workflows.process.settings import WorkflowSettings
+
+app = typer.Typer(help="Carry out the workflows that the outbox starts.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """Carry out the workflows that the outbox starts."""
+
+
+@app.command()
+def run(
+    task_queue: Annotated[str | None, typer.Option(help="Task queue to poll.")] = None,
+    families: Annotated[str | None, typer.Option(help="Workflow families, with commas between them.")] = None,
+) -> None:
+    """Run a workflow worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
+    chosen = config.load()
+    own = settings.load(task_queue=task_queue, families=families)
+    outbox_logs.configure(chosen.log_level, chosen.log_format)
+    logs.configure()
+    if not ask(partial(_run, chosen, own)):
+        raise typer.Exit(1)
+
+
+@app.command("migrate")
+def migrate_command(
+    status: Annotated[
+        bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")
+    ] = False,
+) -> None:
+    """Bring the application's schema, on which the workflows work, to this version. It needs the outbox's schema."""
+    chosen = config.load()
+    if status:
+        steps = ask(partial(inspect, chosen.dsn, chosen.schema_name, APPLICATION))
+        show_steps(steps)
+        if any(step.state != "applied" for step in steps):
+            raise typer.Exit(3)
+        return
+    show_steps(ask(partial(migrate, chosen.dsn, chosen.schema_name, APPLICATION)), done="applied")
+    sys.stdout.write("schema app is up to date\n")
+
+
+async def _run(chosen: config.Settings, own: WorkflowSettings) -> bool:
+    """Run the worker under signals; return whether it ended by itself, not by a second signal."""
+    worker = WorkflowWorker(chosen, own)
+    async with stop_on_signals(worker):
+        await worker.run()
+        return True
+    return False

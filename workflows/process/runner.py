@@ -1,0 +1,120 @@
+"""One process's workflow worker: waits for its servers, serves until stopped, drains."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+from loguru import logger
+from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from outbox.backoff import Backoff
+from outbox.errors import ConfigurationError, DatabaseUnavailable
+from workflows.application.database import Application, open_application
+from workflows.connection import connect
+from workflows.process.families import collect, ports
+from workflows.serving import serving
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from workflows.process.settings import WorkflowSettings
+
+T = TypeVar("T")
+_RETRIES = Backoff(0.2, 5.0)
+
+
+class WorkflowWorker:
+    """Carries out the workflows of its task queue. `stop` begins the drain; `run` returns when it is over."""
+
+    def __init__(self, settings: Settings, own: WorkflowSettings) -> None:
+        self._settings = settings
+        self._own = own
+        self._stopped = anyio.Event()
+        self._starting = anyio.CancelScope()
+        self.stopping = False
+        """Whether the shutdown has begun."""
+
+    def stop(self) -> None:
+        """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
+        self.stopping = True
+        self._starting.cancel()
+        self._stopped.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped, then drain. Started once tasks are polled for.
+
+        Servers that do not answer yet are waited for. Raises ConfigurationError or SchemaError where waiting is no use,
+        RuntimeError when Temporal's SDK gives up.
+        """
+        async with AsyncExitStack() as stack:
+            application = await self._patiently("database", lambda: self._open(stack))
+            if application is None:
+                return
+            client = await self._patiently("Temporal", self._connect)
+            if client is None:
+                return
+            async with serving(self._worker(application, client), on_end=self.stop):
+                logger.bind(
+                    worker=self._settings.worker_name, task_queue=self._own.task_queue, families=self._own.families
+                ).info("workflow worker started")
+                task_status.started()
+                await self._stopped.wait()
+                logger.info("workflow worker draining")
+            logger.info("workflow worker drained")
+
+    def _worker(self, application: Application, client: Client) -> Worker:
+        own = self._own
+        workflows, activities = collect(own.chosen_families(), application, ports(own))
+        return Worker(
+            client,
+            task_queue=own.task_queue,
+            workflows=workflows,
+            activities=activities,
+            max_concurrent_workflow_tasks=own.concurrent_workflow_tasks,
+            max_concurrent_activities=own.concurrent_activities,
+            graceful_shutdown_timeout=timedelta(seconds=own.drain_timeout_s),
+        )
+
+    async def _open(self, stack: AsyncExitStack) -> Application:
+        return await stack.enter_async_context(
+            open_application(self._settings.dsn, self._settings.schema_name, size=self._own.database_connections)
+        )
+
+    async def _connect(self) -> Client:
+        return await connect(identity=self._settings.worker_name, runtime=self._runtime())
+
+    def _runtime(self) -> Runtime | None:
+        """The SDK's runtime with its metrics, where they are wanted."""
+        address = self._own.metrics_address
+        if address is None:
+            return None
+        metrics = PrometheusConfig(
+            bind_address=address, counters_total_suffix=True, unit_suffix=True, durations_as_seconds=True
+        )
+        try:
+            return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+        except (RuntimeError, ValueError) as error:
+            raise ConfigurationError(
+                f"OUTBOX_WORKFLOWS_METRICS_ADDRESS is {address!r}: the SDK cannot serve metrics there: {error}"
+            ) from error
+
+    async def _patiently(self, whom: str, step: Callable[[], Awaitable[T]]) -> T | None:
+        """Take a step again and again while a server does not answer; return None if stopped before."""
+        failures = 0
+        with anyio.CancelScope() as self._starting:
+            while not self.stopping:
+                try:
+                    return await step()
+                except (DatabaseUnavailable, RPCError, RuntimeError) as error:  # the SDK's connect raises RuntimeError
+                    if not failures:
+                        logger.bind(server=whom, error=str(error)).warning("server does not answer, trying again")
+                    failures += 1
+                    await anyio.sleep(_RETRIES.delay_s(failures))
+        return None
