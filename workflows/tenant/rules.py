@@ -1,0 +1,92 @@
+"""What a request must be like. Pure, and silent about values: what is refused here may be a password."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from uuid import UUID
+
+from workflows.tenant.words import Change, NewTenant
+
+_LONGEST_NAME = 200
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_HASHES = re.compile(
+    r"\$argon2(?:id|i|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}"
+    r"|\$scrypt\$ln=\d+,r=\d+,p=\d+\$[A-Za-z0-9+/.]{11,}=*\$[A-Za-z0-9+/.]{22,}=*"
+    r"|\$2[aby]\$\d\d\$[A-Za-z0-9./]{53}"
+)
+_CHANGES = {
+    "name": "create-tenant",
+    "company_name": "create-tenant",
+    "admin_email": "create-admin-user",
+    "billing_plan": "set-up-data",
+    "preferences": "set-up-data",
+}
+
+
+def looks_hashed(password_hash: str) -> bool:
+    """Whether this is the hash of a password: a PHC string of argon2 or scrypt, or bcrypt's form."""
+    return _HASHES.fullmatch(password_hash) is not None
+
+
+def faults_of(request: NewTenant) -> list[str]:
+    """What is wrong with a request, a line each, without any value of it."""
+    admin = request.admin
+    found = [
+        (not is_uuid(request.tenant_id), "tenant_id is no UUID"),
+        (not request.name.strip(), "name is missing"),
+        (len(request.name) > _LONGEST_NAME, f"name is longer than {_LONGEST_NAME} characters"),
+        (len(request.company_name) > _LONGEST_NAME, f"company_name is longer than {_LONGEST_NAME} characters"),
+        (bool(request.company_name) and not request.company_name.strip(), "company_name is blank"),
+        (_EMAIL.fullmatch(admin.email) is None, "admin.email is no e-mail address"),
+        (
+            not looks_hashed(admin.password_hash),
+            "admin.password_hash is not the hash of a password: hash it before the request is written down",
+        ),
+        (not request.billing_plan.strip(), "billing_plan is missing"),
+        (not all(name.strip() for name in request.preferences), "a preference has no name"),
+        (any("\0" in text for text in _texts(request)), "a NUL character, which PostgreSQL does not take"),
+    ]
+    return [fault for wrong, fault in found if wrong]
+
+
+def checked(request: NewTenant) -> NewTenant:
+    """Return a request if TenantCreation will take it; for producers, before they write it down.
+
+    Raises ValueError that says what is wrong without repeating it.
+    """
+    if faults := faults_of(request):
+        raise ValueError("; ".join(faults))
+    return request
+
+
+def changed(request: NewTenant, change: Change) -> NewTenant:
+    """The request with a change in it."""
+    fields = {name: getattr(change, name) for name in _CHANGES if getattr(change, name) is not None}
+    email = fields.pop("admin_email", None)
+    admin = request.admin if email is None else replace(request.admin, email=email)
+    return replace(request, admin=admin, **fields)
+
+
+def too_late_for(change: Change, begun: list[str]) -> list[str]:
+    """What a change would change although the step that uses it has begun."""
+    return [name for name, step in _CHANGES.items() if getattr(change, name) is not None and step in begun]
+
+
+def is_empty(change: Change) -> bool:
+    """Whether a change changes nothing."""
+    return all(getattr(change, name) is None for name in _CHANGES)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this is a UUID in its usual form."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _texts(request: NewTenant) -> list[str]:
+    admin = request.admin
+    own = [request.name, request.company_name, request.billing_plan, request.requested_by]
+    return [*own, admin.email, admin.first_name, admin.last_name, *request.preferences, *request.preferences.values()]

@@ -1,0 +1,187 @@
+"""What goes into the tenant's workflows, what can be said to them while they run, and what comes out. Plain JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+DEFAULT_PLAN = "Standard"
+ADMIN_ROLE = "Admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to try, in seconds. Less than one second counts as one."""
+
+    step_s: float = 3600.0
+    """For one step, with all its tries; then what has been done is undone. Steps without return have no end."""
+    undo_s: float = 7 * 86_400.0
+    """For undoing everything; then the workflow fails and names what is left."""
+    attempt_s: float = 30.0
+    """For one try."""
+    heartbeat_s: float = 10.0
+    """Without a sign of life from whoever tries, before somebody else does. Cancelling takes up to as long."""
+
+    def of(self, seconds: float) -> timedelta:
+        """One of these times, as Temporal takes it."""
+        return timedelta(seconds=max(seconds, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The tenant's first user."""
+
+    email: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    password_hash: str = field(default="", repr=False)
+    """From `workflows.tenant.passwords.hashed_password`, or the application's own argon2, scrypt or bcrypt."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTenant:
+    """What TenantCreation creates. Whoever asks for it chooses the id, a UUID."""
+
+    tenant_id: str = ""
+    name: str = ""
+    admin: Admin = Admin()
+    company_name: str = ""
+    """Of the default company; without a name there is none."""
+    billing_plan: str = DEFAULT_PLAN
+    preferences: dict[str, str] = field(default_factory=dict)
+    """By name; they come over the usual ones."""
+    requested_by: str = "system"
+    """For the audit trail."""
+    patience: Patience = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Other parameters for a creation that runs. What is None stays as it is."""
+
+    command_id: str
+    """Chosen by whoever asks: a repetition counts once."""
+    actor: str = "system"
+    name: str | None = None
+    company_name: str | None = None
+    admin_email: str | None = None
+    billing_plan: str | None = None
+    preferences: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The wish that a workflow undo what it did and end."""
+
+    command_id: str
+    """Chosen by whoever asks: a repetition counts once."""
+    actor: str = "system"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a workflow is."""
+
+    status: Literal["running", "undoing", "undone", "failed", "done"]
+    """`undone`: nothing of it is left. `failed`: it is, see `left`."""
+    step: str
+    """The one that has begun last."""
+    percent: int
+    """Of the way forward; 0 when all is undone."""
+    done: list[str]
+    undone: list[str]
+    left: list[str]
+    """Steps whose undoing was given up."""
+    cancelled_by: str
+    refused: list[str]
+    """The last commands that came as signals and were refused, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """How a creation ended that did not fail. Of one that was cancelled by a command nothing is left."""
+
+    status: Literal["created", "cancelled"]
+    tenant_id: str
+    company_id: str | None = None
+    admin_user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantMade:
+    """What the step create-tenant made."""
+
+    company_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToMake:
+    """What the step create-admin-user needs."""
+
+    tenant_id: str
+    admin: Admin
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataToSetUp:
+    """What the step set-up-data needs."""
+
+    tenant_id: str
+    admin_user_id: str
+    billing_plan: str
+    preferences: dict[str, str]
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Which step of this workflow to take back, and why."""
+
+    tenant_id: str
+    step: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantOrder:
+    """What TenantSuspension, TenantReactivation and TenantDeletion are to act on."""
+
+    tenant_id: str = ""
+    requested_by: str = "system"
+    reason: str = ""
+    patience: Patience = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionOrder(TenantOrder):
+    """A TenantDeletion's order."""
+
+    grace_s: float = 0.0
+    """The tenant is suspended for so long, during which the deletion can be cancelled; then its data goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """How a tenant's status changed, if it did."""
+
+    tenant_id: str
+    status: str
+    was: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How a deletion ended. `rows` counts by table what the last try of deleting removed."""
+
+    status: Literal["deleted", "cancelled"]
+    tenant_id: str
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+def creation_id(tenant_id: str) -> str:
+    """The workflow id of a tenant's creation. After one that failed or was cancelled, another needs another id."""
+    return f"tenant-creation-{tenant_id}"
