@@ -75,7 +75,7 @@ def import_rows(
             chosen, *(("dry run", "would be moved") if dry_run else ("import", "moved")), "already there", "refused"
         )
         dsn = source_url or settings.dsn
-        work = partial(_move, dsn=dsn, foreign=source_url is not None, batch=batch, dry_run=dry_run)
+        work = partial(_move, dsn=dsn, foreign=bool(source_url), batch=batch, dry_run=dry_run)
     try:
         ask(partial(_with_books, settings, lambda books: work(chosen, result, books)))
     except Exception:
@@ -106,9 +106,7 @@ async def _move(
 
 async def _verify(chosen: ImportMapping, result: Report, books: Books) -> None:
     """Compare the rows with Temporal."""
-    found = await books.read_import(chosen.name)
-    if found is None:
-        raise OutboxError(f"nothing has been imported as {chosen.name!r}")
+    found = await _begun(chosen, books)
     result.rows = found.moved
     async with temporal() as lookup, _watched(result, "compared") as (stop, advance):
         await verify(books, found, lookup, result, stop, advance)
@@ -118,9 +116,7 @@ async def _roll_back(
     chosen: ImportMapping, result: Report, books: Books, *, started: Started, dry_run: bool, yes: bool
 ) -> None:
     """Take rows back, or only say which."""
-    found = await books.read_import(chosen.name)
-    if found is None:
-        return
+    found = await _begun(chosen, books)
     result.rows = found.moved
     if not dry_run and not yes:
         _consent(chosen.name, found, started)
@@ -128,6 +124,14 @@ async def _roll_back(
         lookup = None if started == "list" else await stack.enter_async_context(temporal())
         stop, advance = await stack.enter_async_context(_watched(result, "looked at" if dry_run else "done with"))
         await Rollback(books, found, result, started=started, lookup=lookup, dry_run=dry_run).run(stop, advance)
+
+
+async def _begun(chosen: ImportMapping, books: Books) -> Import:
+    """The import as it stands. Raises OutboxError where there is none."""
+    found = await books.read_import(chosen.name)
+    if found is None:
+        raise OutboxError(f"nothing has been imported as {chosen.name!r}")
+    return found
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ class Mover:
             raise self._rolled_back()
 
     async def _move(self, plans: Sequence[Planned | Refusal]) -> None:
-        """Move a part of a batch. Where PostgreSQL refuses it, find out which rows are to blame, and move the others."""
+        """Move a part of a batch. Where PostgreSQL refuses it, find out which rows are to blame, and move the rest."""
         try:
             await self._moved(plans)
         except DatabaseRefused as error:
