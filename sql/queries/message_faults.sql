@@ -2,7 +2,7 @@
 select f.place::integer as place, f.fault
 from (
     select e.place - 1 as place, outbox.fault_of_message(e.message) as fault
-    from json_array_elements($1) with ordinality as e (message, place)
+    from json_array_elements($1::json) with ordinality as e (message, place)
     offset 0  -- each is judged once
 ) f
 where f.fault is not null

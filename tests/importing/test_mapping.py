@@ -52,7 +52,7 @@ def faults(directory: Path, text: str) -> list[str]:
         (GOOD + "[message]\npriority = 10\n", 8, "message.priority is 10: input should be less than or equal to 9"),
         (GOOD + "[message]\ntenant = '{'\n", 8, "tenant: "),
         (GOOD + "[input]\ncolumns = 'all'\n", 8, "input.columns is 'all': write '*' for all, or a list of columns"),
-        (GOOD + "[input]\ncolumn = 'a'\ncolumns = '*'\n", 7, "column is the whole input, and excludes columns"),
+        (GOOD + "[input]\ncolumn = 'a'\ncolumns = '*'\n", 9, "column is the whole input, and excludes columns"),
         (GOOD + "[input.fields]\nx = '{a:3}'\n", 8, "fields.x: {a} takes no format"),
     ],
 )

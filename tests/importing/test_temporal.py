@@ -79,10 +79,12 @@ async def test_hundreds_of_rows_have_exactly_one_workflow_each_which_can_go_on_w
     assert (await moved(database, path)).counts["already there"] == ROWS
     report = await verified(database, path)
     assert (report.counts, report.findings) == ({"running": ROWS}, [])
-    found = [
-        execution.id
-        async for execution in temporal_client.list_workflows(f'WorkflowId STARTS_WITH "{name}-"', page_size=1000)
-    ]
+
+    async def listed() -> list[str]:
+        query = f'WorkflowId STARTS_WITH "{name}-"'
+        return [execution.id async for execution in temporal_client.list_workflows(query, page_size=1000)]
+
+    found = await eventually(listed, lambda ids: len(ids) >= ROWS)
     assert len(found) == len(set(found)) == ROWS
     async with serving(Worker(temporal_client, task_queue=queue, workflows=[Collects])):
         handle = temporal_client.get_workflow_handle(f"{name}-wi-000042")

@@ -71,9 +71,7 @@ def import_rows(
     elif check:
         result, work = Report.of(chosen, "verify"), _verify
     else:
-        result = Report.of(
-            chosen, *(("dry run", "would be moved") if dry_run else ("import", "moved")), "already there", "refused"
-        )
+        result = Report.of(chosen, "dry run" if dry_run else "import")
         dsn = source_url or settings.dsn
         work = partial(_move, dsn=dsn, foreign=bool(source_url), batch=batch, dry_run=dry_run)
     try:

@@ -246,9 +246,9 @@ class _Check:
 
     def _fields(self, given: Input) -> dict[str, object]:
         """The input's further fields, compiled."""
-        ways = [way for way in ("columns", "column", "fields") if getattr(given, way)]
-        if "column" in ways and len(ways) > 1:
-            self._fault(("input",), f"input: column is the whole input, and excludes {ways[-1]}")
+        if given.column is not None:
+            for other in [name for name in ("columns", "fields") if getattr(given, name)]:
+                self._fault(("input", other), f"input.column is the whole input, and excludes {other}")
         found: dict[str, object] = {}
         for name, tree in given.fields.items():
             try:

@@ -31,6 +31,8 @@ class Mover:
         self._books = books
         self._report = report
         self._dry_run = dry_run
+        self._moves = "would be moved" if dry_run else "moved"
+        report.counts = dict.fromkeys((self._moves, "already there", "refused"), 0)
         self._import: Import | None = None
         self._seen: dict[Workflow, str] = {}
         """Of a dry run: what the books would know by now."""
@@ -108,7 +110,7 @@ class Mover:
         return judged
 
     def _tell(self, fresh: int, refused: Sequence[Refusal], already: int) -> None:
-        self._report.count("would be moved" if self._dry_run else "moved", fresh)
+        self._report.count(self._moves, fresh)
         self._report.count("already there", already)
         for refusal in refused:
             self._report.find(Finding(refusal.identity, "refused", refusal.reason))

@@ -43,9 +43,9 @@ class Report:
     _begun_s: float = field(default_factory=monotonic)
 
     @classmethod
-    def of(cls, mapping: ImportMapping, mode: str, *counted: str) -> Report:
-        """An empty report that will count these."""
-        return cls(mapping.name, str(mapping.path), mode, counts=dict.fromkeys(counted, 0))
+    def of(cls, mapping: ImportMapping, mode: str) -> Report:
+        """An empty report."""
+        return cls(mapping.name, str(mapping.path), mode)
 
     def count(self, what: str, number: int = 1) -> None:
         """Count."""

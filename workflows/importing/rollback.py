@@ -90,6 +90,8 @@ class Rollback:
             self._tell(row, verdicts[row.identity], gone=row.identity in gone)
 
     async def _take_back(self, rows: Sequence[Moved], verdicts: Mapping[str, Verdict]) -> set[str]:
+        if not rows:
+            return set()
         settled = [row.fate not in _UNSETTLED for row in rows]
         async with self._books.transaction() as connection:
             await self._books.lock_import(connection, self._import_id)

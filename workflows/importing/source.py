@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from outbox.database import Connection, connected, translated_errors
-from outbox.errors import ConfigurationError, DatabaseRefused
+from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused
 from workflows.importing.mapping import ImportMapping
 from workflows.importing.rows import Row
 
@@ -106,7 +106,7 @@ def _query_faults(mapping: ImportMapping, doing: str) -> Iterator[None]:
     try:
         with translated_errors(f"{place}: {source}: {doing}"):
             yield
-    except DatabaseRefused as error:
+    except (DatabaseRefused, DatabaseReadOnly) as error:
         raise ConfigurationError(str(error)) from error
 
 
