@@ -159,10 +159,10 @@ def _tell(result: Report, path: Path | None) -> None:
     """Show the report, keep it, and leave with its exit code."""
     if path is None and len(result.findings) > SHOWN:
         path = Path(f"{result.name}.report.json")
-    if path is not None:
-        result.write(path)
     show(result, path)
     sys.stdout.flush()
+    if path is not None:
+        result.write(path)
     if result.interrupted:
         sys.stderr.write(f"outbox: interrupted after {result.done} of {result.rows} rows; {_GO_ON}\n")
         raise typer.Exit(130)
