@@ -112,9 +112,9 @@ async def test_key_tenant_memo_and_everything_a_route_knows_are_filled_from_colu
 @pytest.mark.parametrize(
     ("how", "payload"),
     [
-        ("column = 'context'", '{"a": 1.50}'),
+        ("column = 'context'", '{"a":1.50}'),
         ("columns = ['id']", '{"id":12345678901234567890123}'),
-        ("columns = '*'\nfields.id = 1", '{"id":1,"context":{"a": 1.50}}'),
+        ("columns = '*'\nfields.id = 1", '{"id":1,"context":{"a":1.50}}'),
     ],
 )
 async def test_the_input_is_what_the_mapping_says_with_every_digit(

@@ -70,7 +70,8 @@ class Books(Statements):
     async def open_import(self, name: str, identity: str) -> Import:
         """Begin an import, or find the one that has begun, which may have another identity."""
         async with self._errors("begin the import"):
-            return Import._make(await self._row("open_import", name, identity))
+            [row] = await self._pool.fetch(self._sql("open_import"), name, identity)
+        return Import._make(row)
 
     async def read_import(self, name: str) -> Import | None:
         """Find an import."""
@@ -117,7 +118,7 @@ class Books(Statements):
 
     async def note_rows(self, connection: Connection, import_id: int, rows: Sequence[Planned]) -> None:
         """Enqueue the rows' messages and note the rows. Raises DatabaseRefused for all, if one message is faulty."""
-        ids = await enqueue_many(connection, [row.message for row in rows], schema=self._schema)  # type: ignore[misc,arg-type]
+        ids = await enqueue_many(connection, [row.message for row in rows], schema=self._schema)  # type: ignore[misc]
         await connection.execute(
             self._sql("note_rows"),
             import_id,
@@ -163,17 +164,12 @@ class Books(Statements):
 
     async def enqueue(self, connection: Connection, messages: Sequence[dict[str, Any]]) -> None:
         """Enqueue further messages in the same transaction."""
-        await enqueue_many(connection, messages, schema=self._schema)  # type: ignore[misc,arg-type]
+        await enqueue_many(connection, messages, schema=self._schema)  # type: ignore[arg-type]
 
     async def end_rollback(self, import_id: int) -> None:
         """Forget an import that has no rows any more; let any other be run again."""
         async with self._errors("end the rollback"):
             await self._pool.execute(self._sql("end_rollback"), import_id)
-
-    async def _row(self, name: str, *arguments: object) -> Sequence[Any]:
-        row = await self._pool.fetchrow(self._sql(name), *arguments)
-        assert row is not None
-        return row
 
 
 def is_for_values(error: DatabaseRefused) -> bool:

@@ -114,7 +114,7 @@ class ImportMapping:
             for use in self.uses
             if use.column not in there
         ]
-        line = self.file.line(("source",))
+        line = self.file.line(("source", "table" if self.query is None else "query"))
         twice = {column for column in there if there.count(column) > 1}
         faults += [(line, f"the source has the column {column} twice: rename one") for column in twice]
         if faults:

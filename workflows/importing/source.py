@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
-from outbox.database import Connection, connected, translated_errors
+from outbox.database import connected, translated_errors
 from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused
 from workflows.importing.mapping import ImportMapping
 from workflows.importing.rows import Row
+
+if TYPE_CHECKING:
+    from outbox.database import Connection
 
 _ROW = "outbox_row"
 """What a row is called in our statements: a name that no column has."""
