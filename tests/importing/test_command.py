@@ -15,6 +15,8 @@ from tests.support.running import counts, fetch
 from tests.support.sql import connected
 from workflows.importing.screens import SHOWN
 
+pytestmark = pytest.mark.timeout(180)  # processes, and on a busy machine each takes its time
+
 
 async def test_what_is_refused_is_shown_first_and_written_whole(database: str, tmp_path: Path) -> None:
     await build(database, 60)

@@ -21,7 +21,7 @@ from workflows.importing.rollback import Started
 from workflows.serving import serving
 from workflows.sink import temporal_sink
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 ROWS = 300
 
 
@@ -53,7 +53,8 @@ async def delivering(database: str) -> AsyncIterator[Running]:
 async def deliver(database: str) -> None:
     """Have a worker deliver all that there is."""
     async with delivering(database), connected(database) as connection:
-        await eventually(lambda: connection.fetchval("select count(*) from outbox.message"), lambda left: left == 0)
+        left = "select count(*) from outbox.message"
+        await eventually(lambda: connection.fetchval(left), lambda number: number == 0, timeout_s=120)
 
 
 async def statuses(client: Client, name: str, numbers: list[int]) -> list[WorkflowExecutionStatus | None]:
