@@ -122,7 +122,7 @@ class _Check:
         if len(self.faults) > before:
             return None
         templates = self._inherited | templates
-        plain = {name: found for name, found in templates.items() if not _has_template(found)}
+        plain = {name: found for name, found in templates.items() if not has_template(found)}
         return Route(
             topic=str(topic),
             line=self._file.line(place),
@@ -196,7 +196,7 @@ class _Check:
         """A text, or a tree of JSON values, with its placeholders compiled."""
         try:
             orjson.dumps(tree)
-            return _compiled_tree(tree, may_be_empty=may_be_empty)
+            return compiled_tree(tree, may_be_empty=may_be_empty)
         except TypeError as error:
             self._fault(place, f"{name} cannot be written as JSON: {error}")
         except ValueError as error:
@@ -209,22 +209,24 @@ def _written(model: type[BaseModel]) -> dict[str, str]:
     return {name.removesuffix("_s"): name for name in model.model_fields}
 
 
-def _compiled_tree(tree: object, *, may_be_empty: bool) -> object:
+def compiled_tree(tree: object, *, may_be_empty: bool) -> object:
+    """A tree of JSON values with its texts compiled. Raises ValueError."""
     match tree:
         case str():
             return compiled(tree, may_be_empty=may_be_empty)
         case dict():
-            return {name: _compiled_tree(value, may_be_empty=may_be_empty) for name, value in tree.items()}
+            return {name: compiled_tree(value, may_be_empty=may_be_empty) for name, value in tree.items()}
         case list():
-            return [_compiled_tree(value, may_be_empty=may_be_empty) for value in tree]
+            return [compiled_tree(value, may_be_empty=may_be_empty) for value in tree]
         case _:
             return tree
 
 
-def _has_template(tree: object) -> bool:
+def has_template(tree: object) -> bool:
+    """Whether anything in a compiled tree is to be filled in."""
     if isinstance(tree, dict):
-        return any(map(_has_template, tree.values()))
-    return any(map(_has_template, tree)) if isinstance(tree, list) else isinstance(tree, Template)
+        return any(map(has_template, tree.values()))
+    return any(map(has_template, tree)) if isinstance(tree, list) else isinstance(tree, Template)
 
 
 def _fault_of_topic(topic: object) -> str | None:
