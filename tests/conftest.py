@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from temporalio.client import Client
 
+from tests.support.time_skipping import SERVER_CONFIG
 from workflows.embedded import PostgresServer, TemporalServer
 
 TEMPLATE = "outbox_template"
@@ -76,7 +77,7 @@ async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 def temporal_server() -> Iterator[TemporalServer]:
     """A Temporal dev server shared by this process's tests: never stop it; a test that must, starts its own."""
-    with TemporalServer.start(ui=False) as server:
+    with TemporalServer.start(ui=False, dynamic_config=SERVER_CONFIG) as server:
         yield server
 
 
