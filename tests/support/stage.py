@@ -137,6 +137,10 @@ class Stage:
                 execute function app.refused_by_a_test()""",
         )
 
+    async def accept(self, action: str) -> None:
+        """Take `refuse` back."""
+        await fetch(self.dsn, f'drop trigger "refuse {action}" on app.audit')
+
     def mails(self) -> list[EmailMessage]:
         """The mails sent so far, each once, by their ids."""
         found = sorted(self.mail_folder.glob("*.eml")) if self.mail_folder.is_dir() else []

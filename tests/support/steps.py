@@ -37,8 +37,8 @@ class Gate(Interceptor):
         self.reached.set()
         await self._open.wait()
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return _Held(next, self)
+    def intercept_activity(self, inner: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _Held(inner, self)
 
 
 class Killer(Gate):
@@ -49,15 +49,15 @@ class Killer(Gate):
 
 
 class _Held(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, gate: Gate) -> None:
-        super().__init__(next)
+    def __init__(self, inner: ActivityInboundInterceptor, gate: Gate) -> None:
+        super().__init__(inner)
         self._gate = gate
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+    async def execute_activity(self, call: ExecuteActivityInput) -> Any:
         here = activity.info().activity_id.startswith(self._gate.step)
         if here and self._gate.moment == "before":
             await self._gate.stand()
-        result = await super().execute_activity(input)
+        result = await super().execute_activity(call)
         if here and self._gate.moment == "after":
             await self._gate.stand()
         return result
