@@ -163,11 +163,12 @@ async def continued(stage: Stage) -> str:
 
 async def continue_as_new(stage: Stage, handle: WorkflowHandle[Any, Any]) -> None:
     """Refuse Bob so often that the workflow continues as new."""
-    first = await handle.describe()
-    for number in range(1, 20):
+    first = (await handle.describe()).run_id
+    for _ in range(20):
+        before = (await handle.query(Approval.standing)).revision
         await tell(stage, handle, "approve", command(BOB))
-        await standing(handle, lambda found, least=number: found.revision > least)  # type: ignore[misc]
-        if (await handle.describe()).run_id != first.run_id:
+        await standing(handle, lambda found, before=before: found.revision > before)  # type: ignore[misc]
+        if (await handle.describe()).run_id != first:
             return
     raise AssertionError("it did not continue as new: does the server suggest it early?")
 

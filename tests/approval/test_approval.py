@@ -173,7 +173,7 @@ async def test_a_request_that_makes_no_sense_fails_with_what_is_wrong(stage: Sta
 async def test_an_approval_id_that_is_taken_harms_nobody(stage: Stage) -> None:
     async with stage.worker():
         first = await begin(stage, approval_id="42")
-        await standing(first, lambda found: found.revision == 1)
+        await eventually(lambda: stage.audited(first.id), bool)
         await stage.start("Approval", "another-42", request(stage, approval_id="42"))
         error = (await failing(stage.client.get_workflow_handle("another-42").result)).cause
         await first.execute_update(Approval.approve, command(ALICE))

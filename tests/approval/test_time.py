@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.approval.scenarios import (
     tell,
 )
 from tests.support import time_skipping
+from tests.support.eventually import eventually
 from tests.support.stage import Stage
 from tests.support.stage import stage as staged
 from workflows.approval.definitions import Approval
@@ -114,17 +116,21 @@ async def test_the_timers_of_a_request_with_defaults_are_those_of_production(sta
     async with stage.worker():
         simple, chain = await begin(stage), await begin(stage, approvers=[ALICE, BOB])
         for handle, answer_within, reminder in ((simple, 14 * DAY, 3 * DAY), (chain, 3 * DAY, DAY)):
-            found = await standing(handle, lambda found: found.revision == 1)
-            history = await handle.fetch_history()
-            begun = history.events[0].event_time.ToDatetime()
-            assert found.deadline is not None
-            assert abs(found.deadline.replace(tzinfo=None) - begun - answer_within) < HOUR
-            [timer] = [
-                event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
-                for event in history.events
-                if event.HasField("timer_started_event_attributes")
-            ]
+            [timer] = await eventually(partial(timers, handle), bool)
+            deadline = (await handle.query(Approval.standing)).deadline
+            begun = (await handle.describe()).start_time
+            assert deadline is not None
+            assert timedelta() <= deadline - begun - answer_within < HOUR
             assert timedelta() <= reminder - timer < HOUR
+
+
+async def timers(handle: WorkflowHandle[Any, Any]) -> list[timedelta]:
+    """The durations of the timers that a workflow has started."""
+    return [
+        event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        for event in (await handle.fetch_history()).events
+        if event.HasField("timer_started_event_attributes")
+    ]
 
 
 async def test_a_command_that_comes_again_after_continuing_as_new_does_nothing_more(hasty: Stage) -> None:
