@@ -239,8 +239,8 @@ def test_whatever_comes_there_is_one_end_and_nothing_after_it(
         made = [case.pass_time(now), case.hear(verb, sent, now)]
         steps += [step for step in made if step is not None]
     assert [step.standing.revision for step in steps] == list(range(1, len(steps) + 1))
-    ended = [place for place, step in enumerate(steps) if step.standing.state != "pending"]
-    assert len({steps[place].standing.state for place in ended}) <= 1
-    assert all(step.action == "refused" for step in steps[ended[0] + 1 :] if ended)
+    ended = [step for step in steps if step.standing.state != "pending"]
+    assert len({step.standing.state for step in ended}) <= 1
+    assert all(step.action == "refused" for step in ended[1:])
     taken = [step.detail["command_id"] for step in steps if "command_id" in step.detail and step.action != "refused"]
     assert len(taken) == len(set(taken))
