@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -24,9 +25,11 @@ from tests.approval.scenarios import (
     tell,
 )
 from tests.support.eventually import eventually
-from tests.support.stage import Stage
+from tests.support.stage import Family, Stage
 from tests.support.steps import Gate
-from workflows.approval.definitions import Approval
+from workflows.application.mail import Mail
+from workflows.approval.activities import ApprovalActivities
+from workflows.approval.definitions import WORKFLOWS, Approval
 from workflows.approval.words import Command, Standing
 
 pytestmark = pytest.mark.timeout(120)
@@ -199,6 +202,27 @@ async def test_a_mail_that_cannot_be_sent_is_noted_and_stops_nobody(stage: Stage
     told = [orjson.loads(note["detail"]) for note in notes]
     assert [(note["to"], note["about"]) for note in told] == [(ALICE, "requested-1"), (REQUESTER, "decided-3")]
     assert (await row(stage, handle))["state"] == "approved"
+
+
+class MailRefused(Exception):
+    """What a mailer raises for a mail that will never be taken."""
+
+
+class Refusing:
+    """A mailer that takes nothing."""
+
+    async def send(self, mail: Mail) -> None:
+        raise MailRefused(f"550 no such user: {mail.to}")
+
+
+async def test_a_mail_that_is_refused_for_good_is_not_tried_for_an_hour(stage: Stage) -> None:
+    refusing = Family(WORKFLOWS, lambda application, _: ApprovalActivities(application, Refusing()).all())
+    async with replace(stage, family=refusing).worker():
+        handle = await begin(stage)
+        [note] = await eventually(lambda: stage.fetch("select detail from app.audit where action = 'unsent'"), bool)
+        await handle.execute_update(Approval.cancel, command(REQUESTER))
+        await handle.result()
+    assert orjson.loads(note["detail"])["reason"] == f"550 no such user: {ALICE}"
 
 
 async def test_another_tenant_sees_nothing_of_it(stage: Stage) -> None:

@@ -32,7 +32,8 @@ with workflow.unsafe.imports_passed_through():
 RECORD, MAIL = "approval.record", "approval.mail"
 _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=30))
 """Without an end: what is decided waits until the database is back."""
-_MAIL_TIMEOUT = timedelta(seconds=60)
+_BOUNDED = RetryPolicy(maximum_interval=timedelta(seconds=60), non_retryable_error_types=["MailRefused"])
+"""For as long as `mail_within_s` says."""
 
 
 class _Approval:
@@ -220,8 +221,9 @@ class _Approval:
                 MAIL,
                 letter,
                 activity_id=letter.name,
-                start_to_close_timeout=_MAIL_TIMEOUT,
+                start_to_close_timeout=timedelta(seconds=self._request.step_timeout_s),
                 schedule_to_close_timeout=timedelta(seconds=self._request.mail_within_s),
+                retry_policy=_BOUNDED,
                 summary=f"to {letter.to}",
             )
         except ActivityError as error:
