@@ -11,6 +11,7 @@ import orjson
 import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from tests.approval.scenarios import (
     ALICE,
@@ -85,6 +86,17 @@ async def test_a_decision_that_arrives_twice_from_the_outbox_has_one_effect(stag
     assert (ended.state, ended.decided_by) == ("rejected", ALICE)
     assert await steps(stage, handle) == ["requested", "decided"]
     assert (await row(stage, handle))["comment"] == "too dear"
+
+
+async def test_a_caller_who_asks_again_gets_the_same_answer_even_after_the_end(stage: Stage) -> None:
+    decision = command(ALICE)
+    async with stage.worker():
+        handle = await begin(stage)
+        answer = await handle.execute_update(Approval.approve, decision, id=decision.command_id)
+        await handle.result()
+        assert await handle.execute_update(Approval.approve, decision, id=decision.command_id) == answer
+        with pytest.raises(RPCError, match="already completed"):
+            await handle.execute_update(Approval.reject, command(ALICE))
 
 
 async def test_who_may_not_is_refused_with_a_reason_and_leaves_no_trace(stage: Stage) -> None:
