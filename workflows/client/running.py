@@ -36,7 +36,7 @@ class Running(Generic[R]):
         """The SDK's own, for everything else."""
 
     async def result(self) -> R:
-        """Wait for the end; return the result. Raises WorkflowFailureError when the workflow failed or was cancelled."""
+        """Wait for the end; return the result. Raises WorkflowFailureError when it failed or was cancelled."""
         try:
             return await self.handle.result()
         except RPCError as error:
@@ -45,14 +45,15 @@ class Running(Generic[R]):
     async def query(self, name: str, answer: type[T]) -> T:
         """Ask, also after the end."""
         try:
-            return await self.handle.query(name, result_type=answer)
+            told: T = await self.handle.query(name, result_type=answer)
         except RPCError as error:
             raise self._translated(error) from error
+        return told
 
     async def command(self, name: str, command: object, answer: type[T]) -> T:
         """Tell, and wait for the answer. Raises CommandRefused."""
         try:
-            return await self.handle.execute_update(name, command, result_type=answer)
+            told: T = await self.handle.execute_update(name, command, result_type=answer)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             code = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause).__name__
@@ -60,6 +61,7 @@ class Running(Generic[R]):
             raise CommandRefused(message, code=code) from error
         except RPCError as error:
             raise self._translated(error) from error
+        return told
 
     def _translated(self, error: RPCError) -> Exception:
         if error.status is not RPCStatusCode.NOT_FOUND:

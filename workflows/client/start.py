@@ -43,7 +43,7 @@ class Start(Generic[A]):
     ) -> UUID | Coroutine[Any, Any, UUID]:
         """Enqueue the start and return the message id; `options` are those of every message, see docs/producing.md."""
         place = self._place
-        return start_workflow(  # type: ignore[no-any-return, call-overload]
+        return start_workflow(
             connection,
             self._workflow,
             self._workflow_id(argument),

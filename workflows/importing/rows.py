@@ -11,6 +11,7 @@ import orjson
 
 from outbox.message import Message
 from workflows.importing.mapping import ImportMapping
+from workflows.target import Target
 from workflows.templates import Fields, Placeholder, Template, Unfilled, walk
 
 LONGEST_NAME = 1000
@@ -63,6 +64,7 @@ def _planned(mapping: ImportMapping, row: Row) -> Planned:
     text = _with_json_columns(mapping, row.text)
     carrier = _carrier(text)
     target = mapping.route.target_of(carrier)
+    assert isinstance(target, Target)  # a mapping starts workflows
     fields, exact = Fields(carrier), partial(_decoded_exactly, text)
     message: dict[str, Any] = {"topic": mapping.topic, "target": target.model_dump(exclude_defaults=True)}
     for name, template in (("key", mapping.key), ("tenant", mapping.tenant)):

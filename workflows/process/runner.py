@@ -19,7 +19,7 @@ from outbox.backoff import Backoff
 from outbox.errors import ConfigurationError, DatabaseUnavailable
 from workflows.application.database import Application, open_application
 from workflows.connection import connect
-from workflows.process.families import collect, ports
+from workflows.process.families import collect
 from workflows.serving import serving
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class WorkflowWorker:
 
     def _worker(self, application: Application, client: Client) -> Worker:
         own = self._own
-        workflows, activities = collect(own.chosen_families(), application, ports(own))
+        workflows, activities = collect(own.chosen_families(), application, own.ports())
         return Worker(
             client,
             task_queue=own.task_queue,
