@@ -32,7 +32,7 @@ from workflows.serving import serving
 from workflows.sink import temporal_sink
 
 ROOT = Path(__file__).parents[2]
-ROUTES = ROOT / "workflows" / "organization" / "outbox.toml"
+ROUTES = ROOT / "workflows" / "outbox.toml"
 INVITED = ["ada@example.org", "bob@example.org"]
 ZONE = "example.test"
 

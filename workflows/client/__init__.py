@@ -6,7 +6,8 @@
     async with database.transaction():
         ...
         await workflows.approvals.escalating(database, EscalatingRequest(tenant_id, "7", "A new laptop", ...))
-    standing = await workflows.approvals.of(tenant_id, "7").approve(Command("5f0c", actor="alice@example.com"))
+    approval = await workflows.approvals.of(tenant_id, "7").started()
+    standing = await approval.approve(Command("5f0c", actor="alice@example.com"))
 
 Starts go through the outbox, in the caller's transaction; what is asked and told afterwards goes to Temporal.
 Raises CommandRefused for a command that a workflow refuses, with the refusal's type as `code`, WorkflowUnknown for a

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from itertools import count
+from time import monotonic
+from typing import Any, Generic, Self, TypeVar
 
+import anyio
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from outbox.backoff import Backoff
 from outbox.errors import OutboxError
 from workflows.client.start import Place
 
+_LOOKS = Backoff(0.02, 1.0)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -34,6 +39,20 @@ class Running(Generic[R]):
         self.workflow_id = workflow_id
         self.handle: WorkflowHandle[Any, R] = place.client.get_workflow_handle(workflow_id, result_type=result)
         """The SDK's own, for everything else."""
+
+    async def started(self, *, within_s: float = 30.0) -> Self:
+        """Wait until its start, which was committed, has come through the outbox; raise WorkflowUnknown if it does not."""
+        ends_s = monotonic() + within_s
+        for tries in count(1):
+            try:
+                await self.handle.describe()
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND or monotonic() >= ends_s:
+                    raise self._translated(error) from error
+                await anyio.sleep(_LOOKS.delay_s(tries))
+            else:
+                break
+        return self
 
     async def result(self) -> R:
         """Wait for the end; return the result. Raises WorkflowFailureError when it failed or was cancelled."""
