@@ -174,6 +174,18 @@ class House:
         )
         return made
 
+    async def started_directly_ms(self) -> float:
+        """Milliseconds from a call of Temporal's client to the workflow's own event: what there is without an outbox."""
+        made = Organization()
+        said = made.data() | {"tenant_id": str(made.tenant_id), "stream": made.stream}
+        [before] = await fetch(self.dsn, "select clock_timestamp() as now")
+        handle = await self.client.start_workflow(
+            "OrganizationBootstrap", said, id=made.workflow_id, task_queue=self.task_queue
+        )
+        await handle.result()
+        [first, *_] = await self.chain(made)
+        return (first["occurred_at"] - before["now"]).total_seconds() * 1000
+
     def handle(self, organization: Organization) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(organization.workflow_id)
 

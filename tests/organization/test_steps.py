@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from tests.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROUTES, Organization
+from tests.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROOT, ROUTES, Organization
 from tests.support.running import fetch
 from tests.support.sql import connected
 from workflows.application.database import open_application
@@ -80,6 +81,15 @@ async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writ
     with pytest.raises(asyncpg.InvalidParameterValueError, match=f"^{INITIATED}: .*{says}"):
         await fetch(application_database, INSERT, uuid4(), INITIATED, data)
     assert await fetch(application_database, "select from outbox.message") == []
+
+
+async def test_the_statements_in_the_documents_begin_a_bootstrap_and_read_its_chain(application_database: str) -> None:
+    [_, section] = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8").split("\n## Organisations\n")
+    begin, read = re.findall(r"```sql\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    async with connected(application_database) as connection:
+        await connection.execute(begin)
+        [first] = await connection.fetch(read)
+    assert (first["event"], first["status"], first["ms_since_first"]) == (INITIATED, "pending", 0)
 
 
 async def test_the_chain_of_another_tenant_is_not_seen(application_database: str) -> None:

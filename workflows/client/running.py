@@ -41,7 +41,7 @@ class Running(Generic[R]):
         """The SDK's own, for everything else."""
 
     async def started(self, *, within_s: float = 30.0) -> Self:
-        """Wait until its start, which was committed, has come through the outbox; raise WorkflowUnknown if it does not."""
+        """Wait until its start, once committed, has come through the outbox. Raises WorkflowUnknown if it does not."""
         ends_s = monotonic() + within_s
         for tries in count(1):
             try:
