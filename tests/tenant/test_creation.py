@@ -10,6 +10,8 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from tests.support.eventually import eventually
+from tests.support.running import fetch
+from tests.support.sql import connected
 from tests.support.stage import Stage
 from tests.support.steps import Moment
 from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, neighbour, new_tenant, rows
@@ -29,6 +31,7 @@ UNDOINGS = {
     "set-up-data": "initial data removed",
 }
 STEPS = list(ACTIONS)
+WAITS_FOR_US = "select from pg_stat_activity where $1 = any (pg_blocking_pids(pid))"
 CANCEL = Cancel("cancel-1", "ops", "changed their mind")
 
 
@@ -205,6 +208,17 @@ async def test_cancelled_by_a_command_in_any_step_nothing_is_left(stage: Stage, 
     assert (end.status, end.cancelled_by) == ("undone", "ops")
     assert await rows(stage) == {}
     assert await stage.audited(handle.id) == trail(done=STEPS[: STEPS.index(step) + (moment == "after")])
+
+
+async def test_a_step_that_waits_in_the_database_is_cut_by_a_cancel_and_rolled_back(stage: Stage) -> None:
+    async with connected(stage.dsn) as rival, rival.transaction(), stage.worker():
+        await rival.execute("lock table app.company in access exclusive mode")
+        handle = await create(stage)
+        await eventually(lambda: fetch(stage.dsn, WAITS_FOR_US, rival.get_server_pid()), bool)
+        await stage.cancel(handle.id)
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        assert await fetch(stage.dsn, "select from app.tenant") == []
 
 
 async def test_a_cancel_that_comes_before_the_first_step_prevents_it(stage: Stage) -> None:

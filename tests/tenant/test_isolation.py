@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from outbox.errors import DatabaseRefused
 from tests.support.stage import Stage
-from tests.tenant.scenarios import TABLES, created, neighbour, rows
+from tests.tenant.scenarios import HASH, TABLES, created, neighbour, rows
+from workflows.tenant.activities import TenantActivities
+from workflows.tenant.words import Admin, AdminToMake
 
 INSERTS = {
     "company": "(tenant_id, name) values ($1, 'x')",
@@ -56,6 +61,17 @@ async def test_a_user_cannot_be_given_another_tenant_s_role(stage: Stage) -> Non
             await connection.execute(
                 "insert into app.user_role values ($1, $2, $3)", stage.tenant_id, user["user_id"], role["role_id"]
             )
+
+
+async def test_a_user_whose_e_mail_address_is_taken_is_refused_for_good(stage: Stage) -> None:
+    await created(stage)
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, activity_id="again", activity_type="create_admin_user")
+    order = AdminToMake(str(stage.tenant_id), Admin("Ada@Acme.example", password_hash=HASH), "sales")
+    with pytest.raises(ApplicationError) as caught:
+        await environment.run(TenantActivities(stage.application).create_admin_user, order)
+    assert (caught.value.type, caught.value.non_retryable) == ("EmailTaken", True)
+    assert len((await rows(stage))["app_user"]) == 1
 
 
 async def test_an_e_mail_address_is_one_user_s_in_a_tenant_whatever_its_case(stage: Stage) -> None:
