@@ -22,7 +22,7 @@ from workflows.serving import serving
 from workflows.sink import temporal_sink
 
 pytestmark = pytest.mark.timeout(300)
-ROWS = 300
+ROWS = 200
 
 
 @pytest.fixture
