@@ -103,11 +103,11 @@ class Audit:
                     self._report.add(await self._sought(sight.entry, finding))
 
     async def _sought(self, entry: Entry, finding: Finding) -> Finding:
-        """The finding; of a missing workflow, after the other namespaces were searched for it."""
-        if finding.kind is Kind.MISSING:
+        """The finding; of a run that is not where it should be, after the other namespaces were searched for it."""
+        if finding.kind in (Kind.MISSING, Kind.REPLACED):
             for namespace in self._scope.retention_s:
                 if namespace != entry.namespace:
-                    run = await self._executions.look(namespace, finding.workflow_id, finding.run_id or "")
+                    run = await self._executions.look(namespace, finding.workflow_id, entry.run_id or "")
                     if run is not None and entry.message_id == run.message_id:
                         return found_elsewhere(entry, run)
         return finding
