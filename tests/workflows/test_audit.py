@@ -109,8 +109,9 @@ class World:
 
     async def deliver(self, script: str = "", count: int = 0, **environment: str) -> None:
         """Commit messages, and have a worker deliver all of them."""
-        async with connected(self.dsn) as connection:
-            await connection.execute(script)
+        if script:
+            async with connected(self.dsn) as connection:
+                await connection.execute(script)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)

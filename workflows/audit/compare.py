@@ -97,8 +97,8 @@ def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Finding | l
         entry = (known or starting)[0]
         own = f"{entry.workflow_id} in {entry.namespace}, run {entry.run_id}"
         return _finding(Kind.TWICE, entry._replace(workflow_id=run.workflow_id), run, f"the message's own is {own}")
-    placed = {"workflow_id": run.workflow_id, "namespace": run.namespace}
-    return [entry._replace(**placed) for entry in here if entry.namespace != run.namespace or not scope.covers(entry)]
+    further = [entry for entry in here if entry.namespace != run.namespace or not scope.covers(entry)]
+    return [entry._replace(workflow_id=run.workflow_id, namespace=run.namespace) for entry in further]
 
 
 def stranger(run: Run) -> Finding:

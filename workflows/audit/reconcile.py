@@ -81,8 +81,9 @@ class Audit:
         """Judge messages with workflow ids, a few hundred of a namespace together."""
         places: defaultdict[str, defaultdict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
         for entry in entries:
-            if entry.workflow_id is not None and entry.namespace in self._scope.retention_s:
-                places[entry.namespace][entry.workflow_id].append(entry)
+            namespace = entry.namespace or ""
+            if entry.workflow_id is not None and namespace in self._scope.retention_s:
+                places[namespace][entry.workflow_id].append(entry)
         async with anyio.create_task_group() as tasks:
             for namespace, workflows in places.items():
                 for some in _slices(workflows):
@@ -137,7 +138,7 @@ class Audit:
         if not entries and run.message_id is not None:
             begun_at = enqueued_at(run.message_id)
             if begun_at is None:
-                first = answer
+                first: Run | None = answer
                 if answer.is_later:
                     first = await self._executions.look(run.namespace, run.workflow_id, answer.first_run_id or "")
                 begun_at = None if first is None else first.started_at
