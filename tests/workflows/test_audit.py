@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import anyio
 import pytest
 from anyio import to_thread
 from temporalio.api.common.v1 import WorkflowExecution
@@ -32,7 +33,7 @@ from outbox.sink import Delivered
 from outbox.store import Burial
 from tests.integration.test_cli import Done, outbox
 from tests.support.eventually import eventually
-from tests.support.running import fetch, running
+from tests.support.running import Running, fetch, running
 from tests.support.sql import Clock, clock, connected
 from tests.workflows.conftest import CONTEXT
 from tests.workflows.definitions import Collects, ContinuesOnce, Echo, FailsOnce
@@ -93,6 +94,7 @@ class World:
 
     def __init__(self, dsn: str, server: TemporalServer, client: Client, environment: pytest.MonkeyPatch) -> None:
         self.dsn, self.server, self.client, self.environment = dsn, server, client, environment
+        self.relay: Running | None = None
 
     async def audit(self, *arguments: str, **more: str) -> Done:
         """Run the command."""
@@ -107,22 +109,27 @@ class World:
         *findings, summary = map(json.loads, done.out.splitlines())
         return findings, summary
 
-    async def deliver(self, script: str = "", count: int = 0, **environment: str) -> None:
-        """Commit messages, and have a worker deliver all of them."""
-        if script:
-            async with connected(self.dsn) as connection:
-                await connection.execute(script)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            async with running(self.dsn, factory=temporal_sink) as relay:
-                await relay.wait_completed(count, timeout_s=60)
+    @asynccontextmanager
+    async def relaying(self) -> AsyncIterator[Running]:
+        """A worker for the block, as the environment says at its beginning."""
+        async with running(self.dsn, factory=temporal_sink) as relay:
+            self.relay = relay
+            yield relay
+        self.relay = None
+
+    async def commit(self, script: str) -> None:
+        async with connected(self.dsn) as connection:
+            await connection.execute(script)
 
     async def start(self, workflow_id: str, workflow: str = "Echo", more: str = "") -> UUID:
         """A message that is delivered; its id."""
+        if self.relay is None:
+            async with self.relaying():
+                return await self.start(workflow_id, workflow, more)
         statement = START.replace("task_queue", f"{more}, task_queue") if more else START
         [row] = await fetch(self.dsn, statement, workflow, workflow_id)
-        await self.deliver(count=1)
+        relay = self.relay
+        await relay.log.wait_until(lambda: row["id"] in relay.completed, what=workflow_id, timeout_s=60)
         return row["id"]
 
     async def by_hand(
@@ -176,8 +183,11 @@ async def make_honest(here: World) -> None:
     """A hundred messages of every kind, delivered, and what becomes of their workflows."""
     workflows = [Echo, ContinuesOnce, FailsOnce, Collects]
     async with serving(Worker(here.client, task_queue=QUEUE, workflows=workflows)):
-        await here.deliver(FIRST, 79)
-        await here.deliver(THEN, 21)
+        async with here.relaying() as relay:
+            await here.commit(FIRST)
+            await relay.wait_completed(79, timeout_s=60)
+            await here.commit(THEN)
+            await relay.wait_completed(100, timeout_s=60)
         await here.client.get_workflow_handle("echo-1").result()
         reset = ResetWorkflowExecutionRequest(
             namespace=here.client.namespace,
@@ -207,9 +217,9 @@ class Faults:
 
     async def delivered_elsewhere(self) -> None:
         """By a worker with another namespace than this command's."""
-        await self.here.deliver(
-            "select outbox.start_workflow('Echo', 'elsewhere', task_queue => 'nobody')", 1, TEMPORAL_NAMESPACE="second"
-        )
+        self.here.environment.setenv("TEMPORAL_NAMESPACE", "second")
+        await self.here.start("elsewhere")
+        self.here.environment.setenv("TEMPORAL_NAMESPACE", self.here.client.namespace)
         self.plant("elsewhere", "elsewhere")
 
     async def deleted_and_started_again(self) -> None:
@@ -310,21 +320,22 @@ async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_hone
         assert await fetch(database, "select count(*) from outbox.history") == [(HONEST,)]
 
         faults = Faults(here, worker)
-        for fault in (
-            faults.deleted,
-            faults.delivered_elsewhere,
-            faults.deleted_and_started_again,
-            faults.history_with_another_run,
-            faults.another_type_and_queue_under_the_id,
-            faults.history_with_another_type,
-            faults.second_chain_under_the_id,
-            faults.second_chain_under_another_id,
-            faults.id_taken,
-            faults.nobodys_memo,
-            faults.old_history,
-            faults.undelivered,
-        ):
-            await fault()
+        async with here.relaying(), anyio.create_task_group() as tasks:
+            for plant in (
+                faults.deleted,
+                faults.deleted_and_started_again,
+                faults.history_with_another_run,
+                faults.another_type_and_queue_under_the_id,
+                faults.history_with_another_type,
+                faults.second_chain_under_the_id,
+                faults.second_chain_under_another_id,
+                faults.id_taken,
+                faults.nobodys_memo,
+                faults.old_history,
+            ):
+                tasks.start_soon(plant)
+        await faults.delivered_elsewhere()
+        await faults.undelivered()
         findings, summary = await here.found("--since", "2d", code=1)
         found = Counter((each["kind"], each["workflow_id"]) for each in findings)
         for honest in ("echo-1", "echo-2", "joined"):
