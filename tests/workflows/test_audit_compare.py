@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from outbox.errors import ConfigurationError
+from workflows.audit.command import Wish, audit, window
 from workflows.audit.compare import Sight, enqueued_at, findings, questions, unaccounted
 from workflows.audit.executions import quoted, started_between
 from workflows.audit.facts import Entry, Run, Scope
@@ -168,6 +173,32 @@ def test_a_message_id_of_the_database_tells_its_time() -> None:
         0x019AA5C00000 / 1000, UTC
     )
     assert enqueued_at(uuid4()) is None
+
+
+def test_times_are_ages_or_moments_and_end_where_messages_are_too_young() -> None:
+    wish = Wish("90m", "0s", 10.0, (), (), (), None, 5.0, 4)
+    assert window(wish, NOW) == (NOW - timedelta(minutes=90), NOW - timedelta(seconds=10))
+    wish = replace(wish, since="2026-11-20", until="2026-11-21T09:00+02:00")
+    assert window(wish, NOW) == (NOW - timedelta(hours=36), NOW - timedelta(hours=5))
+    with pytest.raises(ConfigurationError, match="'tomorrow' is no time: write an age such as 90m"):
+        window(replace(wish, since="tomorrow"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "says"),
+    [
+        (("--settle", "soon"), {}, "'soon' is no duration"),
+        ((), {"OUTBOX_HISTORY": "false"}, "OUTBOX_HISTORY is false"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_server_is_asked(
+    arguments: tuple[str, ...], more: dict[str, str], says: str
+) -> None:
+    app = typer.Typer()
+    app.command()(audit)
+    done = CliRunner().invoke(app, arguments, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"} | more)
+    assert isinstance(done.exception, ConfigurationError)
+    assert str(done.exception).startswith(says)
 
 
 def test_queries_quote_what_people_call_their_workflows() -> None:

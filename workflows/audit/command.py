@@ -98,7 +98,7 @@ def audit(
     if not chosen.history:
         raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
     report = Report(limit or (_NO_LIMIT if as_json else _SHOWN), tell=write_finding if as_json else None)
-    scope = ask(partial(with_store, chosen, Ledger, partial(_compare, wish, chosen.history_days, report)))
+    scope = ask(partial(with_store, chosen, Ledger, partial(compare, wish, chosen.history_days, report)))
     (write_summary if as_json else show)(report, scope)
     sys.stdout.flush()
     _leave(report)
@@ -115,11 +115,12 @@ def _leave(report: Report) -> None:
         raise typer.Exit(1)
 
 
-async def _compare(wish: Wish, history_days: int, report: Report, ledger: Ledger) -> Scope:
+async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger) -> Scope:
+    """Compare both sides as asked, and return what that came to. Findings and troubles go into the report."""
     path = settings.load().routes_file()
     routes = None if path is None else Routes.load(path)
     now = await ledger.audit_clock()
-    since, until = _window(wish, now)
+    since, until = window(wish, now)
     horizon = now - timedelta(days=history_days)
     if since < horizon:
         sys.stderr.write(f"outbox: the history reaches back to {moment(horizon)} only (OUTBOX_HISTORY_DAYS)\n")
@@ -137,7 +138,7 @@ async def _compare(wish: Wish, history_days: int, report: Report, ledger: Ledger
     return scope
 
 
-def _window(wish: Wish, now: datetime) -> tuple[datetime, datetime]:
+def window(wish: Wish, now: datetime) -> tuple[datetime, datetime]:
     """From when until when. Raises ConfigurationError for times that are none, or leave nothing between them."""
     since, until = _time(wish.since, now), min(_time(wish.until, now), now - timedelta(seconds=wish.settle_s))
     if since >= until:
