@@ -144,6 +144,11 @@ def with_ids(workflow_ids: Iterable[str]) -> str:
     return f"WorkflowId IN ({', '.join(map(quoted, workflow_ids))})"
 
 
+def listable(workflow_id: str) -> bool:
+    """Whether Temporal's lists can be asked for an id: server 1.32 finds none with these, however they are quoted."""
+    return workflow_id.isprintable() and not any(character in workflow_id for character in '"\\')
+
+
 def quoted(text: str) -> str:
     """A text as Temporal's queries have it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

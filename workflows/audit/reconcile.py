@@ -8,7 +8,7 @@ is compared with the other but for who is too young, and nothing need be in the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from workflows.audit.compare import (
     stranger,
     unaccounted,
 )
-from workflows.audit.executions import Executions, started_between, with_ids
+from workflows.audit.executions import Executions, listable, started_between, with_ids
 from workflows.audit.facts import Entry, Run, Scope
 from workflows.audit.findings import Finding, Kind, Report
 from workflows.audit.ledger import Ledger
@@ -91,7 +91,7 @@ class Audit:
 
     async def _judge_some(self, namespace: str, workflows: Mapping[str, list[Entry]]) -> None:
         sights = {workflow_id: [Sight(entry) for entry in entries] for workflow_id, entries in workflows.items()}
-        async for page in self._executions.pages(namespace, with_ids(sights)):
+        async for page in self._seen(namespace, list(sights)):
             for run in page:
                 for sight in sights.get(run.workflow_id, ()):
                     sight.see(run)
@@ -102,6 +102,16 @@ class Audit:
                         sight.learn(run_id, await self._executions.look(namespace, workflow_id, run_id))
                 for finding in findings(sight, self._scope):
                     self._report.add(await self._sought(sight.entry, finding))
+
+    async def _seen(self, namespace: str, workflow_ids: Sequence[str]) -> AsyncIterator[list[Run]]:
+        """The runs of workflows; of those that no list can be asked for, the current one."""
+        if plain := [workflow_id for workflow_id in workflow_ids if listable(workflow_id)]:
+            async for page in self._executions.pages(namespace, with_ids(plain)):
+                yield page
+        for workflow_id in workflow_ids:
+            if not listable(workflow_id):
+                run = await self._executions.look(namespace, workflow_id, "")
+                yield [] if run is None else [run]
 
     async def _sought(self, entry: Entry, finding: Finding) -> Finding:
         """The finding; of a run that is not where it should be, after the other namespaces were searched for it."""

@@ -13,10 +13,12 @@ from outbox.dead_screens import moment, plain
 from workflows.audit.facts import Scope
 from workflows.audit.findings import Finding, Kind, Report
 
+_WIDE = 10_000
+
 
 def show(report: Report, scope: Scope) -> None:
     """The table, then the findings kind by kind, faults first. No line is cut: it may be piped."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
     console.print(_heading(report, scope))
     if report.counts:
         table = Table(box=None, show_header=False, pad_edge=False)
