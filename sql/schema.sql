@@ -1370,6 +1370,8 @@ CREATE TABLE outbox.history (
     workflow text,
     workflow_id text,
     run_id text,
+    namespace text,
+    task_queue text,
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 )
 PARTITION BY RANGE (settled_at);
@@ -1377,6 +1379,10 @@ PARTITION BY RANGE (settled_at);
 COMMENT ON TABLE outbox.history IS 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
 
 COMMENT ON COLUMN outbox.history.outcome IS 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
+
+COMMENT ON COLUMN outbox.history.namespace IS 'Of deliveries: the namespace that the target named; null for the worker''s own, or its route''s.';
+
+COMMENT ON COLUMN outbox.history.task_queue IS 'Of deliveries: the task queue that the target named; null for the worker''s own, or its route''s.';
 
 CREATE TABLE outbox.history_default (
     message_id uuid CONSTRAINT history_message_id_not_null NOT NULL,
@@ -1396,6 +1402,8 @@ CREATE TABLE outbox.history_default (
     workflow text,
     workflow_id text,
     run_id text,
+    namespace text,
+    task_queue text,
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 );
 
