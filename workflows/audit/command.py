@@ -28,6 +28,7 @@ from workflows.audit.reconcile import Audit, completing
 from workflows.audit.screens import show, write_finding, write_summary
 from workflows.connection import connect
 from workflows.routes import Routes
+from workflows.target import Target
 
 _SHOWN = 20
 _NO_LIMIT = sys.maxsize
@@ -165,7 +166,8 @@ def _time(text: str, now: datetime) -> datetime:
 
 def _named(extent: Extent, routes: Routes | None) -> set[str]:
     """The namespaces that messages name, or their routes."""
-    routed = {route.target.namespace for route in routes.all if "namespace" not in route.texts} if routes else set()
+    targets = [route.target for route in routes.all if "namespace" not in route.texts] if routes else []
+    routed = {target.namespace for target in targets if isinstance(target, Target)}
     return {*extent.namespaces, *(namespace for namespace in routed if namespace)}
 
 
