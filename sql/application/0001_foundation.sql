@@ -7,11 +7,19 @@ exception when duplicate_object or unique_violation then
     null;  -- roles belong to the whole server; another database's migration has made it
 end $$;
 
+-- Whoever creates a role may grant it, and since PostgreSQL 16 that is not yet the right to become it.
 do $$
 begin
-    if not pg_has_role(current_user, 'app_tenant', 'member') then
+    if current_setting('server_version_num')::integer >= 160000 then
+        if not pg_has_role(current_user, 'app_tenant', 'SET') then
+            execute format('grant app_tenant to %I with set true', current_user);
+        end if;
+    elsif not pg_has_role(current_user, 'app_tenant', 'MEMBER') then
         execute format('grant app_tenant to %I', current_user);
     end if;
+exception when insufficient_privilege then
+    raise exception using errcode = 'insufficient_privilege', message = 'role app_tenant was made by somebody else',
+        hint = format('have them, or a superuser, run: grant app_tenant to %I', current_user);
 end $$;
 
 grant usage on schema app to app_tenant;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -18,6 +19,8 @@ from tests.support.running import fetch
 from workflows.application.database import Application, open_application
 from workflows.application.journal import audit, emit
 from workflows.application.migrate import APPLICATION
+from workflows.embedded import PostgresServer
+from workflows.embedded import running as embedded
 
 if TYPE_CHECKING:
     from outbox.database import Connection
@@ -186,3 +189,22 @@ async def test_without_its_schema_the_application_is_refused_with_the_cure(datab
 
 async def test_migrating_again_changes_nothing(application_database: str) -> None:
     assert await migrate(application_database, lineage=APPLICATION) == []
+
+
+async def test_the_schema_is_made_and_used_by_whoever_may_make_roles() -> None:
+    tenant_id = uuid4()
+    async with embedded(partial(PostgresServer.start, fsync=False)) as server:
+        for owner in ("one", "other"):
+            await fetch(server.dsn(), f"create role {owner} login createrole")
+            await fetch(server.dsn(), f"create database {owner} owner {owner}")
+        mine, others = (server.dsn(owner).replace("postgres@", f"{owner}@") for owner in ("one", "other"))
+        await migrate(mine)
+        await migrate(mine, lineage=APPLICATION)
+        async with open_application(mine, "outbox", size=1) as application:
+            async with application.as_tenant(tenant_id) as connection:
+                await connection.execute(NAME, tenant_id, "name")
+            async with application.as_tenant(uuid4()) as connection:
+                assert await connection.fetch("select from app.tenant") == []
+        await migrate(others)
+        with pytest.raises(DatabaseRefused, match=r"made by somebody else HINT: .* run: grant app_tenant to other"):
+            await migrate(others, lineage=APPLICATION)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic import SecretStr
 
 from outbox import cli, events
 from outbox.config import Settings, environment_name
@@ -15,6 +16,8 @@ from outbox.sqlfiles import migrations
 from workflows import settings as adapter
 from workflows.audit.command import audit
 from workflows.audit.findings import Kind
+from workflows.process import settings as process
+from workflows.process.settings import WorkflowSettings
 from workflows.routes import Routes
 from workflows.settings import TemporalSettings
 from workflows.target import RetryPolicy, Target
@@ -70,6 +73,15 @@ def test_every_setting_of_the_adapter_is_documented_with_its_default(field: str)
     assert row in DOCS["docs/configuration.md"].splitlines()
 
 
+@pytest.mark.parametrize("field", WorkflowSettings.model_fields)
+def test_every_setting_of_the_workflow_worker_is_documented_with_its_default(field: str) -> None:
+    info = WorkflowSettings.model_fields[field]
+    default = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
+    shown = "–" if default is None else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+    row = f"| `{process.environment_name(field)}` | {shown} | {info.description} |"
+    assert row in DOCS["docs/configuration.md"].splitlines()
+
+
 @pytest.mark.parametrize("field", {**Target.model_fields, **RetryPolicy.model_fields})
 def test_every_field_of_a_route_is_documented(field: str) -> None:
     assert f"`{field.removesuffix('_s')}`" in DOCS["docs/routes.md"]
@@ -85,6 +97,7 @@ def test_every_documented_setting_exists() -> None:
     known = {environment_name(field) for field in Settings.model_fields} | {"OUTBOX_DATABASE_URL", "OUTBOX_LOG_LEVEL"}
     named = set(re.findall(r"\bOUTBOX_[A-Z_]+[A-Z]\b", ALL_DOCS))
     known |= {adapter.environment_name(field) for field in TemporalSettings.model_fields}
+    known |= {process.environment_name(field) for field in WorkflowSettings.model_fields}
     assert named <= known
     assert {name for name in known if name.startswith("OUTBOX_")} <= named
 

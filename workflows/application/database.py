@@ -31,6 +31,14 @@ _FINISH = "update app.step set result = $3::json where workflow_id = $1 and step
 T = TypeVar("T")
 
 
+class _NotOursError(Exception):
+    """Carries an error past the translation of the database's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Application:
     """The application's database, through one pool that all activities of a process share."""
 
@@ -45,10 +53,16 @@ class Application:
 
         Raises DatabaseUnavailable, which is worth another try, or DatabaseRefused, which is not.
         """
-        with translated_errors(doing):
-            async with self.pool.acquire() as connection, connection.transaction():
-                await connection.execute(_ENTER, tenant_id)
-                yield connection
+        try:
+            with translated_errors(doing):
+                async with self.pool.acquire() as connection, connection.transaction():
+                    await connection.execute(_ENTER, tenant_id)
+                    try:
+                        yield connection
+                    except OSError as error:  # of the work's own, as long as the connection lives
+                        raise (error if connection.is_closed() else _NotOursError(error)) from error
+        except _NotOursError as foreign:
+            raise foreign.error from None
 
     async def once(self, tenant_id: UUID, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do the current activity's work in one tenant's transaction, unless it is done; return what it returned then.
