@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -36,19 +37,9 @@ async def in_batches(
     batch; a second one at once, and then nobody knows of that batch, but that it was done whole or not at all.
     """
     tally = Tally()
-    async with anyio.create_task_group() as tasks:
-
-        async def watch(*, task_status: TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                task_status.started()
-                async for _ in signals:
-                    if tally.interrupted:
-                        tasks.cancel_scope.cancel()
-                    tally.interrupted = True
-
-        await tasks.start(watch)
+    async with stopping() as stop:
         for start in range(0, len(message_ids), BATCH):
-            if tally.interrupted:
+            if stop.asked:
                 break
             batch = message_ids[start : start + BATCH]
             moved = await move(batch)
@@ -56,5 +47,31 @@ async def in_batches(
             tally.stayed += [message_id for message_id, done in moved.items() if not done]
             tally.gone += len(batch) - len(moved)
             advance(len(batch))
-        tasks.cancel_scope.cancel()
+    tally.interrupted = stop.asked
     return tally
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether somebody wants the work to end after what it is doing."""
+
+    asked: bool = False
+
+
+@asynccontextmanager
+async def stopping() -> AsyncIterator[Stop]:
+    """Watch for SIGINT and SIGTERM while the block runs: the first asks it to end, a second one cancels it."""
+    stop = Stop()
+    async with anyio.create_task_group() as tasks:
+
+        async def watch(*, task_status: TaskStatus[None]) -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                task_status.started()
+                async for _ in signals:
+                    if stop.asked:
+                        tasks.cancel_scope.cancel()
+                    stop.asked = True
+
+        await tasks.start(watch)
+        yield stop
+        tasks.cancel_scope.cancel()

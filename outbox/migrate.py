@@ -38,6 +38,8 @@ class Lineage:
     """Statement at the end of every run, also where nothing was pending."""
     schema: str | None = None
     """Schema that it fills, which keeps its register; None for the outbox's, whatever that is called."""
+    stands_on: Lineage | None = None
+    """Another one, whose schema must be there first."""
 
     def name(self, schema: str) -> str:
         """The schema that it fills, where the outbox's is called `schema`."""
@@ -75,6 +77,8 @@ async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUT
                     timeout=_WAIT_FOR_OTHERS_S,
                 )
                 await _refuse_word(connection, schema)
+                if lineage.stands_on is not None:
+                    await require_current(connection, schema, lineage.stands_on)
                 await connection.execute(f"create schema if not exists {own}")
                 await connection.execute(in_schema(_CREATE_REGISTER, own))
                 steps = await _steps(connection, own, lineage, refuse=True)

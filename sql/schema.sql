@@ -823,6 +823,28 @@ $$;
 
 COMMENT ON FUNCTION outbox.enqueue_many(messages json) IS 'Enqueue a JSON array of messages in one statement and return their ids in its order. Each object takes the names of enqueue''s parameters.';
 
+CREATE FUNCTION outbox.fault_of_message(message json) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    fault text;
+    cure  text;
+begin
+    perform outbox.check_names('', message);
+    perform outbox.check_values('', message);
+    perform outbox.check_message(
+        '', message ->> 'topic', message -> 'payload', message ->> 'key', coalesce((message -> 'headers')::jsonb, '{}'),
+        nullif((message -> 'target')::jsonb, 'null'), message ->> 'dedup_key', coalesce((message ->> 'priority')::integer, 0),
+        message ->> 'tenant', coalesce((message ->> 'dedup_window')::interval, '1 hour'), coalesce(message ->> 'on_expiry', 'bury'));
+    return null;
+exception when data_exception or program_limit_exceeded then
+    get stacked diagnostics fault = message_text, cure = pg_exception_hint;
+    return concat_ws('; ', regexp_replace(fault, '^outbox: ', ''), nullif(cure, ''));
+end
+$$;
+
+COMMENT ON FUNCTION outbox.fault_of_message(message json) IS 'Why enqueue_many would refuse a message; null if it would not. Changes nothing.';
+
 CREATE FUNCTION outbox.lane(tenant text, key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1348,6 +1370,8 @@ CREATE TABLE outbox.history (
     workflow text,
     workflow_id text,
     run_id text,
+    namespace text,
+    task_queue text,
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 )
 PARTITION BY RANGE (settled_at);
@@ -1355,6 +1379,10 @@ PARTITION BY RANGE (settled_at);
 COMMENT ON TABLE outbox.history IS 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
 
 COMMENT ON COLUMN outbox.history.outcome IS 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then. cancelled: by outbox.cancel.';
+
+COMMENT ON COLUMN outbox.history.namespace IS 'Of deliveries: the namespace that the target named; null for the worker''s own, or its route''s.';
+
+COMMENT ON COLUMN outbox.history.task_queue IS 'Of deliveries: the task queue that the target named; null for the worker''s own, or its route''s.';
 
 CREATE TABLE outbox.history_default (
     message_id uuid CONSTRAINT history_message_id_not_null NOT NULL,
@@ -1374,8 +1402,48 @@ CREATE TABLE outbox.history_default (
     workflow text,
     workflow_id text,
     run_id text,
+    namespace text,
+    task_queue text,
     CONSTRAINT history_outcome_check CHECK ((outcome = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text, 'cancelled'::text])))
 );
+
+CREATE TABLE outbox.import (
+    import_id bigint NOT NULL,
+    name text NOT NULL,
+    identity text NOT NULL,
+    rolling_back boolean DEFAULT false NOT NULL,
+    begun_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT import_name_check CHECK ((name <> ''::text))
+);
+
+COMMENT ON TABLE outbox.import IS 'Imports, by the names that their mappings give them.';
+
+COMMENT ON COLUMN outbox.import.identity IS 'The column of the source that tells its rows apart. It must not change between runs.';
+
+COMMENT ON COLUMN outbox.import.rolling_back IS 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
+
+ALTER TABLE outbox.import ALTER COLUMN import_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.import_import_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.imported (
+    import_id bigint NOT NULL,
+    identity text NOT NULL COLLATE pg_catalog."C",
+    message_id uuid NOT NULL,
+    namespace text DEFAULT ''::text NOT NULL,
+    workflow_id text NOT NULL,
+    workflow text NOT NULL,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE outbox.imported IS 'Rows that were moved, each with its message. While one stands here, it is not moved again.';
+
+COMMENT ON COLUMN outbox.imported.namespace IS 'The namespace that the mapping names; empty for the worker''s own.';
 
 CREATE TABLE outbox.worker (
     worker_id bigint NOT NULL,
@@ -1551,6 +1619,15 @@ ALTER TABLE ONLY outbox.delivered_key
 ALTER TABLE ONLY outbox.ended_rule
     ADD CONSTRAINT ended_rule_pkey PRIMARY KEY (rule_id);
 
+ALTER TABLE ONLY outbox.import
+    ADD CONSTRAINT import_name_key UNIQUE (name);
+
+ALTER TABLE ONLY outbox.import
+    ADD CONSTRAINT import_pkey PRIMARY KEY (import_id);
+
+ALTER TABLE ONLY outbox.imported
+    ADD CONSTRAINT imported_pkey PRIMARY KEY (import_id, identity);
+
 ALTER TABLE ONLY outbox.message
     ADD CONSTRAINT message_pkey PRIMARY KEY (message_id);
 
@@ -1580,6 +1657,8 @@ CREATE INDEX history_message ON ONLY outbox.history USING btree (message_id);
 
 CREATE INDEX history_default_message_id_idx ON outbox.history_default USING btree (message_id);
 
+CREATE UNIQUE INDEX imported_workflow ON outbox.imported USING btree (workflow_id, namespace);
+
 CREATE UNIQUE INDEX message_dedup ON outbox.message USING btree (dedup_key) WHERE (dedup_key IS NOT NULL);
 
 CREATE INDEX message_due ON outbox.message USING btree (due_at, seq) WHERE (NOT gated);
@@ -1607,3 +1686,6 @@ CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EAC
 CREATE TRIGGER switch AFTER INSERT OR DELETE ON outbox.pause FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 
 CREATE TRIGGER wakeup AFTER INSERT ON outbox.message FOR EACH STATEMENT EXECUTE FUNCTION outbox.ring();
+
+ALTER TABLE ONLY outbox.imported
+    ADD CONSTRAINT imported_import_id_fkey FOREIGN KEY (import_id) REFERENCES outbox.import(import_id) ON DELETE CASCADE;

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outbox.message import Message
-from workflows.target import Target, fault_of_workflow_id
+from workflows.target import Record, Target, fault_of_workflow_id
 from workflows.templates import Fields, Template, Unfilled
 
 
@@ -18,7 +18,7 @@ class Route:
     topic: str
     """Exact, or ending in `*`, which stands for the rest."""
     line: int
-    target: Target
+    target: Target | Record
     """The target; where it has placeholders, with these in place."""
     texts: Mapping[str, Template]
     """Fields that are one text with placeholders."""
@@ -27,10 +27,11 @@ class Route:
     own: frozenset[str]
     """The fields that stand in the route itself, not in the defaults."""
 
-    def target_of(self, message: Message) -> Target:
+    def target_of(self, message: Message) -> Target | Record:
         """The target for a message. Raises Unfilled."""
-        if not self.texts and not self.trees:
-            return self.target
+        target = self.target
+        if isinstance(target, Record) or (not self.texts and not self.trees):
+            return target
         fields = Fields(message)
         filled: dict[str, Any] = {}
         name = ""
@@ -43,7 +44,7 @@ class Route:
             raise Unfilled(f"{name}: {error}") from None
         if "workflow_id" in filled and (fault := fault_of_workflow_id(filled["workflow_id"])):
             raise Unfilled(f"workflow_id: {fault}")
-        return self.target.model_copy(update=filled)  # everything else in it was validated with the file
+        return target.model_copy(update=filled)  # everything else in it was validated with the file
 
 
 def _filled(tree: object, fields: Fields) -> object:

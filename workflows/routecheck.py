@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from outbox.errors import ConfigurationError
 from workflows.route import Route
 from workflows.routefile import Place, TomlFile, seconds
-from workflows.target import NEEDS, RetryPolicy, Target, lacking
+from workflows.target import NEEDS, Record, RetryPolicy, Target, lacking
 from workflows.templates import Template, compiled
 
 _TOP = ("defaults", "route")
@@ -29,6 +29,7 @@ _DEFAULTS = (
     "retry_policy",
 )
 """What `[defaults]` may hold: what makes sense for more than one workflow."""
+_OPERATIONS = (*NEEDS, Record.operation)
 _TEXTS = frozenset(name for name, field in Target.model_fields.items() if field.annotation in (str, str | None))
 _MAY_BE_EMPTY = frozenset({"reason", "summary", "details"})
 _TREES = ("memo", "search_attributes")
@@ -110,6 +111,9 @@ class _Check:
             self._fault((*place, "topic"), fault)
         fields = {name: value for name, value in table.items() if name != "topic"}
         own = self._values(fields, Target, place, [*_written(Target), "topic"])
+        if own.get("operation") == Record.operation:
+            route = Route(str(topic), self._file.line(place), Record(), texts={}, trees={}, own=frozenset(own))
+            return None if len(self.faults) > before else route
         values = {"operation": "start_workflow"} | defaults | own
         if values["operation"] == "signal_with_start_workflow":
             values = {"arguments": "one", "signal_arguments": "one"} | values
@@ -118,7 +122,7 @@ class _Check:
         if len(self.faults) > before:
             return None
         templates = self._inherited | templates
-        plain = {name: found for name, found in templates.items() if not _has_template(found)}
+        plain = {name: found for name, found in templates.items() if not has_template(found)}
         return Route(
             topic=str(topic),
             line=self._file.line(place),
@@ -162,6 +166,8 @@ class _Check:
                 text = fault["msg"].removeprefix("Value error, ")
                 if fault["type"] == "missing":
                     self._fault(place, f"{name} is missing")
+                elif name == "operation":
+                    self._fault((*place, *path), f"operation is {fault['input']!r}: use {', '.join(_OPERATIONS)}")
                 elif name:
                     self._fault((*place, *path), f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}")
                 elif together:
@@ -190,7 +196,7 @@ class _Check:
         """A text, or a tree of JSON values, with its placeholders compiled."""
         try:
             orjson.dumps(tree)
-            return _compiled_tree(tree, may_be_empty=may_be_empty)
+            return compiled_tree(tree, may_be_empty=may_be_empty)
         except TypeError as error:
             self._fault(place, f"{name} cannot be written as JSON: {error}")
         except ValueError as error:
@@ -203,22 +209,24 @@ def _written(model: type[BaseModel]) -> dict[str, str]:
     return {name.removesuffix("_s"): name for name in model.model_fields}
 
 
-def _compiled_tree(tree: object, *, may_be_empty: bool) -> object:
+def compiled_tree(tree: object, *, may_be_empty: bool) -> object:
+    """A tree of JSON values with its texts compiled. Raises ValueError."""
     match tree:
         case str():
             return compiled(tree, may_be_empty=may_be_empty)
         case dict():
-            return {name: _compiled_tree(value, may_be_empty=may_be_empty) for name, value in tree.items()}
+            return {name: compiled_tree(value, may_be_empty=may_be_empty) for name, value in tree.items()}
         case list():
-            return [_compiled_tree(value, may_be_empty=may_be_empty) for value in tree]
+            return [compiled_tree(value, may_be_empty=may_be_empty) for value in tree]
         case _:
             return tree
 
 
-def _has_template(tree: object) -> bool:
+def has_template(tree: object) -> bool:
+    """Whether anything in a compiled tree is to be filled in."""
     if isinstance(tree, dict):
-        return any(map(_has_template, tree.values()))
-    return any(map(_has_template, tree)) if isinstance(tree, list) else isinstance(tree, Template)
+        return any(map(has_template, tree.values()))
+    return any(map(has_template, tree)) if isinstance(tree, list) else isinstance(tree, Template)
 
 
 def _fault_of_topic(topic: object) -> str | None:
@@ -237,13 +245,16 @@ def _fault_of_topic(topic: object) -> str | None:
 
 def warnings(route: Route) -> Iterator[str]:
     """What a route says in vain."""
-    for name in sorted(route.own - {"operation", "workflow_id", "namespace"}):
+    always = {"operation"} if isinstance(route.target, Record) else {"operation", "workflow_id", "namespace"}
+    for name in sorted(route.own - always):
         if not means_something(name, route.target.operation):
             yield f"{name.removesuffix('_s')} means nothing to {route.target.operation}"
 
 
 def means_something(field: str, operation: str) -> bool:
     """Whether an operation looks at a field."""
+    if operation == Record.operation:
+        return False
     starts = operation in ("start_workflow", "signal_with_start_workflow")
     signals = operation in ("signal_workflow", "signal_with_start_workflow")
     match field:

@@ -16,7 +16,7 @@ from outbox.sink import Rejected
 from workflows.route import Route
 from workflows.routecheck import checked
 from workflows.routefile import read
-from workflows.target import Target
+from workflows.target import Record, Target
 from workflows.templates import Unfilled
 
 UNROUTABLE = "UNROUTABLE"
@@ -38,7 +38,7 @@ class Routes:
         """Read a file. Raises ConfigurationError with a line for every fault in it."""
         return cls(path, checked(read(path)))
 
-    def target_of(self, message: Message) -> Target | Rejected:
+    def target_of(self, message: Message) -> Target | Record | Rejected:
         """Where a message goes by its topic, or why it cannot go anywhere."""
         route = self.match(message.topic)
         if route is None:
@@ -51,7 +51,12 @@ class Routes:
     def without_task_queue(self) -> list[Route]:
         """The routes that start a workflow and name no task queue."""
         starts = ("start_workflow", "signal_with_start_workflow")
-        return [route for route in self.all if route.target.operation in starts and not route.target.task_queue]
+        targets = [(route, route.target) for route in self.all]
+        return [
+            route
+            for route, target in targets
+            if isinstance(target, Target) and target.operation in starts and not target.task_queue
+        ]
 
     def require_task_queues(self, default: str | None) -> None:
         """Raise ConfigurationError for the routes that neither name a task queue nor have a default."""

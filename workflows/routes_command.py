@@ -19,6 +19,7 @@ from outbox.sink import Rejected
 from workflows import settings
 from workflows.routecheck import warnings
 from workflows.routes import Routes
+from workflows.target import Record, Target
 
 app = typer.Typer(help="Check the routes from topics to workflows.", no_args_is_help=True)
 
@@ -62,10 +63,7 @@ def _list(routes: Routes, task_queue: str | None) -> None:
     """The routes as a table, and what is doubtful about them."""
     table = Table("line", "topic", "operation", "workflow", "workflow id", "task queue", box=None)
     for route in routes.all:
-        target = route.target
-        queue = target.task_queue or task_queue or ""
-        shown = [str(route.line), route.topic, target.operation, target.workflow or "", target.workflow_id, queue]
-        table.add_row(*map(escape, shown))
+        table.add_row(*map(escape, [str(route.line), route.topic, *_words(route.target, task_queue)]))
     Console(highlight=False, soft_wrap=True, width=_WIDE).print(table)  # never cut: it may be piped
     count = len(routes.all)
     sys.stdout.write(f"{routes.path}: {count} {'route' if count == 1 else 'routes'}, no fault\n")
@@ -78,6 +76,13 @@ def _list(routes: Routes, task_queue: str | None) -> None:
             sys.stdout.write(f"warning: {routes.path}:{route.line}: route {route.topic!r}: {doubt}\n")
 
 
+def _words(target: Target | Record, task_queue: str | None) -> list[str]:
+    """What the table says of a target."""
+    if isinstance(target, Record):
+        return [target.operation, "", "", ""]
+    return [target.operation, target.workflow or "", target.workflow_id, target.task_queue or task_queue or ""]
+
+
 def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings) -> bool:
     """Where a sample goes, or why it goes nowhere; return whether it goes anywhere."""
     route, target = routes.match(sample.topic), routes.target_of(sample)
@@ -86,7 +91,11 @@ def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings) ->
         sys.stdout.write(f"{target.kind}: {target.detail}\nthe message would be {fate}\n")
         return False
     assert route is not None
-    sys.stdout.write(f"route        {route.topic}  ({routes.path}:{route.line})\nworkflow id  {target.workflow_id}\n")
+    sys.stdout.write(f"route        {route.topic}  ({routes.path}:{route.line})\n")
+    if isinstance(target, Record):
+        sys.stdout.write("nothing would be called: the message would go to the history\n")
+        return True
+    sys.stdout.write(f"workflow id  {target.workflow_id}\n")
     written = {name: getattr(target, name) for name in type(target).model_fields}
     if target.retry_policy is not None:
         written["retry_policy"] = target.retry_policy.model_dump(exclude_none=True)

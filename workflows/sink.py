@@ -24,7 +24,7 @@ from workflows.connection import connect
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
 from workflows.routes import Routes
-from workflows.target import NO_TARGET, Command, Target, parse
+from workflows.target import NO_TARGET, Command, Record, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
@@ -87,11 +87,13 @@ class TemporalSink:
         except RuntimeError as error:  # the SDK's way to say that the first connect failed
             return Unavailable("NOT_CONNECTED", str(error))
 
-    def _routed(self, message: Message) -> Command | Rejected | Throttled:
+    def _routed(self, message: Message) -> Command | Delivered | Rejected | Throttled:
         """The command by the message's topic, or what becomes of a message for which there is none."""
         target = NO_TARGET if self._routes is None else self._routes.target_of(message)
         if isinstance(target, Target):
             return Command(target, target.workflow_id)
+        if isinstance(target, Record):
+            return Delivered()
         return Throttled(target.kind, target.detail, scope="message") if self._leave_unroutable else target
 
     async def probe(self) -> Unavailable | None:

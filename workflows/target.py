@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -112,6 +113,16 @@ def fault_of_workflow_id(workflow_id: str) -> str | None:
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Value error, ")
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Nothing is to be carried out: the message is delivered when its line stands in the history.
+
+    Only a route says so. A message that names a target of its own wants something of Temporal.
+    """
+
+    operation: ClassVar[Literal["record"]] = "record"
 
 
 class Command(NamedTuple):

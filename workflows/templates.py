@@ -135,7 +135,7 @@ class Fields:
             case root:
                 if root not in self._trees:
                     self._trees[root] = _decoded(self._text(placeholder), root)
-                return _walk(self._trees[root], placeholder)
+                return walk(self._trees[root], placeholder)
 
     def _text(self, placeholder: Placeholder) -> str:
         text = self._message.headers if placeholder.root == "headers" else self._message.payload
@@ -160,7 +160,8 @@ def _decoded_exactly(text: str, what: str) -> object:
         raise Unfilled(f"the {what} is not JSON: {error}") from error
 
 
-def _walk(node: object, placeholder: Placeholder) -> object:
+def walk(node: object, placeholder: Placeholder) -> object:
+    """What stands where a placeholder points, from a decoded tree. Raises Unfilled."""
     for step in placeholder.path:
         if isinstance(node, dict) and step in node:
             node = node[step]

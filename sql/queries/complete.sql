@@ -16,10 +16,10 @@ with settled as (
 kept as (
     insert into outbox.history
         (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key,
-         dedup_key, operation, workflow, workflow_id, run_id)
+         dedup_key, operation, workflow, workflow_id, run_id, namespace, task_queue)
     select message_id, seq, created_at, available_at, claimed_at, coalesce($8, now()), worker_id, deliveries, attempts,
            case when message_id = any ($6::uuid[]) then 'duplicate' else 'delivered' end, topic, key,
-           dedup_key, target ->> 'operation', target ->> 'workflow', workflow_id, run_id
+           dedup_key, target ->> 'operation', target ->> 'workflow', workflow_id, run_id, target ->> 'namespace', target ->> 'task_queue'
     from settled
     where $7::bool
 ),

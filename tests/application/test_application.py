@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import anyio
@@ -11,13 +12,15 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from outbox.database import Connection
 from outbox.errors import DatabaseRefused, SchemaError
 from outbox.migrate import migrate
 from tests.support.running import fetch
 from workflows.application.database import Application, open_application
 from workflows.application.journal import audit, emit
 from workflows.application.migrate import APPLICATION
+
+if TYPE_CHECKING:
+    from outbox.database import Connection
 
 NAME = "insert into app.tenant (tenant_id, name) values ($1, $2)"
 

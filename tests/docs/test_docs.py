@@ -13,6 +13,8 @@ from outbox import cli, events
 from outbox.config import Settings, environment_name
 from outbox.sqlfiles import migrations
 from workflows import settings as adapter
+from workflows.audit.command import audit
+from workflows.audit.findings import Kind
 from workflows.routes import Routes
 from workflows.settings import TemporalSettings
 from workflows.target import RetryPolicy, Target
@@ -23,6 +25,15 @@ DOCS = {
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
 }
 ALL_DOCS = "\n".join(DOCS.values())
+
+
+def _command(function: typing.Any) -> typer.core.TyperCommand:
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return typer.main.get_command(app)  # type: ignore[return-value]
+
+
+AUDIT = _command(audit)
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
@@ -87,6 +98,16 @@ def test_every_command_is_documented_and_has_help(command: str) -> None:
 @pytest.mark.parametrize("event", typing.get_args(events.Event), ids=lambda event: event.__name__)
 def test_every_event_is_explained_to_operators(event: type) -> None:
     assert f"`{event.__name__}`" in DOCS["docs/operations.md"]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_finding_is_explained_to_operators(kind: Kind) -> None:
+    assert f"`{kind}`" in DOCS["docs/operations.md"].partition("## Audit")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("option", [option for each in AUDIT.params for option in each.opts if option != "--help"])
+def test_every_option_of_the_audit_is_documented(option: str) -> None:
+    assert option in DOCS["docs/operations.md"].partition("## Audit")[2].partition("\n## ")[0]
 
 
 def test_every_producer_function_and_argument_is_documented() -> None:

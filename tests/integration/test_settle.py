@@ -149,7 +149,9 @@ async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(
 
 
 async def test_completed_message_moves_to_the_history(worker: Clock) -> None:
-    await worker.pool.execute("select outbox.start_workflow('W', 'w-1', '{}', key => 'k', dedup_key => 'd')")
+    await worker.pool.execute(
+        "select outbox.start_workflow('W', 'w-1', '{}', key => 'k', dedup_key => 'd', namespace => 'n', task_queue => 'q')"
+    )
     created = (await worker.rows())["W"]
     worker.store.now = created["created_at"] + timedelta(seconds=1)
     [message] = await worker.claim()
@@ -176,6 +178,8 @@ async def test_completed_message_moves_to_the_history(worker: Clock) -> None:
         "workflow": "W",
         "workflow_id": "w-1",
         "run_id": "run-1",
+        "namespace": "n",
+        "task_queue": "q",
     }
 
 

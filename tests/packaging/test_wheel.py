@@ -103,12 +103,17 @@ def test_command_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "migrate" in run(installed / "outbox", "--help", cwd=tmp_path)
 
 
-def test_a_group_of_commands_whose_dependency_is_missing_says_so_in_one_line(installed: Path, tmp_path: Path) -> None:
-    command = [str(installed / "outbox"), "routes", "check", "--file", "absent.toml"]
+@pytest.mark.parametrize("words", [["routes", "check", "--file"], ["import"]], ids=lambda words: words[0])
+def test_a_command_whose_dependency_is_missing_says_so_in_one_line(
+    installed: Path, tmp_path: Path, words: list[str]
+) -> None:
+    command = [str(installed / "outbox"), *words, "absent.toml"]
     done = subprocess.run(command, cwd=tmp_path, env=clean({}), capture_output=True, text=True, timeout=60)
     has_temporalio = any(installed.parent.glob("lib/python*/site-packages/temporalio"))
     expected = (
-        "absent.toml cannot be read" if has_temporalio else "`outbox routes` cannot be loaded: No module named 'temp"
+        "absent.toml cannot be read"
+        if has_temporalio
+        else f"`outbox {words[0]}` cannot be loaded: No module named 'temp"
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"outbox: {expected}")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ EXIT_TIMEOUT_S = 45.0
 
 
 class WorkerProcess:
-    """A worker process whose log goes to a file."""
+    """A worker process, the relay's or the workflows', whose log goes to a file."""
 
-    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, log: Path, environment: dict[str, str], command: Sequence[str] = ("run",)) -> None:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox.cli", "run"],
+                [sys.executable, "-m", "outbox.cli", *command],
                 env=os.environ | {"LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": "json"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -63,6 +63,17 @@ class WorkerProcess:
 def worker_process(directory: Path, name: str, **environment: str) -> Iterator[WorkerProcess]:
     """Run a worker for the block; whatever is left of it afterwards is killed."""
     worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment})
+    try:
+        yield worker
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+
+
+@contextmanager
+def workflow_worker_process(directory: Path, name: str, **environment: str) -> Iterator[WorkerProcess]:
+    """Run a workflow worker for the block; whatever is left of it afterwards is killed."""
+    worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment}, ("workflows", "run"))
     try:
         yield worker
     finally:

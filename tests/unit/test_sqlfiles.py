@@ -13,6 +13,8 @@ from outbox import sqlfiles
 from outbox.dead_letters import DeadLetters
 from outbox.errors import ConfigurationError
 from outbox.store import Store
+from workflows.audit.ledger import Ledger
+from workflows.importing.books import Books
 
 ROOT = Path(__file__).parents[2]
 QUERIES = sorted(path.stem for path in (ROOT / "sql" / "queries").glob("*.sql"))
@@ -36,7 +38,8 @@ def test_checksum_is_of_the_file_as_shipped() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_statement_is_a_method_of_the_store(name: str) -> None:
-    assert any(inspect.iscoroutinefunction(getattr(store, name, None)) for store in (Store, DeadLetters))
+    stores = (Store, DeadLetters, Books, Ledger)
+    assert any(inspect.iscoroutinefunction(getattr(store, name, None)) for store in stores)
 
 
 @pytest.mark.parametrize("name", QUERIES)

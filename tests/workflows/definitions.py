@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError
 
 
 @workflow.defn
@@ -69,3 +70,13 @@ class Hears:
         if told["id"] not in self._ids:
             self._ids.add(told["id"])
             self._numbers.append(told["number"])
+
+
+@workflow.defn
+class FailsOnce:
+    """Fails at its first attempt."""
+
+    @workflow.run
+    async def run(self) -> None:
+        if workflow.info().attempt == 1:
+            raise ApplicationError("once")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from outbox.message import Message
 from outbox.sink import Rejected
 from workflows.routes import Routes
-from workflows.target import Target
+from workflows.target import Record, Target, parse
 
 ID = UUID("018f0000-0000-7000-8000-000000000001")
 START = 'workflow = "W"\ntask_queue = "q"\n'
@@ -99,6 +99,10 @@ def test_exact_beats_prefix_and_the_longest_prefix_wins(topic: str, exact: set[s
     longest = max((p for p in prefixes if topic.startswith(p) and len(topic) > len(p)), key=len, default=None)
     expected = topic if topic in exact else None if longest is None else f"{longest}*"
     assert (found and found.topic) == expected
+
+
+def test_a_message_cannot_ask_to_be_recorded_itself() -> None:
+    assert isinstance(parse('{"operation": "record"}'), Rejected)
 
 
 class TestATemplate:
@@ -262,6 +266,13 @@ def test_a_route_becomes_a_whole_target(tmp_path: Path) -> None:
         },
     }
     assert target(loaded, message("anything")).task_queue == "general"
+
+
+def test_a_route_that_records_needs_neither_workflow_nor_id_and_takes_no_defaults(tmp_path: Path) -> None:
+    text = '[defaults]\ntask_queue = "{nothing}"\n[[route]]\ntopic = "a.*"\noperation = "record"\n'
+    loaded = routes(tmp_path, text)
+    assert loaded.target_of(message("a.b", None)) == Record()
+    assert loaded.without_task_queue() == []
 
 
 def test_a_signal_with_start_gives_the_payload_to_both_unless_told_otherwise(tmp_path: Path) -> None:

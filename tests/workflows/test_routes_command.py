@@ -79,6 +79,17 @@ def test_a_sample_is_shown_with_its_route_and_its_target(directory: Path) -> Non
     assert (code, "cart-7" in out, '"task_queue": "carts"' in out) == (0, True, True)
 
 
+def test_a_route_that_records_is_listed_and_shown_as_such(tmp_path: Path) -> None:
+    text = "[[route]]\ntopic = 'a.*'\noperation = 'record'\nworkflow_id = 'in-vain'\n"
+    (tmp_path / "outbox.toml").write_text(text, encoding="utf-8")
+    code, out, _ = check(tmp_path)
+    assert code == 0
+    assert ["1", "a.*", "record"] in [line.split() for line in out.splitlines()]
+    assert "workflow_id means nothing to record" in out
+    code, out, _ = check(tmp_path, "--topic", "a.b")
+    assert (code, "nothing would be called: the message would go to the history" in out) == (0, True)
+
+
 def test_a_sample_that_goes_nowhere_is_told_why_and_what_becomes_of_it(directory: Path) -> None:
     code, out, _ = check(directory, "--topic", "organization.created", "--payload", "{}")
     assert code == 1

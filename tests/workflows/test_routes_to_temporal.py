@@ -55,6 +55,10 @@ workflow_id = "cart-{{key}}-{run}"
 reason = "{{payload}}"
 
 [[route]]
+topic = "order.*"
+operation = "record"
+
+[[route]]
 topic = "cart.burnt"
 operation = "terminate_workflow"
 workflow_id = "cart-{{key}}-{run}"
@@ -129,6 +133,15 @@ async def test_a_message_with_a_target_of_its_own_never_asks_the_routes(routed: 
         outcome = await sink.deliver(sent._replace(topic="organization.created"))
     assert isinstance(outcome, Delivered)
     assert outcome.workflow_id == f"own-{run}"
+
+
+async def test_what_is_only_recorded_is_delivered_without_a_call(database: str, routed: pytest.MonkeyPatch) -> None:
+    routed.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # nobody is there to be called
+    await fetch(database, "select outbox.enqueue('order.paid', '{}', key => 'order-7')")
+    async with running(database, factory=temporal_sink) as relay:
+        await relay.wait_completed(1)
+    [life] = await fetch(database, "select status, outcome, worker, workflow_id, run_id from outbox.message_life")
+    assert tuple(life) == ("completed", "delivered", "worker-1", None, None)
 
 
 @pytest.mark.parametrize(

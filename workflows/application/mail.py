@@ -29,11 +29,15 @@ class Mail:
         return message
 
 
+class MailRefused(Exception):
+    """This mail will never be taken: its recipient is not known, or its content not wanted."""
+
+
 class Mailer(Protocol):
     """Where mails go."""
 
     async def send(self, mail: Mail) -> None:
-        """Send one mail, at least once. Raises OSError when that did not work and may work later."""
+        """Send one mail, at least once. Raises OSError when that did not work and may work later, or MailRefused."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.migrate import Lineage
+from outbox.migrate import OUTBOX, Lineage
 
 APPLICATION = Lineage(
     "application",
@@ -16,5 +16,6 @@ APPLICATION = Lineage(
         message_id => 'new.event_id')
     """,
     schema="app",
+    stands_on=OUTBOX,
 )
 """The schema `app`. It needs the outbox's, into which its events are captured."""

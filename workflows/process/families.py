@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workflows.application.mail import Mailer
+from workflows.approval import definitions as approval
+from workflows.approval.activities import ApprovalActivities
+from workflows.organization import definitions as organization
+from workflows.organization.activities import OrganizationActivities
+from workflows.organization.dns import Dns
+from workflows.tenant import definitions as tenant
+from workflows.tenant.activities import TenantActivities
 
 if TYPE_CHECKING:
     from workflows.application.database import Application
+
+Activities = list[Callable[..., Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +26,7 @@ class Ports:
     """The world outside of the database, as activities see it."""
 
     mailer: Mailer
+    dns: Dns
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +34,22 @@ class Family:
     """Workflow classes, and what makes their activities."""
 
     workflows: tuple[type, ...]
-    activities: Callable[[Application, Ports], list[Callable[..., Any]]]
+    activities: Callable[[Application, Ports], Activities]
 
 
-FAMILIES: dict[str, Family] = {}
+FAMILIES = {
+    "approval": Family(
+        approval.WORKFLOWS, lambda application, ports: ApprovalActivities(application, ports.mailer).all()
+    ),
+    "tenant": Family(tenant.WORKFLOWS, lambda application, _: TenantActivities(application).all()),
+    "organization": Family(
+        organization.WORKFLOWS,
+        lambda application, ports: OrganizationActivities(application, ports.mailer, ports.dns).all(),
+    ),
+}
 
 
-def collect(
-    names: Iterable[str], application: Application, ports: Ports
-) -> tuple[list[type], list[Callable[..., Any]]]:
+def collect(names: Iterable[str], application: Application, ports: Ports) -> tuple[list[type], Activities]:
     """The workflows and activities of these families."""
     chosen = [FAMILIES[name] for name in names]
     workflows = [workflow for family in chosen for workflow in family.workflows]

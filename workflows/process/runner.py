@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from outbox.backoff import Backoff
 from outbox.errors import ConfigurationError, DatabaseUnavailable
 from workflows.application.database import Application, open_application
 from workflows.connection import connect
-from workflows.process.families import collect, ports
+from workflows.process.families import collect
 from workflows.serving import serving
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ class WorkflowWorker:
         Servers that do not answer yet are waited for. Raises ConfigurationError or SchemaError where waiting is no use,
         RuntimeError when Temporal's SDK gives up.
         """
+        runtime = self._runtime()
         async with AsyncExitStack() as stack:
             application = await self._patiently("database", lambda: self._open(stack))
             if application is None:
                 return
-            client = await self._patiently("Temporal", self._connect)
+            client = await self._patiently("Temporal", partial(self._connect, runtime))
             if client is None:
                 return
             async with serving(self._worker(application, client), on_end=self.stop):
@@ -71,7 +73,7 @@ class WorkflowWorker:
 
     def _worker(self, application: Application, client: Client) -> Worker:
         own = self._own
-        workflows, activities = collect(own.chosen_families(), application, ports(own))
+        workflows, activities = collect(own.chosen_families(), application, own.ports())
         return Worker(
             client,
             task_queue=own.task_queue,
@@ -87,8 +89,8 @@ class WorkflowWorker:
             open_application(self._settings.dsn, self._settings.schema_name, size=self._own.database_connections)
         )
 
-    async def _connect(self) -> Client:
-        return await connect(identity=self._settings.worker_name, runtime=self._runtime())
+    async def _connect(self, runtime: Runtime | None) -> Client:
+        return await connect(identity=self._settings.worker_name, runtime=runtime)
 
     def _runtime(self) -> Runtime | None:
         """The SDK's runtime with its metrics, where they are wanted."""

@@ -5,26 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from outbox.errors import ConfigurationError
-from workflows.process.families import FAMILIES
+from workflows.application.mail import FileMailer, Mailer
+from workflows.application.smtp import SmtpMailer, smtp_server
+from workflows.organization.dns import FileDns
+from workflows.process.families import FAMILIES, Ports
 
 _PREFIX = "OUTBOX_WORKFLOWS_"
+DEFAULT_TASK_QUEUE = "outbox-workflows"
+_FILES = "file:"
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class WorkflowSettings(BaseSettings):
     """Everything that `outbox workflows run` can be told. Durations are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
-    task_queue: str = Field("outbox-workflows", min_length=1, description="Task queue that the worker polls.")
+    task_queue: str = Field(DEFAULT_TASK_QUEUE, description="Task queue that the worker polls.")
     families: str = Field(
         ",".join(FAMILIES), description="Workflow families that the worker carries out, with commas between them."
     )
-    concurrent_workflow_tasks: Count = Field(100, ge=2, description="Workflow tasks at once, at most.")
+    concurrent_workflow_tasks: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        100, description="Workflow tasks at once, at most."
+    )
     concurrent_activities: Count = Field(50, description="Activities at once, at most.")
     database_connections: Annotated[int, Field(ge=1, le=500)] = Field(
         10, description="Connections to the database that all activities share, at most."
@@ -32,24 +41,39 @@ class WorkflowSettings(BaseSettings):
     drain_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         30.0, description="How long a shutdown waits for activities before it cancels them."
     )
-    mail: str = Field(
-        "file:mail", description="Where mails go: file:<folder>, or smtp://, smtps:// with user:password@host:port."
+    mail: SecretStr = Field(
+        SecretStr("file:mail"),
+        description="Where mails go: file:folder, or smtp:// or smtps:// with user:password@host:port.",
     )
     mail_from: str = Field("workflows@localhost", description="Sender of mails.")
-    dns_folder: Path = Field(Path("dns"), description="Folder of the zone files that DNS records are written to.")
+    dns_folder: Path = Field(Path("dns"), description="Folder of the files that DNS records are written to.")
+    dns_zone: str = Field("localhost", description="DNS zone of organisations' names.")
+    dns_target: str = Field("localhost", description="Host that organisations' names lead to.")
     metrics_address: str | None = Field(
-        None, description="host:port at which Temporal's SDK serves its metrics to Prometheus; none by default."
+        None, description="host:port at which Temporal's SDK serves its metrics to Prometheus."
     )
 
     def chosen_families(self) -> list[str]:
         """The families by name. Raises ConfigurationError for one that there is not."""
         names = [name.strip() for name in self.families.split(",") if name.strip()]
-        unknown = [name for name in names if name not in FAMILIES]
-        if unknown or not names:
+        if not names or not FAMILIES.keys() >= set(names):
             raise ConfigurationError(
                 f"{_PREFIX}FAMILIES is {self.families!r}: choose from {', '.join(FAMILIES)}, with commas between them"
             )
         return names
+
+    def ports(self) -> Ports:
+        """The world as these settings have it. Raises ConfigurationError."""
+        return Ports(self._mailer(), FileDns(self.dns_folder, self.dns_zone, self.dns_target))
+
+    def _mailer(self) -> Mailer:
+        where = self.mail.get_secret_value()
+        if where.startswith(_FILES):
+            return FileMailer(Path(where.removeprefix(_FILES)), self.mail_from)
+        try:
+            return SmtpMailer(smtp_server(where), self.mail_from)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{_PREFIX}MAIL: {error}, or file:folder") from error
 
 
 def load(**overrides: object) -> WorkflowSettings:
@@ -58,9 +82,10 @@ def load(**overrides: object) -> WorkflowSettings:
     try:
         settings = WorkflowSettings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = [f"{environment_name(str(f['loc'][0]))} is {f['input']!r}: {f['msg'].lower()}" for f in error.errors()]
+        faults = [f"{environment_name(str(fault['loc'][0]))}: {fault['msg'].lower()}" for fault in error.errors()]
         raise ConfigurationError(*faults) from error
     settings.chosen_families()
+    settings.ports()
     return settings
 
 

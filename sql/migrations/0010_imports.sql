@@ -1,0 +1,50 @@
+-- What `outbox import` has moved here from elsewhere. A row is noted in the transaction that enqueues its message, so a run that was
+-- killed goes on where it stood, wherever the rows come from.
+
+create table outbox.import (
+    import_id    bigint      generated always as identity primary key,
+    name         text        not null unique check (name <> ''),
+    identity     text        not null,
+    rolling_back boolean     not null default false,
+    begun_at     timestamptz not null default now()
+);
+comment on table outbox.import is 'Imports, by the names that their mappings give them.';
+comment on column outbox.import.identity is 'The column of the source that tells its rows apart. It must not change between runs.';
+comment on column outbox.import.rolling_back is 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
+
+create table outbox.imported (
+    import_id   bigint      not null references outbox.import on delete cascade,
+    identity    text        collate "C" not null,
+    message_id  uuid        not null,
+    namespace   text        not null default '',
+    workflow_id text        not null,
+    workflow    text        not null,
+    moved_at    timestamptz not null default now(),
+    primary key (import_id, identity)
+);
+comment on table outbox.imported is 'Rows that were moved, each with its message. While one stands here, it is not moved again.';
+comment on column outbox.imported.namespace is 'The namespace that the mapping names; empty for the worker''s own.';
+
+-- One workflow id belongs to one row, also of imports under different names.
+create unique index imported_workflow on outbox.imported (workflow_id, namespace);
+
+create function outbox.fault_of_message(message json) returns text
+language plpgsql
+as $$
+declare
+    fault text;
+    cure  text;
+begin
+    perform outbox.check_names('', message);
+    perform outbox.check_values('', message);
+    perform outbox.check_message(
+        '', message ->> 'topic', message -> 'payload', message ->> 'key', coalesce((message -> 'headers')::jsonb, '{}'),
+        nullif((message -> 'target')::jsonb, 'null'), message ->> 'dedup_key', coalesce((message ->> 'priority')::integer, 0),
+        message ->> 'tenant', coalesce((message ->> 'dedup_window')::interval, '1 hour'), coalesce(message ->> 'on_expiry', 'bury'));
+    return null;
+exception when data_exception or program_limit_exceeded then
+    get stacked diagnostics fault = message_text, cure = pg_exception_hint;
+    return concat_ws('; ', regexp_replace(fault, '^outbox: ', ''), nullif(cure, ''));
+end
+$$;
+comment on function outbox.fault_of_message is 'Why enqueue_many would refuse a message; null if it would not. Changes nothing.';

@@ -1,0 +1,112 @@
+"""One scenario for each branch of the bootstrap, for `tests/tools/histories.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import WorkflowFailureError
+
+from tests.support.running import fetch
+from tests.support.stage import Family, Stage
+from tests.support.steps import Gate
+from workflows.application.database import Application
+from workflows.application.mail import FileMailer, Mailer
+from workflows.organization.activities import OrganizationActivities
+from workflows.organization.definitions import WORKFLOWS
+from workflows.organization.dns import FileDns
+
+
+def _activities(application: Application, mailer: Mailer) -> list[Callable[..., Any]]:
+    assert isinstance(mailer, FileMailer)
+    dns = FileDns(mailer._folder.parent / "dns", "example.test", "app.example.test")
+    return OrganizationActivities(application, mailer, dns).all()
+
+
+FAMILY = Family(WORKFLOWS, _activities)
+
+
+async def _started(stage: Stage, **chosen: object) -> str:
+    """Start a bootstrap with what its event would have said; return its workflow id."""
+    organization_id = str(uuid4())
+    argument = {
+        "event_id": str(uuid4()),
+        "tenant_id": str(stage.tenant_id),
+        "stream": f"organization-{organization_id}",
+        "organization_id": organization_id,
+        "name": "Acme Ltd",
+        "subdomain": f"acme-{organization_id[:8]}",
+        "invitations": ["ada@example.org", "bob@example.org"],
+    }
+    workflow_id = f"org-bootstrap-{organization_id}"
+    await stage.start("OrganizationBootstrap", workflow_id, argument | chosen)
+    return workflow_id
+
+
+async def _refuse(stage: Stage, *types: str) -> None:
+    """Have the database refuse this tenant's events of some types."""
+    tenant = stage.tenant_id.hex
+    await fetch(
+        stage.dsn,
+        f"""create function app.refuse_{tenant}() returns trigger language plpgsql as
+            $$ begin raise exception 'refused by the database'; end $$""",
+    )
+    await fetch(
+        stage.dsn,
+        f"""create trigger refuse_{tenant} before insert on app.event for each row
+            when (new.tenant_id = '{stage.tenant_id}' and new.type = any ('{{{",".join(types)}}}')) execute function app.refuse_{tenant}()""",
+    )
+
+
+async def _ended(stage: Stage, workflow_id: str) -> str:
+    """Have a worker bring the workflow to its end."""
+    async with stage.worker():
+        await _outcome(stage, workflow_id)
+    return workflow_id
+
+
+async def _outcome(stage: Stage, workflow_id: str) -> None:
+    with suppress(WorkflowFailureError):
+        await stage.client.get_workflow_handle(workflow_id).result()
+
+
+async def completed(stage: Stage) -> str:
+    """Everything goes well."""
+    workflow_id = await _started(stage)
+    async with stage.worker():
+        await stage.client.get_workflow_handle(workflow_id).result()
+    return workflow_id
+
+
+async def refused(stage: Stage) -> str:
+    """The name is no name: the step has had no effect, and nothing is undone."""
+    return await _ended(stage, await _started(stage, subdomain="no.name"))
+
+
+async def failed(stage: Stage) -> str:
+    """The last step fails, and every other is undone."""
+    await _refuse(stage, "organization.bootstrap.completed")
+    return await _ended(stage, await _started(stage))
+
+
+async def left(stage: Stage) -> str:
+    """A step fails, and one before it cannot be undone."""
+    await _refuse(stage, "organization.created", "organization.dns.removed")
+    return await _ended(stage, await _started(stage))
+
+
+async def cancelled(stage: Stage) -> str:
+    """Cancelled while it sends the first of two mails."""
+    workflow_id = await _started(stage)
+    gate = Gate("send-invitation-1")
+    async with stage.worker(gate):
+        await gate.wait_reached()
+        await stage.cancel(workflow_id)
+        gate.open()
+        await _outcome(stage, workflow_id)
+    return workflow_id
+
+
+SCENARIOS = {"completed": completed, "refused": refused, "failed": failed, "left": left, "cancelled": cancelled}

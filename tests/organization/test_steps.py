@@ -1,0 +1,157 @@
+"""What holds of single steps and of the ports, without a workflow around them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import asyncpg
+import orjson
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from tests.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROOT, ROUTES, Organization
+from tests.support.running import fetch
+from tests.support.sql import connected
+from workflows.application.database import open_application
+from workflows.application.mail import FileMailer
+from workflows.organization.activities import OrganizationActivities
+from workflows.organization.dns import FileDns, NameRefused
+from workflows.organization.words import Bootstrap, Site
+from workflows.routes import Routes
+from workflows.target import Record
+
+INSERT = "insert into app.event (tenant_id, stream, type, data) values ($1, 's', $2, $3)"
+
+
+async def step(activity: Any, argument: object, name: str) -> Any:
+    """Run an activity as this step of one workflow."""
+    environment = ActivityEnvironment()
+    environment.info = replace(
+        ActivityEnvironment.default_info(), workflow_id="w", activity_id=name, activity_type=name
+    )
+    return await environment.run(activity, argument)
+
+
+async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
+    application_database: str, tmp_path: Path
+) -> None:
+    bootstrap = Bootstrap(str(uuid4()), str(uuid4()), "s", "Acme", "acme", INVITED)
+    dns = FileDns(tmp_path, "example.test", "app.example.test")
+    async with open_application(application_database, "outbox", size=2) as application:
+        activities = OrganizationActivities(application, FileMailer(tmp_path), dns)
+        await step(activities.create, Site(bootstrap, "acme.example.test"), "create-organization")
+        await step(activities.revoke_invitations, bootstrap, "revoke-invitations")
+        await step(activities.remove_dns, bootstrap, "remove-dns")
+        for late, argument, name in [
+            (activities.configure_dns, bootstrap, "configure-dns"),
+            (activities.invite, Site(bootstrap, "acme.example.test"), "create-invitations"),
+        ]:
+            with pytest.raises(ApplicationError, match="undone"):
+                await step(late, argument, name)
+    assert list(tmp_path.rglob("*.zone")) == []
+    assert await fetch(application_database, "select from app.invitation") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"organization_id": 42}, "organization_id must be a UUID"),
+        ({"organization_id": None}, "organization_id must be a UUID"),
+        ({"name": " "}, "name must be one line"),
+        ({"name": "two\nlines"}, "name must be one line"),
+        ({"subdomain": "Acme.Ltd"}, "subdomain must be one DNS label"),
+        ({"invitations": "ada@example.org"}, "invitations must be an array"),
+        ({"invitations": ["ada@example.org"] * 101}, "invitations must be at most 100"),
+        ({"invitations": ["Ada <ada@example.org>"]}, "plain e-mail addresses"),
+        ({"invitations": ["ada@example.org\nBcc: all@example.org"]}, "plain e-mail addresses"),
+        ({"invitations": [42]}, "plain e-mail addresses"),
+        ({"tenant_id": "another's"}, "leave them out"),
+    ],
+)
+async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer(
+    application_database: str, wrong: dict[str, Any], says: str
+) -> None:
+    data = orjson.dumps(Organization().data(*INVITED) | wrong).decode()
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=f"^{INITIATED}: .*{says}"):
+        await fetch(application_database, INSERT, uuid4(), INITIATED, data)
+    assert await fetch(application_database, "select from outbox.message") == []
+
+
+async def test_the_statements_in_the_documents_begin_a_bootstrap_and_read_its_chain(application_database: str) -> None:
+    [_, section] = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8").split("\n## Organisations\n")
+    begin, read = re.findall(r"```sql\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    async with connected(application_database) as connection:
+        await connection.execute(begin)
+        [first] = await connection.fetch(read)
+    assert (first["event"], first["status"], first["ms_since_first"]) == (INITIATED, "pending", 0)
+
+
+async def test_the_chain_of_another_tenant_is_not_seen(application_database: str) -> None:
+    one, other = uuid4(), uuid4()
+    for tenant_id in (one, other):
+        await fetch(application_database, INSERT, tenant_id, "organization.renamed", "{}")
+
+    async def seen_by(tenant_id: UUID | None) -> list[UUID]:
+        async with application.as_tenant(tenant_id) as connection:  # type: ignore[arg-type]
+            return [row[0] for row in await connection.fetch("select tenant_id from app.event_chain")]
+
+    async with open_application(application_database, "outbox", size=1) as application:
+        assert await seen_by(one) == [one]
+        assert await seen_by(None) == []
+    assert len(await fetch(application_database, "select from app.event_chain")) == 2
+
+
+async def test_a_chain_is_read_by_indexes_however_long_the_history(application_database: str) -> None:
+    async with connected(application_database) as connection:
+        await connection.execute("set enable_seqscan = off")  # nobody would use an index on tables this small
+        plan = await connection.fetch(f"explain {CHAIN_OF}", uuid4(), "organization-7")
+    text = "\n".join(row[0] for row in plan)
+    for index in ("event_stream", "message_pkey", "message_id_idx", "dead_letter_pkey"):
+        assert index in text
+    assert "Seq Scan on" not in text.replace("Seq Scan on worker", "")
+
+
+def test_the_routes_that_are_shipped_start_one_workflow_and_record_the_rest() -> None:
+    routes = Routes.load(ROUTES)
+    assert [route.target.operation for route in routes.all] == ["start_workflow", "record"]
+    assert routes.without_task_queue() == []
+    found = routes.match("organization.invitation.sent")
+    assert found is not None
+    assert found.target == Record()
+
+
+async def test_of_owners_that_want_one_name_at_once_one_has_it(tmp_path: Path) -> None:
+    dns = FileDns(tmp_path, "example.test", "app.example.test")
+    refused: list[str] = []
+
+    async def want(owner: str) -> None:
+        try:
+            assert await dns.configure("acme", owner) == "acme.example.test"
+        except NameRefused:
+            refused.append(owner)
+
+    owners = [str(uuid4()) for _ in range(8)]
+    async with anyio.create_task_group() as tasks:
+        for owner in owners:
+            tasks.start_soon(want, owner)
+    [winner] = set(owners) - set(refused)
+    await dns.remove("acme", refused[0])
+    assert await dns.configure("acme", winner) == "acme.example.test"  # a repetition changes nothing
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file.read_text() == f"acme 300 IN CNAME app.example.test. ; {winner}\n"
+    await dns.remove("acme", winner)
+    await dns.remove("acme", winner)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("label", ["", "Acme", "../acme", "a.b", "-a", "a" * 64])
+async def test_what_is_no_label_is_no_name(tmp_path: Path, label: str) -> None:
+    with pytest.raises(NameRefused, match="is no name below"):
+        await FileDns(tmp_path, "example.test", "t").configure(label, "owner")
+    assert not (tmp_path / "example.test").exists()

@@ -1,0 +1,1 @@
+"""The process that carries workflows out, and the client that applications use."""

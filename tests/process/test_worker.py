@@ -1,0 +1,102 @@
+"""`outbox workflows run` as a process: it waits, it tells, it drains, and it refuses what it cannot use in one line."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from anyio import to_thread
+
+from tests.integration.test_cli import NOBODY_LISTENS, outbox
+from tests.support.processes import workflow_worker_process
+from workflows.process.logs import context
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_it_waits_for_servers_that_do_not_answer_and_ends_when_told_to(
+    surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    for name, away in {
+        "database": {"DATABASE_URL": NOBODY_LISTENS},
+        "Temporal": {"TEMPORAL_ADDRESS": "127.0.0.1:1"},
+    }.items():
+        with workflow_worker_process(tmp_path, name, **surroundings | away) as worker:
+            [line] = await worker.logged("server does not answer, trying again")
+            assert line["server"] == name
+            assert worker.stop() == 0
+            assert not worker.lines("workflow worker started")
+
+
+async def test_metrics_of_the_sdk_are_served_where_wanted(surroundings: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    surroundings["OUTBOX_WORKFLOWS_METRICS_ADDRESS"] = address
+    with workflow_worker_process(tmp_path, "worker", **surroundings) as worker:
+        await worker.logged("workflow worker started")
+        text = await to_thread.run_sync(lambda: urlopen(f"http://{address}/metrics", timeout=5).read().decode())
+        assert "temporal_" in text
+        worker.send(signal.SIGINT)
+        assert worker.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("OUTBOX_WORKFLOWS_FAMILIES", "approval,billing", "choose from approval, tenant, organization"),
+        ("OUTBOX_WORKFLOWS_CONCURRENT_ACTIVITIES", "0", "greater than or equal to 1"),
+        ("OUTBOX_WORKFLOWS_MAIL", "imap://canary:secret@host", "smtp://user:password@host:587"),
+        ("OUTBOX_WORKFLOWS_METRICS_ADDRESS", "nowhere", "cannot serve metrics there"),
+    ],
+)
+async def test_a_setting_that_cannot_be_used_is_named(
+    surroundings: dict[str, str], name: str, value: str, fault: str
+) -> None:
+    dsn = surroundings.pop("DATABASE_URL")
+    done = await outbox(dsn, "workflows", "run", **surroundings | {name: value, "LOG_LEVEL": "ERROR"})
+    assert done.code == 2
+    assert done.fault.startswith(name)
+    assert fault in done.fault
+    assert "canary" not in done.err
+
+
+async def test_without_its_schema_it_names_the_command(database: str) -> None:
+    done = await outbox(database, "workflows", "run", LOG_LEVEL="ERROR")
+    assert (done.code, done.fault) == (3, "the database has no schema 'app': run `outbox workflows migrate`")
+
+
+async def test_the_schema_is_made_listed_and_made_once(database: str) -> None:
+    before = await outbox(database, "workflows", "migrate", "--status")
+    made = await outbox(database, "workflows", "migrate")
+    again = await outbox(database, "workflows", "migrate")
+    after = await outbox(database, "workflows", "migrate", "--status")
+    assert (before.code, made.code, again.code, after.code) == (3, 0, 0, 0)
+    assert "0001_foundation" in made.out
+    assert again.out == "schema app is up to date\n"
+    assert {line.split()[0] for line in after.out.splitlines()} == {"applied"}
+
+
+async def test_the_outbox_comes_first(empty_database: str) -> None:
+    done = await outbox(empty_database, "workflows", "migrate")
+    assert done.code == 3
+    assert done.fault == "the database has no schema 'outbox': run `outbox migrate`"
+
+
+def test_log_lines_carry_the_workflow_and_not_its_arguments() -> None:
+    record = logging.makeLogRecord(
+        {
+            "temporal_workflow": {
+                "workflow_id": "w",
+                "run_id": "r",
+                "workflow_type": "T",
+                "attempt": 1,
+                "input": "secret",
+            },
+            "temporal_activity": None,
+        }
+    )
+    assert context(record) == {"workflow_id": "w", "run_id": "r", "workflow_type": "T", "attempt": 1}

@@ -1,0 +1,1 @@
+"""`outbox import`: moves workflows out of a home-made engine into messages, each row once."""
