@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, CancelledError
 
@@ -239,9 +240,13 @@ async def test_once_the_last_step_has_begun_no_cancel_is_taken_from_anybody(stag
         assert caught.value.cause.type == "TooLate"
         await stage.signal(handle.id, "cancel", CANCEL)
         await stage.cancel(handle.id)
+        assert (await progress(handle)).refused == ["cancel-1: there is nothing to cancel any more: see the progress"]
+        [last] = (await handle.describe()).raw_description.pending_activities
+        assert (
+            last.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+        )  # it has not been asked to cancel itself
         gate.open()
         assert (await handle.result())["status"] == "created"
-        assert (await progress(handle)).refused == ["cancel-1: there is nothing to cancel any more: see the progress"]
     assert (await rows(stage))["tenant"][0]["status"] == "active"
 
 
