@@ -7,6 +7,7 @@ commands through the entry-point group `outbox.commands`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -273,6 +274,7 @@ def _leave(code: int) -> NoReturn:
 
     The Temporal SDK's threads may crash in it (temporalio/sdk-python#300).
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C has nothing left to stop
     logger.complete()
     sys.stdout.flush()
     sys.stderr.flush()
