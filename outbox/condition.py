@@ -60,6 +60,8 @@ class Condition:
         """Whether others see that this worker lives."""
         self.held_since_s: float | None = None
         self._sink_timeout_s = sink_timeout_s
+        self._long_question = anyio.Lock()
+        """One at a time of those that may take seconds: the relay needs the pool's connections more."""
         self._lost: dict[str, str] = {}
         """What the database cannot be reached for, and why."""
 
@@ -170,8 +172,11 @@ class Condition:
 
     async def ask_facts(self) -> dict[str, Any] | None:
         """What `facts.sql` tells of the whole outbox; None while it cannot be had."""
+        if self.store is None:
+            return None
         try:
-            return None if self.store is None else await self.store.facts()
+            async with self._long_question:
+                return await self.store.facts()
         except OutboxError:
             return None
 
@@ -179,8 +184,11 @@ class Condition:
         """What `outbox status` tells, or why it cannot be had, and of this worker what it knows itself."""
         state, detail = self.report()
         own = {"name": self.worker, "state": state, "presence_shown": self.present, **detail}
+        if self.store is None:
+            return {"this_worker": own, "error": "not connected yet"}
         try:
-            whole = {"error": "not connected yet"} if self.store is None else await self.store.status()
+            async with self._long_question:
+                whole = await self.store.status()
         except OutboxError as error:
             whole = {"error": str(error)}
         return {"this_worker": own, **whole}

@@ -15,12 +15,15 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
+import anyio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 
 from outbox.events import Held
+from outbox.message import Outlook
+from outbox.relay.settings import OVERDUE_S
 from outbox.sqlfiles import migrations
 from tests.support.probing import Answer, becomes, free_port, get
 from tests.support.processes import worker_process
@@ -241,6 +244,36 @@ async def test_a_draining_worker_is_alive_and_not_ready(database: str) -> None:
         keep(Row(23, "draining", 200, 503, shown(unready), 0.0, None))
         sink.unblock()
         await relay.wait_ended()
+
+
+async def test_a_loop_that_hangs_costs_the_worker_its_liveness(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fault of a server can do this, so a fault of ours is made."""
+    port, hung, go_on = free_port(), anyio.Event(), anyio.Event()
+    async with running(database, http_port=port) as relay:
+        await becomes(port, "/readyz", 200)
+        store = relay.worker.condition.store
+        assert store
+        look = store.outlook
+
+        async def hang(worker_id: int | None = None) -> Outlook:
+            hung.set()
+            await go_on.wait()
+            return await look(worker_id)
+
+        monkeypatch.setattr("outbox.relay.claim.OVERDUE_S", 0.5)
+        monkeypatch.setattr(store, "outlook", hang)
+        await enqueue(database)
+        await hung.wait()
+        began_s = monotonic()
+        dead = await becomes(port, "/livez", 503)
+        assert dead.parts["loops"].startswith("claim overdue by")
+        assert "claim overdue" in (await becomes(port, "/readyz", 503)).parts["relay"]
+        noticed_s = monotonic() - began_s
+        monkeypatch.setattr("outbox.relay.claim.OVERDUE_S", OVERDUE_S)
+        go_on.set()
+        await becomes(port, "/livez", 200)
+        await becomes(port, "/readyz", 200)
+        assert noticed_s < 20
 
 
 async def test_an_event_loop_that_stands_still_is_not_alive_and_somebody_says_so(database: str, tmp_path: Path) -> None:
