@@ -42,7 +42,7 @@ class Counts:
         self.attempts = 0
         """Failures that counted against a message."""
         self.buried = Counter(dict.fromkeys(REASONS, 0))
-        self.released = Counter(dict.fromkeys(WHYS, 0))
+        self.released: Counter[str] = Counter(dict.fromkeys(WHYS, 0))
         self.lease_losses = Counter({True: 0, False: 0})
         """By whether the loss is certain."""
         self.rescued = 0
