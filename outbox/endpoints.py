@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager
 from email.message import Message as Headers
 from http import HTTPStatus
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
 from anyio import to_thread
-from anyio.from_thread import BlockingPortal
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -53,28 +52,31 @@ async def serving(settings: Settings, condition: Condition, events: Events) -> A
     listener = listen(settings.http_host, settings.http_port)
     counts = Counts()
     events.subscribe(counts)
-    async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
-        endpoints = Endpoints(condition, counts, portal, slots=settings.concurrency)
+    endpoints = Endpoints(condition, counts, slots=settings.concurrency)
+    async with anyio.create_task_group() as tasks:
         tasks.start_soon(condition.pulse.beat)
+        for reading in endpoints.readings:
+            tasks.start_soon(reading.answer)
         server = Server(listener, endpoints.pages())
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(server.close)
-                await portal.stop(cancel_remaining=True)
             tasks.cancel_scope.cancel()
 
 
 class Endpoints:
     """The pages of one worker. Every method may be called in any thread."""
 
-    def __init__(self, condition: Condition, counts: Counts, portal: BlockingPortal, *, slots: int) -> None:
+    def __init__(self, condition: Condition, counts: Counts, *, slots: int) -> None:
         self._condition = condition
-        self._database = Reading(portal, condition.ask_database, every_s=_PROBE_EVERY_S)
-        self._sink = Reading(portal, condition.ask_sink, every_s=_PROBE_EVERY_S)
-        self._status = Reading(portal, condition.ask_status, every_s=_STATUS_EVERY_S)
-        facts = Reading(portal, condition.ask_facts, every_s=_FACTS_EVERY_S)
+        self._database = Reading(condition.ask_database, every_s=_PROBE_EVERY_S)
+        self._sink = Reading(condition.ask_sink, every_s=_PROBE_EVERY_S)
+        self._status = Reading(condition.ask_status, every_s=_STATUS_EVERY_S)
+        facts = Reading(condition.ask_facts, every_s=_FACTS_EVERY_S)
+        self.readings: tuple[Reading[Any], ...] = (self._database, self._sink, self._status, facts)
+        """Whatever has to be answered on the event loop."""
         self._registry = CollectorRegistry()
         self._registry.register(Metrics(counts, condition, lambda: facts.look(_FACTS_WAIT_S), slots=slots))
         ProcessCollector(registry=self._registry)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from threading import Lock
+from threading import Condition
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-
-if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -34,34 +31,47 @@ class Reading(Generic[T]):
     many wait, and however long the loop or a server takes, one question is out.
     """
 
-    def __init__(self, portal: BlockingPortal, ask: Callable[[], Awaitable[T]], *, every_s: float) -> None:
-        """`ask` runs on the portal's event loop, is bounded by itself and raises nothing."""
-        self._portal = portal
+    def __init__(self, ask: Callable[[], Awaitable[T]], *, every_s: float) -> None:
+        """`ask` is bounded by itself. What it raises leaves the last answer as it is."""
         self._ask = ask
         self._every_s = every_s
-        self._lock = Lock()
-        self._asked: Future[None] | None = None
+        self._news = Condition()
+        """Guards what follows; notified of each answer."""
+        self._wake: Callable[[], object] | None = None
+        """Wakes the loop that answers; None while there is none."""
+        self._out = False
         self._latest: Answer[T] | None = None
 
     def look(self, wait_s: float) -> Answer[T] | None:
         """The latest answer, None before the first. Waits for a new one where it is due, but no longer than this."""
-        asked = self._ask_if_due()
-        if asked is not None:
-            with suppress(TimeoutError, CancelledError):
-                asked.result(wait_s)
-        return self._latest
+        with self._news:
+            before = self._latest
+            if self._wake is None or (before is not None and before.age_s < self._every_s):
+                return before
+            if not self._out:  # it returns at once, also when the loop stands still
+                self._out = True
+                self._wake()
+            self._news.wait_for(lambda: self._latest is not before or not self._out, wait_s)
+            return self._latest
 
-    def _ask_if_due(self) -> Future[None] | None:
-        """The question that is out, put now if need be; None while the last answer is young enough."""
-        with self._lock:
-            if self._asked is not None and not self._asked.done():
-                return self._asked
-            if self._latest is None or self._latest.age_s >= self._every_s:
-                with suppress(RuntimeError):  # the portal is closed: the worker ends
-                    self._asked = self._portal.start_task_soon(self._find_out)
-                    return self._asked
-            return None
+    async def answer(self) -> NoReturn:
+        """Answer, on the event loop that runs this, until cancelled."""
+        loop, wanted = asyncio.get_running_loop(), asyncio.Event()
+        with self._news:
+            self._wake = lambda: loop.call_soon_threadsafe(wanted.set)  # anyio would wait for the loop
+        try:
+            while True:
+                await wanted.wait()
+                wanted.clear()
+                with suppress(Exception):
+                    value = await self._ask()
+                    self._latest = Answer(monotonic(), value)
+                self._tell()
+        finally:
+            self._wake = None
+            self._tell()
 
-    async def _find_out(self) -> None:
-        value = await self._ask()
-        self._latest = Answer(monotonic(), value)
+    def _tell(self) -> None:
+        with self._news:
+            self._out = False
+            self._news.notify_all()

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from outbox import __version__
-from outbox.events import Buried, Held, Resumed, Retried, SourceReady
+from outbox.events import Buried, Held, Released, Resumed, Retried, SourceReady
 from outbox.message import Message
 from outbox.metrics import FACTS, STATES
 from outbox.sink import Delivered, Failed, Outcome, Rejected
@@ -61,6 +61,8 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
     async with running(database, sink, http_port=port) as relay:
         await enqueue(database, 5)
         await relay.log.wait_for(Held)
+        released = relay.log.of
+        await relay.log.wait_until(lambda: sum(len(event.messages) for event in released(Released)) == 5 or None)
         await fetch(database, "select outbox.enqueue('test', '{}', available_at => now() + interval '1 hour')")
         await fetch(database, "update outbox.message set due_at = due_at - interval '40 s' where due_at < now()")
         samples = await scrape(port)
@@ -68,7 +70,7 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
         assert samples["outbox_worker_state"][("holding",)] == 1
         assert samples["outbox_backlog_messages"][()] == 6
         assert samples["outbox_messages"][("scheduled",)] == 1
-        assert samples["outbox_messages"][("pending",)] + samples["outbox_messages"][("processing",)] == 5
+        assert samples["outbox_messages"][("pending",)] == 5
         assert 39 < samples["outbox_oldest_ready_age_seconds"][()] < 80
         assert samples["outbox_workers"][()] == 1
         assert samples["outbox_history_days_ahead"][()] >= 3
@@ -81,7 +83,7 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
         assert samples["outbox_holding"][()] == 0
         assert samples["outbox_holds_total"][()] == 1
         assert samples["outbox_hold_seconds_total"][()] > 0
-        assert total(samples["outbox_released_total"]) >= 0
+        assert total(samples["outbox_released_total"]) >= 5
 
 
 async def test_sources_and_modes_are_shown_as_they_change(database: str) -> None:
@@ -124,7 +126,7 @@ async def test_however_many_look_the_database_is_asked_seldom_and_unasked_never(
         assert not asked
         began_s = monotonic()
         async with anyio.create_task_group() as tasks:
-            for _ in range(8):
+            for _ in range(3):
                 for path in ("/metrics", "/readyz", "/status", "/livez"):
                     tasks.start_soon(get, port, path)
         took_s = monotonic() - began_s
