@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from importlib.metadata import entry_points
 from time import monotonic
@@ -222,11 +223,14 @@ def enqueue(
 
 async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
-    from outbox.endpoints import serving  # noqa: PLC0415 - no other command needs its libraries
-
     events = Events(logs.EventLog())
     worker = Worker(settings, sink_factory, events)
-    async with stop_on_signals(worker), serving(settings, worker.condition, events):
+    endpoints: AbstractAsyncContextManager[None] = nullcontext()
+    if settings.http_port:
+        from outbox.endpoints import serving  # noqa: PLC0415 - loading its libraries takes a tenth of a second
+
+        endpoints = serving(settings, worker.condition, events)
+    async with stop_on_signals(worker), endpoints:
         await worker.run()
         return True
     return False

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, itemgetter, sub
 from time import monotonic
 from typing import Any, get_args
 
 from outbox import events
 from outbox.events import Event, Why
 from outbox.histogram import MESSAGES, SECONDS, Histogram
+from outbox.message import Message
 
-_LATENCY_S = attrgetter("latency_s")
-_AT_ONCE = attrgetter("message.at_once")
-_DELIVERED_S = attrgetter("delivered_s")
-_DUPLICATE = attrgetter("outcome.duplicate")
-_AGE_S = attrgetter("message.age_s")
+_AGE_S = itemgetter(Message._fields.index("age_s"))
+_AT_ONCE = itemgetter(Message._fields.index("at_once"))
+_DUPLICATE = attrgetter("duplicate")
 
 OUTCOMES = ("delivered", "failed", "rejected", "throttled", "unknown")
 REASONS = ("rejected", "exhausted", "quarantined", "expired", "discarded")
@@ -96,19 +96,18 @@ class Counts:
 
     def _completed(self, event: events.Completed) -> None:
         """The hot one. No loop of ours runs over the messages, only those inside of `map` and its like."""
-        batch, now_s = event.settlements, monotonic()
-        count = len(batch)
+        count, now_s = len(event.settlements), monotonic()
+        messages, outcomes, delivered_s, latencies = zip(*event.settlements, strict=True)
+        latencies_s, ages_s = list(latencies), list(map(_AGE_S, messages))
         self.settle_s.add(event.took_s)
         self.settle_messages.add(count)
         self.deliveries["delivered"] += count
-        self.duplicates += sum(map(_DUPLICATE, batch))
-        latencies_s, ages_s = list(map(_LATENCY_S, batch)), list(map(_AGE_S, batch))
-        self.stages_s["deliver"].add_all([all_s - age_s for all_s, age_s in zip(latencies_s, ages_s, strict=True)])
-        self.stages_s["settle"].add_all([now_s - then_s for then_s in map(_DELIVERED_S, batch)])
-        at_once = list(map(_AT_ONCE, batch))
-        if not all(at_once):  # what was scheduled has waited as it was meant to
-            latencies_s = [s for s, wanted in zip(latencies_s, at_once, strict=True) if wanted]
-            ages_s = [s for s, wanted in zip(ages_s, at_once, strict=True) if wanted]
+        self.duplicates += sum(map(_DUPLICATE, outcomes))
+        self.stages_s["deliver"].add_all(list(map(sub, latencies_s, ages_s)))
+        self.stages_s["settle"].add_all(list(map(now_s.__sub__, delivered_s)))
+        if not all(map(_AT_ONCE, messages)):  # what was scheduled has waited as it was meant to
+            wanted = list(map(_AT_ONCE, messages))
+            latencies_s, ages_s = list(compress(latencies_s, wanted)), list(compress(ages_s, wanted))
         self.event_to_start_s.add_all(latencies_s)
         self.stages_s["claim"].add_all(ages_s)
 

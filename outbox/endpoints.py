@@ -45,10 +45,7 @@ _LOOK_AGAIN_S = 0.05
 
 @asynccontextmanager
 async def serving(settings: Settings, condition: Condition, events: Events) -> AsyncIterator[None]:
-    """Serve for the block if a port is set. Raises ConfigurationError when the port cannot be had."""
-    if not settings.http_port:
-        yield
-        return
+    """Serve for the block. Raises ConfigurationError when the port cannot be had."""
     listener = listen(settings.http_host, settings.http_port)
     counts = Counts()
     events.subscribe(counts)

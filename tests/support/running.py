@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -75,7 +75,7 @@ async def running(
     worker = Worker(how, factory or sink.factory, events)
 
     async def run(*, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        async with serving(how, worker.condition, events):
+        async with serving(how, worker.condition, events) if how.http_port else nullcontext():
             await worker.run(task_status=task_status)
         ended.set()
 
