@@ -41,6 +41,7 @@ _FACTS_WAIT_S = 3.0
 _STATUS_EVERY_S = 2.0
 _STATUS_WAIT_S = 8.0
 _LOOK_AGAIN_S = 0.05
+_NO_ANSWER = "no answer yet"
 
 
 @asynccontextmanager
@@ -93,15 +94,16 @@ class Endpoints:
         return _verdict({"live": overdue is None}, {"loops": overdue or OK})
 
     def ready(self, _headers: Headers) -> Page:
-        """Whether messages would be delivered now, and if not, why. A part that is known to be broken stays so."""
+        """Whether messages would be delivered now, and if not, why: the latest that was found out, or what is known."""
         end_s = monotonic() + _PROBE_WAIT_S
-        found: Parts = {"database": "no answer yet", "schema": "no answer yet", "sink": "no answer yet"}
+        parts: Parts = {"relay": OK, "database": _NO_ANSWER, "schema": _NO_ANSWER, "sink": _NO_ANSWER}
         for reading in (self._database, self._sink):
             answer = reading.look(max(0.0, end_s - monotonic()))
             if answer is not None and answer.age_s <= _BELIEVED_S:
-                found |= answer.value
-        known = self._condition.known()
-        parts = {part: known[part] if known.get(part, OK) != OK else found.get(part, OK) for part in ("relay", *found)}
+                parts |= answer.value
+        for part, reason in self._condition.known().items():
+            if reason != OK and parts[part] in (OK, _NO_ANSWER):
+                parts[part] = reason
         ready = all(reason == OK for reason in parts.values())
         return _verdict({"ready": ready, "state": self._condition.state}, parts)
 
