@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults bench bench-document bench-smoke bench-peers schema lock build clean
+.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers schema lock build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ faults: $(READY)  ## measure every fault of the wake-up sources, and what idling
 	OUTBOX_CHAOS=long OUTBOX_MATRIX=$(CURDIR)/.faults $(BIN)/python -m pytest --numprocesses=1 --timeout=1200 \
 		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
 	$(BIN)/python -m tests.tools.fault_tables .faults
+
+health: $(READY)  ## provoke every fault that /livez and /readyz tell of; writes docs/operations.md
+	rm -rf .health && mkdir .health
+	OUTBOX_HEALTH=$(CURDIR)/.health $(BIN)/python -m pytest --numprocesses=1 tests/chaos/test_health.py
+	$(BIN)/python -m tests.tools.health_table .health
 
 bench: $(READY)  ## measure everything, on throwaway servers; writes docs/benchmarks.md
 	rm -f docs/benchmarks/*.svg docs/benchmarks/*.png

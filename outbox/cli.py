@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from importlib.metadata import entry_points
 from time import monotonic
@@ -26,6 +27,7 @@ from outbox.cancel import cancel
 from outbox.doctor import examine
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
+from outbox.health import health
 from outbox.maintenance import HEARTBEAT_S
 from outbox.migrate import inspect, migrate
 from outbox.screens import show_findings, show_modes, show_status, show_steps
@@ -42,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-for command in (cancel, rules.pause, rules.resume, rules.limit):
+for command in (cancel, health, rules.pause, rules.resume, rules.limit):
     app.command()(command)
 _SWITCHED_WITHIN_S = 3.0
 """How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
@@ -222,8 +224,14 @@ def enqueue(
 
 async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
-    worker = Worker(settings, sink_factory, Events(logs.EventLog()))
-    async with stop_on_signals(worker):
+    events = Events(logs.EventLog())
+    worker = Worker(settings, sink_factory, events)
+    endpoints: AbstractAsyncContextManager[None] = nullcontext()
+    if settings.http_port:
+        from outbox.endpoints import serving  # noqa: PLC0415 - loading its libraries takes a tenth of a second
+
+        endpoints = serving(settings, worker.condition, events)
+    async with stop_on_signals(worker), endpoints:
         await worker.run()
         return True
     return False

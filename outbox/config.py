@@ -123,6 +123,10 @@ class Settings(BaseSettings):
     )
     history: bool = Field(default=True, description="Whether delivered messages are kept in the history table.")
     history_days: int = Field(30, ge=1, le=3650, description="Days of history to keep.")
+    http_host: str = Field(
+        "*", description="Address to serve health and metrics at; * is every one that the machine has."
+    )
+    http_port: int = Field(0, ge=0, le=65_535, description="Port to serve health and metrics at; 0 serves none.")
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias=AliasChoices("LOG_LEVEL", "OUTBOX_LOG_LEVEL"), description="Least severe log line."
     )

@@ -5,6 +5,7 @@ A migration that was applied is never edited: its checksum is recorded, and a di
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,9 @@ create table if not exists outbox.migration (
 """
 _READ_REGISTER = "select version, name, checksum from outbox.migration order by version"
 _ENTER = "insert into outbox.migration (version, name, checksum) values ($1, $2, $3)"
+
+Line = tuple[int, str, str]
+"""Of the register in the database: version, name and checksum of a migration that was applied."""
 
 _WAIT_FOR_OTHERS_S = 120.0
 
@@ -106,7 +110,14 @@ async def require_current(
     """Raise SchemaError, with the cure, unless the database's schema is exactly this version's."""
     own = lineage.name(schema)
     with database.translated_errors("read the schema version"):
-        steps = await _steps(connection, own, lineage, refuse=True)
+        register = await _register(connection, own)
+    require_register(register, schema, lineage)
+
+
+def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> None:
+    """Raise SchemaError, with the cure, unless this register is exactly this version's."""
+    own = lineage.name(schema)
+    steps = _compared(register, own, lineage, refuse=True)
     pending = [step for step in steps if step.state == "pending"]
     if len(pending) == len(steps):
         raise SchemaError(f"the database has no schema {own!r}: run `{lineage.command}`")
@@ -116,11 +127,19 @@ async def require_current(
 
 
 async def _steps(connection: database.Connection, schema: str, lineage: Lineage, *, refuse: bool) -> list[Step]:
-    """Compare the register with the files. With `refuse`, edited and unknown migrations raise."""
-    known = {migration.version: migration for migration in migrations(lineage.folder)}
+    """Compare the register in the database with the files. With `refuse`, edited and unknown migrations raise."""
+    return _compared(await _register(connection, schema), schema, lineage, refuse=refuse)
+
+
+async def _register(connection: database.Connection, schema: str) -> list[Line]:
     exists = await connection.fetchval("select to_regclass($1) is not null", f"{schema}.migration")
     rows = await connection.fetch(in_schema(_READ_REGISTER, schema)) if exists else []
-    steps = [_applied(row["version"], row["name"], row["checksum"], known.pop(row["version"], None)) for row in rows]
+    return [(row["version"], row["name"], row["checksum"]) for row in rows]
+
+
+def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse: bool) -> list[Step]:
+    known = {migration.version: migration for migration in migrations(lineage.folder)}
+    steps = [_applied(*line, known.pop(line[0], None)) for line in register]
     steps += [Step(migration.version, migration.name, "pending") for migration in known.values()]
     steps.sort(key=lambda step: step.version)
     if refuse:

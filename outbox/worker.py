@@ -8,15 +8,16 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from outbox import __version__
+from outbox.condition import Condition
 from outbox.control import Control
 from outbox.database import open_pool, translated_errors
-from outbox.errors import DatabaseUnavailable, OutboxError, clean
+from outbox.errors import DatabaseUnavailable, OutboxError
 from outbox.events import Emit, Events, WorkerStarted
 from outbox.maintenance import Maintenance
 from outbox.migrate import require_current
@@ -47,36 +48,42 @@ class Worker:
     def __init__(self, settings: Settings, sink_factory: SinkFactory, emit: Emit) -> None:
         self._settings = settings
         self._sink_factory = sink_factory
-        self._presence = Presence(settings.listen_dsn, settings.schema_name, emit, holding=self._holds_messages)
-        self._emit = Events(emit, self._presence.notice)
+        self.condition = condition = Condition(
+            worker=settings.worker_name, schema=settings.schema_name, sink_timeout_s=settings.deliver_timeout_s
+        )
+        """What the worker knows of itself."""
+        self._presence = Presence(
+            settings.listen_dsn, settings.schema_name, emit, holding=lambda: condition.outstanding > 0
+        )
+        self._emit = Events(emit, condition.notice, self._presence.notice)
         self._starting = anyio.CancelScope()
-        self._relay: Relay | None = None
-        self._left_behind = 0
-        self._switchboard: Switchboard
-        self.stopping = False
+
+    @property
+    def stopping(self) -> bool:
         """Whether the shutdown has begun."""
+        return self.condition.stopping
 
     def stop(self) -> None:
         """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
-        self.stopping = True
+        self.condition.stopping = True
         self._starting.cancel()
-        if self._relay is not None:
-            self._relay.stop()
+        if self.condition.relay is not None:
+            self.condition.relay.stop()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start, relay until stopped, drain. Started once the first claim can happen.
 
         Raises ConfigurationError or SchemaError when it cannot ever start; an unreachable database is waited for.
         """
-        settings = self._settings
+        settings, condition = self._settings, self.condition
         async with AsyncExitStack() as stack:
             pool = await self._patiently(partial(self._open_database, stack))
             if pool is None:
                 return
-            sink = await stack.enter_async_context(
+            condition.store = store = Store(pool, settings.schema_name, keep_history=settings.history)
+            condition.sink = sink = await stack.enter_async_context(
                 self._sink_factory(SinkContext(settings.worker_name, settings.deliver_timeout_s))
             )
-            store = Store(pool, settings.schema_name, keep_history=settings.history)
             worker_id = await self._patiently(
                 partial(store.register, settings.worker_name, __version__, {"pid": os.getpid()})
             )
@@ -85,10 +92,17 @@ class Worker:
                 rescue = Rescue(
                     store, wakeup, self._emit, worker_id=worker_id, untroubled_s=lambda: self._presence.untroubled_s
                 )
-                self._relay = Relay(
-                    store, sink, wakeup, self._emit, settings.relay(), worker_id=worker_id, on_held=rescue.look
+                condition.relay = relay = Relay(
+                    store,
+                    sink,
+                    wakeup,
+                    self._emit,
+                    settings.relay(),
+                    worker_id=worker_id,
+                    pulse=condition.pulse,
+                    on_held=rescue.look,
                 )
-                await self._run_relay(self._relay, rescue, store, wakeup, worker_id, task_status)
+                await self._run_relay(relay, rescue, store, wakeup, worker_id, task_status)
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step of the start, again and again while the database is away; return None if stopped before."""
@@ -131,17 +145,17 @@ class Worker:
         worker_id: int,
         task_status: TaskStatus[None],
     ) -> None:
-        settings = self._settings
+        settings, condition = self._settings, self.condition
         maintenance = Maintenance(
             store,
             self._emit,
             worker_id=worker_id,
             history_days=settings.history_days,
-            report=self._report,
+            report=condition.report,
             session=lambda: self._presence.store,
         )
         control = Control(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
-        self._switchboard = switchboard = Switchboard(
+        condition.switchboard = switchboard = Switchboard(
             self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
         )
         control.subscribe(switchboard.apply)
@@ -159,7 +173,7 @@ class Worker:
             task_status.started()
             await relay.run()
             duties.cancel_scope.cancel()
-        self._relay, self._left_behind = None, relay.inbox.outstanding
+        condition.ended = True
         with anyio.move_on_after(_FAREWELL_S):
             await maintenance.beat()
 
@@ -182,23 +196,6 @@ class Worker:
             sources[realtime.NAME] = realtime.RealtimeSource(*configured, wakeup, self._emit)
         return sources
 
-    def _holds_messages(self) -> bool:
-        return self._relay is not None and self._relay.inbox.outstanding > 0
-
-    def _report(self) -> tuple[str, dict[str, Any]]:
-        """The worker's state for its row in the register."""
-        relay = self._relay
-        if relay is None:
-            return "stopped", {"sources": {}, "outstanding": self._left_behind}
-        state = "draining" if self.stopping else "holding" if relay.hold.outcome else "running"
-        return state, {
-            **self._switchboard.report(),
-            "in_flight": relay.in_flight,
-            "outstanding": relay.inbox.outstanding,
-            "rate_limit": relay.pace.rate,
-            "held_by": clean(relay.hold.outcome.detail) if relay.hold.outcome else None,
-        }
-
 
 def spare_collector() -> None:
     """Tune the garbage collector of a process that is a worker and nothing else.
@@ -213,7 +210,9 @@ def spare_collector() -> None:
 class Stoppable(Protocol):
     """What signals stop."""
 
-    stopping: bool
+    @property
+    def stopping(self) -> bool:
+        """Whether the shutdown has begun."""
 
     def stop(self) -> None:
         """Begin the shutdown."""

@@ -17,6 +17,7 @@ import anyio
 from outbox.errors import OutboxError
 from outbox.events import Drained, DrainStarted, Emit
 from outbox.limits import Pace
+from outbox.pulse import Pulse
 from outbox.relay.claim import Claimer
 from outbox.relay.deliver import OVERRUN_S, Deliverer
 from outbox.relay.hold import Hold
@@ -45,6 +46,7 @@ class Relay:
         settings: RelaySettings,
         *,
         worker_id: int,
+        pulse: Pulse,
         on_held: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_held` is called whenever other workers are seen to hold messages."""
@@ -53,12 +55,15 @@ class Relay:
         self._settings = settings
         self._stopped = anyio.Event()
         probe_timeout_s = settings.deliver_timeout_s + OVERRUN_S
-        self.hold = Hold(sink, wakeup, emit, settings.probe, probe_timeout_s=probe_timeout_s)
+        self.hold = Hold(sink, wakeup, emit, settings.probe, pulse, probe_timeout_s=probe_timeout_s)
         self.pace = Pace()
         self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
-        self._settler = Settler(store, self.inbox, wakeup, emit, settings)
-        self._claimer = Claimer(store, self.inbox, self.hold, self._settler, wakeup, emit, settings, worker_id, on_held)
-        self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings)
+        self._pulse = pulse
+        self._settler = Settler(store, self.inbox, wakeup, emit, settings, pulse)
+        self._claimer = Claimer(
+            store, self.inbox, self.hold, self._settler, wakeup, emit, settings, pulse, worker_id, on_held
+        )
+        self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings, pulse)
 
     @property
     def in_flight(self) -> int:
@@ -87,6 +92,8 @@ class Relay:
                 duties.start_soon(self.hold.run)
                 await self._work()
                 duties.cancel_scope.cancel()
+            self._pulse.forget("deliver")
+            self._pulse.forget("probe")
             self._settler.close()
             tasks.cancel_scope.deadline = anyio.current_time() + self._settings.settle_timeout_s
         if self._settler.keys_moved:

@@ -15,10 +15,12 @@ from outbox.events import Claimed, Emit, Why
 from outbox.message import FRONT, Lease, Message, Outlook, Place
 from outbox.polling import Polling
 from outbox.relay.patience import Patience
+from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import expire, is_suspect, quarantine
 from outbox.sink import Rejected
 
 if TYPE_CHECKING:
+    from outbox.pulse import Pulse
     from outbox.relay.hold import Hold
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
@@ -54,6 +56,7 @@ class Claimer:
         wakeup: Wakeup,
         emit: Emit,
         settings: RelaySettings,
+        pulse: Pulse,
         worker_id: int,
         on_held: Callable[[], None],
     ) -> None:
@@ -64,6 +67,7 @@ class Claimer:
         self._wakeup = wakeup
         self._emit = emit
         self._settings = settings
+        self._pulse = pulse
         self._worker_id = worker_id
         self._on_held = on_held
         self._patience = Patience("claim", emit, settings.reconnect)
@@ -91,11 +95,14 @@ class Claimer:
     async def run(self) -> None:
         """Claim until stopped. Returns between two claims, never with a lease in hand."""
         while not self._stopping:
+            self._pulse.forget("claim")  # who probes, delivers or settles has promises of their own
             await self._hold.passed()
             await self._inbox.wait_for_room()
             limit = self._inbox.room()
             if limit and not self._may_not_claim():
+                self._pulse.expect("claim", OVERDUE_S)
                 await self._round(limit)
+        self._pulse.forget("claim")
 
     def _may_not_claim(self) -> bool:
         """Whether the relay stops or holds, asked anew after every wait."""
@@ -170,7 +177,9 @@ class Claimer:
 
     async def _wait(self, leases: list[Lease], outlook: Outlook) -> None:
         """Wait until there may be something to claim."""
-        self._woken_by = await self._wakeup.wait(self._pause_s(leases, outlook))
+        pause_s = self._pause_s(leases, outlook)
+        self._pulse.expect("claim", pause_s + OVERDUE_S)
+        self._woken_by = await self._wakeup.wait(pause_s)
         if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
             await anyio.sleep(self._polling.answer_s())
 
@@ -213,13 +222,19 @@ class Claimer:
         messages = self._without_company(lease.messages)
         suspect = is_suspect(messages[0], self._settings)
         if suspect:
-            await self._inbox.wait_until_empty()
+            await self._empty()
         if self._may_not_claim():
             self._give_back(messages, "drain" if self._stopping else "hold")
             return
         self._inbox.put(self._living(messages), lease)
         if suspect:
-            await self._inbox.wait_until_empty()
+            await self._empty()
+
+    async def _empty(self) -> None:
+        """Wait for what is outstanding to be settled, for as long as that takes."""
+        self._pulse.forget("claim")
+        await self._inbox.wait_until_empty()
+        self._pulse.expect("claim", OVERDUE_S)
 
     def _without_company(self, messages: list[Message]) -> list[Message]:
         """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""

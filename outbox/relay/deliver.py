@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
-from outbox.relay.settings import LEASE_MARGIN_S
+from outbox.relay.settings import LEASE_MARGIN_S, OVERDUE_S
 from outbox.relay.verdict import PutBack, Release, judge, soften
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Undelivered, Unknown
 from outbox.store import Burial, Retry
@@ -22,6 +22,7 @@ from outbox.tasks import is_for_us
 if TYPE_CHECKING:
     from outbox.limits import Pace
     from outbox.message import Message, Parcel
+    from outbox.pulse import Pulse
     from outbox.relay.hold import Hold
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
@@ -47,7 +48,15 @@ class Deliverer:
     """All slots, the watchdog over them, and the pace that the sink's throttling imposes."""
 
     def __init__(
-        self, sink: Sink, inbox: Inbox, hold: Hold, settler: Settler, pace: Pace, emit: Emit, settings: RelaySettings
+        self,
+        sink: Sink,
+        inbox: Inbox,
+        hold: Hold,
+        settler: Settler,
+        pace: Pace,
+        emit: Emit,
+        settings: RelaySettings,
+        pulse: Pulse,
     ) -> None:
         self._sink = sink
         self._inbox = inbox
@@ -56,6 +65,7 @@ class Deliverer:
         self._pace = pace
         self._emit = emit
         self._settings = settings
+        self._pulse = pulse
         self._turn = anyio.Lock()
         self._enough_s = settings.deliver_timeout_s + LEASE_MARGIN_S
         self.slots = [Slot() for _ in range(settings.concurrency)]
@@ -84,6 +94,7 @@ class Deliverer:
         """Give up deliveries whose sink overran its time-out, until cancelled."""
         limit_s = self._settings.deliver_timeout_s + OVERRUN_S
         while True:
+            self._pulse.expect("deliver", OVERDUE_S)
             now_s = monotonic()
             self._pace.tick(now_s)
             for slot in self.slots:

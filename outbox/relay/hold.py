@@ -9,6 +9,8 @@ import anyio
 
 from outbox.backoff import Backoff
 from outbox.events import Emit, Held, Resumed
+from outbox.pulse import Pulse
+from outbox.relay.settings import OVERDUE_S
 from outbox.sink import Sink, Unavailable, Undelivered, Unknown
 from outbox.tasks import is_for_us
 from outbox.wakeup import Wakeup
@@ -20,8 +22,11 @@ _STEADY_S = 5.0
 class Hold:
     """A gate for the claimer. It closes synchronously on the first sign of an outage and opens after a good probe."""
 
-    def __init__(self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, *, probe_timeout_s: float) -> None:
+    def __init__(
+        self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, pulse: Pulse, *, probe_timeout_s: float
+    ) -> None:
         self._sink = sink
+        self._pulse = pulse
         self._probe_timeout_s = probe_timeout_s
         self._wakeup = wakeup
         self._emit = emit
@@ -65,6 +70,7 @@ class Hold:
         """Probe whenever the gate is closed, until cancelled."""
         failures, resumed_s = 0, float("-inf")
         while True:
+            self._pulse.forget("probe")
             await self._closed.wait()
             began_s = monotonic()
             failures = failures + 1 if began_s - resumed_s < _STEADY_S else 0
@@ -82,6 +88,7 @@ class Hold:
             self._emit(Resumed(resumed_s - began_s))
 
     async def _probe(self) -> Unavailable | None:
+        self._pulse.expect("probe", self._probe_timeout_s + OVERDUE_S)
         try:
             with anyio.fail_after(self._probe_timeout_s):
                 return await self._sink.probe()

@@ -9,6 +9,8 @@ from outbox.backoff import Backoff
 
 LEASE_MARGIN_S = 2.0
 """A delivery is begun only if the lease outlasts its time-out by this much: time to settle it."""
+OVERDUE_S = 60.0
+"""A loop not heard from for so long beyond what it meant to wait is dead: no statement or retry takes longer."""
 
 
 @dataclass(frozen=True, slots=True)

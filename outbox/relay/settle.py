@@ -16,9 +16,11 @@ from outbox.errors import DatabaseRefused, OutboxError
 from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
 from outbox.message import LeaseId, Message
 from outbox.relay.patience import Patience
+from outbox.relay.settings import OVERDUE_S
 from outbox.sink import Failed, Rejected, Retryable
 
 if TYPE_CHECKING:
+    from outbox.pulse import Pulse
     from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
     from outbox.store import Burial, Retry, Store
@@ -50,8 +52,11 @@ class _Desk(Generic[T]):
 class Settler:
     """Takes verdicts synchronously from the delivery slots and writes them in batches."""
 
-    def __init__(self, store: Store, inbox: Inbox, wakeup: Wakeup, emit: Emit, settings: RelaySettings) -> None:
+    def __init__(
+        self, store: Store, inbox: Inbox, wakeup: Wakeup, emit: Emit, settings: RelaySettings, pulse: Pulse
+    ) -> None:
         self._inbox = inbox
+        self._pulse = pulse
         self._wakeup = wakeup
         self._emit = emit
         self._batch = settings.batch
@@ -112,7 +117,9 @@ class Settler:
     async def run(self) -> None:
         """Write until closed. Survives any outage of the database; ends by cancellation otherwise."""
         while True:
+            self._pulse.forget("settle")
             await self._work_came.wait()
+            self._pulse.expect("settle", OVERDUE_S)
             await self._gather()
             self._work_came, self._awake = anyio.Event(), False
             busy = True
@@ -122,6 +129,7 @@ class Settler:
                 busy = await self._turn(self._burials) or busy
                 busy = await self._turn(self._releases) or busy
             if self._closed:
+                self._pulse.forget("settle")
                 return
 
     async def _gather(self) -> None:
@@ -147,6 +155,7 @@ class Settler:
         """Write a batch, waiting out any outage; halve one whose values are refused, to find the row at fault."""
         certain = True
         while True:
+            self._pulse.expect("settle", OVERDUE_S)
             began_s = monotonic()
             try:
                 lost = await desk.write(batch)

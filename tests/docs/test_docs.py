@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 import typing
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import typer
 from pydantic import SecretStr
+from prometheus_client.core import Metric
 
 from outbox import cli, events
+from outbox.condition import Condition
 from outbox.config import Settings, environment_name
+from outbox.counts import Counts
+from outbox.endpoints import LIVE, METRICS, READY, STATUS
+from outbox.metrics import FACTS, STATES, Metrics
+from outbox.reading import Answer
 from outbox.sqlfiles import migrations
 from workflows import settings as adapter
 from workflows.audit.command import audit
@@ -146,3 +153,41 @@ def test_every_link_leads_somewhere(name: str) -> None:
 def test_every_file_named_in_the_documents_exists(name: str) -> None:
     for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs)/[\w/.]+)`", DOCS[name]):
         assert (ROOT / path).exists(), path
+
+
+def metrics() -> dict[str, Metric]:
+    """Every metric by the name that stands in a scrape, histograms without their suffixes."""
+    facts = Answer(monotonic(), {**dict.fromkeys(FACTS, 0), "states": dict.fromkeys(STATES, 0)})
+    condition = Condition(worker="w", schema="outbox", sink_timeout_s=1.0)
+    counts = Counts()
+    counts.sources = {"listen": True}
+    found = Metrics(counts, condition, lambda: facts, slots=64).collect()
+    return {f"{metric.name}_total" if metric.type == "counter" else metric.name: metric for metric in found}
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_every_metric_is_documented_as_the_code_has_it(name: str) -> None:
+    metric = metrics()[name]
+    labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
+    shown = ", ".join(f"`{label}`" for label in labels)
+    row = f"| `{name}` | {metric.type} | {shown} | {metric.documentation} |"
+    assert row in DOCS["docs/operations.md"].splitlines()
+
+
+def test_every_documented_metric_exists() -> None:
+    named = set(re.findall(r"`(outbox_[a-z_]+)[`{]", DOCS["docs/operations.md"]))
+    assert named == set(metrics())
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_a_metric_is_named_as_prometheus_asks(name: str) -> None:
+    metric = metrics()[name]
+    assert re.fullmatch(r"outbox_[a-z]+(_[a-z]+)*", name)
+    assert metric.documentation.endswith(".")
+    for sample in metric.samples:
+        assert len(sample.labels) <= 2
+
+
+@pytest.mark.parametrize("path", [LIVE, READY, STATUS, METRICS])
+def test_every_page_is_documented(path: str) -> None:
+    assert f"`{path}`" in DOCS["docs/operations.md"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ import anyio
 import asyncpg
 
 from outbox.config import Settings
+from outbox.endpoints import serving
 from outbox.events import Buried, Completed, Events
 from outbox.sink import SinkFactory
 from outbox.worker import Worker
@@ -70,10 +71,12 @@ async def running(
     Without `wait`, enter the block before the worker is connected.
     """
     sink, log, ended = sink or FakeSink(), EventLog(), anyio.Event()
-    worker = Worker(settings(dsn, **chosen), factory or sink.factory, Events(log))
+    events, how = Events(log), settings(dsn, **chosen)
+    worker = Worker(how, factory or sink.factory, events)
 
     async def run(*, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        await worker.run(task_status=task_status)
+        async with serving(how, worker.condition, events) if how.http_port else nullcontext():
+            await worker.run(task_status=task_status)
         ended.set()
 
     async with anyio.create_task_group() as tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -175,6 +176,20 @@ class ShutSink(NullSink):
 async def shut_sink(context: SinkContext) -> AsyncIterator[Sink]:
     """`OUTBOX_SINK=tests.support.sinks:shut_sink`."""
     yield ShutSink(anyio.Path(os.environ["OUTBOX_TEST_GATE"]))
+
+
+class StuckSink(NullSink):
+    """Keeps the event loop from turning for as many seconds as `OUTBOX_TEST_STUCK_S` says, as bad codecs do."""
+
+    async def deliver(self, message: Message) -> Outcome:
+        time.sleep(float(os.environ["OUTBOX_TEST_STUCK_S"]))
+        return Delivered()
+
+
+@asynccontextmanager
+async def stuck_sink(context: SinkContext) -> AsyncIterator[Sink]:
+    """`OUTBOX_SINK=tests.support.sinks:stuck_sink`."""
+    yield StuckSink()
 
 
 class ForgetfulSink(NullSink):

@@ -1,0 +1,30 @@
+"""The entry of the command `outbox`. A health check comes every few seconds, and is spared the rest of the program."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from outbox.errors import OutboxError
+from outbox.probe import ask
+
+_CHECKS = (["health"], ["health", "--live"])
+
+
+def main() -> NoReturn:
+    """Run the command line and leave the process with its exit code."""
+    if sys.argv[1:] in _CHECKS:
+        try:
+            well, line = ask(live="--live" in sys.argv)
+        except OutboxError as error:
+            sys.stderr.write(f"outbox: {error}\n")
+            sys.exit(error.exit_code)
+        sys.stdout.write(f"{line}\n")
+        sys.exit(0 if well else 1)
+    from outbox import cli  # noqa: PLC0415 - see above
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What a worker tells over HTTP: `/livez`, `/readyz`, `/status` and `/metrics`.
+
+Every page is made in a thread of the server, within a time that is shorter than a probe's, from what is known; what
+only the event loop can find out is asked for by `Reading`, at most every so often, and only because somebody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from email.message import Message as Headers
+from http import HTTPStatus
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+from anyio import to_thread
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from outbox.condition import OK
+from outbox.counts import Counts
+from outbox.http import Page, Pages, Server, listen
+from outbox.metrics import Metrics
+from outbox.reading import Reading
+
+if TYPE_CHECKING:
+    from outbox.condition import Condition, Parts
+    from outbox.config import Settings
+    from outbox.events import Events
+
+LIVE, READY, STATUS, METRICS = "/livez", "/readyz", "/status", "/metrics"
+_PROBE_WAIT_S = 0.7
+"""How long a probe waits for news. Kubernetes gives it a second."""
+_PROBE_EVERY_S = 2.0
+_BELIEVED_S = 15.0
+"""How old an answer may be that a probe still goes by while the next one is on its way."""
+_FACTS_EVERY_S = 10.0
+_FACTS_WAIT_S = 3.0
+_STATUS_EVERY_S = 2.0
+_STATUS_WAIT_S = 8.0
+_LOOK_AGAIN_S = 0.05
+_NO_ANSWER = "no answer yet"
+
+
+@asynccontextmanager
+async def serving(settings: Settings, condition: Condition, events: Events) -> AsyncIterator[None]:
+    """Serve for the block. Raises ConfigurationError when the port cannot be had."""
+    listener = listen(settings.http_host, settings.http_port)
+    counts = Counts()
+    events.subscribe(counts)
+    endpoints = Endpoints(condition, counts, slots=settings.concurrency)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(condition.pulse.beat)
+        for reading in endpoints.readings:
+            tasks.start_soon(reading.answer)
+        server = Server(listener, endpoints.pages())
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(server.close)
+            tasks.cancel_scope.cancel()
+
+
+class Endpoints:
+    """The pages of one worker. Every method may be called in any thread."""
+
+    def __init__(self, condition: Condition, counts: Counts, *, slots: int) -> None:
+        self._condition = condition
+        self._database = Reading(condition.ask_database, every_s=_PROBE_EVERY_S)
+        self._sink = Reading(condition.ask_sink, every_s=_PROBE_EVERY_S)
+        self._status = Reading(condition.ask_status, every_s=_STATUS_EVERY_S)
+        facts = Reading(condition.ask_facts, every_s=_FACTS_EVERY_S)
+        self.readings: tuple[Reading[Any], ...] = (self._database, self._sink, self._status, facts)
+        """Whatever has to be answered on the event loop."""
+        self._registry = CollectorRegistry()
+        self._registry.register(Metrics(counts, condition, lambda: facts.look(_FACTS_WAIT_S), slots=slots))
+        ProcessCollector(registry=self._registry)
+
+    def pages(self) -> Pages:
+        """By path."""
+        return {LIVE: self.live, READY: self.ready, STATUS: self.status, METRICS: self.metrics}
+
+    def live(self, _headers: Headers) -> Page:
+        """Whether the event loop turns and every loop on it keeps its promises.
+
+        A process that was frozen, or waited for a processor, gets a moment to catch up first.
+        """
+        end_s = monotonic() + _PROBE_WAIT_S
+        while (overdue := self._condition.overdue()) is not None and monotonic() < end_s:
+            sleep(_LOOK_AGAIN_S)
+        return _verdict({"live": overdue is None}, {"loops": overdue or OK})
+
+    def ready(self, _headers: Headers) -> Page:
+        """Whether messages would be delivered now, and if not, why: the latest that was found out, or what is known."""
+        end_s = monotonic() + _PROBE_WAIT_S
+        parts: Parts = {"relay": OK, "database": _NO_ANSWER, "schema": _NO_ANSWER, "sink": _NO_ANSWER}
+        for reading in (self._database, self._sink):
+            answer = reading.look(max(0.0, end_s - monotonic()))
+            if answer is not None and answer.age_s <= _BELIEVED_S:
+                parts |= answer.value
+        for part, reason in self._condition.known().items():
+            if reason != OK and parts[part] in (OK, _NO_ANSWER):
+                parts[part] = reason
+        ready = all(reason == OK for reason in parts.values())
+        return _verdict({"ready": ready, "state": self._condition.state}, parts)
+
+    def status(self, _headers: Headers) -> Page:
+        """What `outbox status --json` tells, and this worker's own state. Says how old it is."""
+        answer = self._status.look(_STATUS_WAIT_S)
+        if answer is None:
+            parts = {"this_worker": {"state": self._condition.state}, "error": "no answer yet"}
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, parts)
+        return _json(HTTPStatus.OK, {"age_s": round(answer.age_s, 1), **answer.value})
+
+    def metrics(self, headers: Headers) -> Page:
+        """For Prometheus, in the form that it asks for."""
+        encode, content_type = choose_encoder(headers.get("Accept", ""))
+        return Page(HTTPStatus.OK, content_type, encode(self._registry))
+
+
+def _verdict(verdict: Mapping[str, object], parts: Parts) -> Page:
+    """200 if all parts are well, else 503; the reasons are in both."""
+    well = all(reason == OK for reason in parts.values())
+    return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": parts})
+
+
+def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:
+    return Page(status, "application/json", orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,77 @@
+"""A question that only the worker's event loop can answer, for the threads of its HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import Condition
+from time import monotonic
+from typing import Generic, NamedTuple, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What was found out, on this process's monotonic clock `at_s`."""
+
+    at_s: float
+    value: T
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was so."""
+        return monotonic() - self.at_s
+
+
+class Reading(Generic[T]):
+    """The latest answer to one question.
+
+    It is asked only when somebody wants to know and the last answer has grown old, and never twice at once: however
+    many wait, and however long the loop or a server takes, one question is out.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], *, every_s: float) -> None:
+        """`ask` is bounded by itself. What it raises leaves the last answer as it is."""
+        self._ask = ask
+        self._every_s = every_s
+        self._news = Condition()
+        """Guards what follows; notified of each answer."""
+        self._wake: Callable[[], object] | None = None
+        """Wakes the loop that answers; None while there is none."""
+        self._out = False
+        self._latest: Answer[T] | None = None
+
+    def look(self, wait_s: float) -> Answer[T] | None:
+        """The latest answer, None before the first. Waits for a new one where it is due, but no longer than this."""
+        with self._news:
+            before = self._latest
+            if self._wake is None or (before is not None and before.age_s < self._every_s):
+                return before
+            if not self._out:  # it returns at once, also when the loop stands still
+                self._out = True
+                self._wake()
+            self._news.wait_for(lambda: self._latest is not before or not self._out, wait_s)
+            return self._latest
+
+    async def answer(self) -> NoReturn:
+        """Answer, on the event loop that runs this, until cancelled."""
+        loop, wanted = asyncio.get_running_loop(), asyncio.Event()
+        with self._news:
+            self._wake = lambda: loop.call_soon_threadsafe(wanted.set)  # anyio would wait for the loop
+        try:
+            while True:
+                await wanted.wait()
+                wanted.clear()
+                with suppress(Exception):
+                    value = await self._ask()
+                    self._latest = Answer(monotonic(), value)
+                self._tell()
+        finally:
+            self._wake = None
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._news:
+            self._out = False
+            self._news.notify_all()

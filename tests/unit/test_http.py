@@ -1,0 +1,134 @@
+"""The worker's HTTP server: it answers, it is bounded, and a port that is taken is one clear line."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from email.message import Message as Headers
+from http import HTTPStatus
+from time import monotonic
+
+import pytest
+
+from outbox import http
+from outbox.errors import ConfigurationError
+from outbox.http import Page, Server, listen
+from tests.support.probing import ANSWERED_WITHIN_S, ask
+
+
+class Pages:
+    def __init__(self) -> None:
+        self.waiting = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def hello(self, _headers: Headers) -> Page:
+        return Page(HTTPStatus.OK, "text/plain", b"hello")
+
+    def slow(self, _headers: Headers) -> Page:
+        self.waiting.release()
+        assert self.go.wait(10)
+        return Page(HTTPStatus.OK, "text/plain", b"slow")
+
+    def faulty(self, _headers: Headers) -> Page:
+        raise LookupError("secret")
+
+
+@pytest.fixture
+def pages() -> Pages:
+    return Pages()
+
+
+@pytest.fixture
+def port(pages: Pages) -> Iterator[int]:
+    listener = listen("127.0.0.1", 0)
+    server = Server(listener, {"/hello": pages.hello, "/slow": pages.slow, "/faulty": pages.faulty})
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        pages.go.set()
+        server.close()
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=ANSWERED_WITHIN_S)
+
+
+def test_a_page_is_served_and_its_length_told_to_whoever_asks_only_for_that(port: int) -> None:
+    answer = ask(port, "/hello?verbose")
+    assert (answer.status, answer.content_type, answer.body) == (200, "text/plain", "hello")
+    assert (ask(port, "/hello", "HEAD").status, ask(port, "/hello", "HEAD").body) == (200, "")
+
+
+def test_whoever_asks_for_something_else_is_told_what_there_is(port: int) -> None:
+    answer = ask(port, "/health")
+    assert (answer.status, answer.body) == (404, "there are /hello /slow /faulty\n")
+    assert ask(port, "/hello", "POST").status == 501
+
+
+def test_a_fault_of_ours_is_an_answer_and_tells_no_secret(port: int) -> None:
+    answer = ask(port, "/faulty")
+    assert answer.status == 500
+    assert "LookupError" in answer.body
+    assert "secret" not in answer.body
+
+
+def test_nonsense_is_answered_and_harms_nobody(port: int) -> None:
+    with connect(port) as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\n\n")
+        assert b"Bad request" in client.recv(1000)
+    assert ask(port, "/hello").body == "hello"
+
+
+def test_one_slow_page_holds_up_no_other(port: int, pages: Pages) -> None:
+    with connect(port) as client:
+        client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        assert pages.waiting.acquire(timeout=ANSWERED_WITHIN_S)
+        assert ask(port, "/hello").body == "hello"
+
+
+def test_a_connection_too_many_is_closed_and_the_others_go_on(port: int, pages: Pages) -> None:
+    clients = [connect(port) for _ in range(http._AT_ONCE)]
+    for client in clients:
+        client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        assert pages.waiting.acquire(timeout=ANSWERED_WITHIN_S)
+    with connect(port) as one_more:
+        assert one_more.recv(1) == b""
+    pages.go.set()
+    for client in clients:
+        with client:
+            assert client.recv(1000).startswith(b"HTTP/1.0 200")
+
+
+def test_a_client_that_sends_byte_by_byte_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_WHOLE_TIMEOUT_S", 0.5)
+    began_s = monotonic()
+    with connect(port) as client, pytest.raises(OSError, match="reset|Broken pipe"):
+        client.sendall(b"GET /hello HTTP/1.0\r\n")
+        while monotonic() - began_s < ANSWERED_WITHIN_S:
+            client.sendall(b"X: y\r\n")
+            threading.Event().wait(0.05)
+
+
+def test_a_closed_server_leaves_no_thread_and_no_port_behind() -> None:
+    listener = listen("*", 0)
+    port = listener.getsockname()[1]
+    server = Server(listener, {})
+    assert ask(port, "/").status == 404
+    server.close()
+    assert "outbox http" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "*"])
+def test_a_port_that_is_taken_is_one_clear_line(host: str) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"served at .*:{port}: address already in use .*OUTBOX_HTTP_PORT"):
+            listen(host, port)
+
+
+def test_an_address_that_is_not_ours_is_one_clear_line() -> None:
+    with pytest.raises(ConfigurationError, match="OUTBOX_HTTP_HOST"):
+        listen("192.0.2.1", 9400)

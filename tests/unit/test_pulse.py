@@ -1,0 +1,51 @@
+"""A loop's promise to be heard from."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from outbox.pulse import LOOP, Pulse
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_promise_is_broken_when_its_time_is_over_and_kept_by_another_one() -> None:
+    clock = Clock()
+    pulse = Pulse(clock)
+    pulse.expect("claim", 10.0)
+    clock.now_s += 10.0
+    assert pulse.overdue_s() == {}
+    clock.now_s += 1.5
+    assert pulse.overdue_s() == {"claim": 1.5}
+    pulse.expect("claim", 10.0)
+    assert pulse.overdue_s() == {}
+
+
+def test_whoever_waits_for_another_is_released_from_its_promise() -> None:
+    clock = Clock()
+    pulse = Pulse(clock)
+    pulse.expect("claim", 10.0)
+    pulse.forget("claim")
+    pulse.forget("claim")
+    clock.now_s += 100.0
+    assert pulse.overdue_s() == {}
+
+
+async def test_an_event_loop_that_stands_still_is_seen_to_lag() -> None:
+    pulse = Pulse()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pulse.beat)
+        await anyio.lowlevel.checkpoint()
+        time.sleep(1.2)
+        assert pulse.lag_s >= 0.15
+        await anyio.sleep(0.05)
+        assert pulse.lag_s >= 0.15
+        tasks.cancel_scope.cancel()
+    assert LOOP not in pulse.overdue_s()
