@@ -9,8 +9,8 @@ from time import monotonic
 
 import pytest
 import typer
-from pydantic import SecretStr
 from prometheus_client.core import Metric
+from pydantic import SecretStr
 
 from outbox import cli, events
 from outbox.condition import Condition
