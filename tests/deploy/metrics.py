@@ -1,21 +1,20 @@
-"""What a worker tells Prometheus."""
+"""What a worker tells Prometheus, as the table in `docs/operations.md` has it, which is tested against the code."""
 
 from __future__ import annotations
 
-COUNTED = {"outbox_deliveries_total", "outbox_hold_seconds_total", "outbox_lease_losses_total"}
-GAUGES = {
-    "outbox_backlog_messages",
-    "outbox_dead_letters",
-    "outbox_dead_tuples",
-    "outbox_holding",
-    "outbox_loop_lag_seconds",
-    "outbox_oldest_ready_age_seconds",
-    "outbox_source_up",
-    "outbox_xmin_age_transactions",
-}
-HISTOGRAMS = {"outbox_event_to_start_seconds"}
+import re
+from pathlib import Path
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+EVERYWHERE = {"instance", "job", "namespace", "le"}
+PARTS = {"histogram": ("_bucket", "_count", "_sum")}
 
 
-def known_metrics() -> set[str]:
-    """The names of every series."""
-    return COUNTED | GAUGES | {f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count", "sum")}
+def known_metrics() -> dict[str, set[str]]:
+    """The labels of every series, by its name."""
+    rows = re.findall(r"^\| `(outbox_\w+)` \| (\w+) \| ([^|]*) \|", OPERATIONS, re.MULTILINE)
+    return {
+        name + part: EVERYWHERE | set(re.findall(r"\w+", labels))
+        for name, kind, labels in rows
+        for part in PARTS.get(kind, ("",))
+    }
