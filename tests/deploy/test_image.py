@@ -13,10 +13,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def locked(name: str) -> dict[str, list[str]]:
-    """The hashes of each pinned requirement, by its name, version and marker."""
+    """The hashes of each pinned requirement, by its name and version."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
-    return {line.split(" --hash=")[0].strip(): re.findall(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines}
+    return {re.split(" [;-]", line)[0]: re.findall(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines}
 
 
 def test_every_requirement_of_the_image_is_pinned_with_hashes_and_tested() -> None:

@@ -57,7 +57,7 @@ def test_the_schema_refuses_what_is_misspelt() -> None:
         kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
 
 
-@pytest.mark.parametrize("pod", pods())
+@pytest.mark.parametrize("pod", list(pods()))
 def test_a_pod_keeps_the_restricted_standard_and_writes_nowhere(pod: dict[str, Any]) -> None:
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     for container in containers(pod):
@@ -69,7 +69,7 @@ def test_a_pod_keeps_the_restricted_standard_and_writes_nowhere(pod: dict[str, A
         assert {"requests", "limits"} <= container["resources"].keys()
 
 
-@pytest.mark.parametrize("pod", pods())
+@pytest.mark.parametrize("pod", list(pods()))
 def test_a_relay_has_the_time_to_drain(pod: dict[str, Any]) -> None:
     if all(container.get("args") != ["run"] for container in containers(pod)):
         return
@@ -77,7 +77,7 @@ def test_a_relay_has_the_time_to_drain(pod: dict[str, Any]) -> None:
     assert pod["terminationGracePeriodSeconds"] >= before_s + int(SETTINGS["OUTBOX_DRAIN_TIMEOUT_S"] or 0) + 10
 
 
-@pytest.mark.parametrize("pod", pods())
+@pytest.mark.parametrize("pod", list(pods()))
 def test_probes_ask_the_port_that_is_set(pod: dict[str, Any]) -> None:
     for container in containers(pod):
         ports = {port["name"]: str(port["containerPort"]) for port in container.get("ports", [])}
