@@ -70,7 +70,8 @@ def make_base() -> None:
     mirror = next(line.split()[2] for line in targets.splitlines() if line.split()[:2] == [release, "main"])
     tree = HOME / "base"
     shutil.rmtree(tree, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", "--include=python3,ca-certificates", release, tree, mirror)
+    apart = ("unshare", "--mount")  # it mounts in the tree, and may leave that behind
+    run(*apart, "debootstrap", "--variant=minbase", "--include=python3,ca-certificates", release, tree, mirror)
     tell("base made", f"Debian {release}")
     with container("scratch") as name:
         buildah("add", "--quiet", name, tree, "/")

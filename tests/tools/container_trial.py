@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from socket import socket
 from time import monotonic, sleep
 from typing import Any
 
@@ -50,11 +51,24 @@ class Image:
 
     def command(self, *arguments: str, **settings: str) -> list[str]:
         """What runs the image with these arguments; its own command without any."""
-        environment = [*self.config["Env"], *(f"{name}={value}" for name, value in settings.items())]
         start = [*self.config["Entrypoint"], *(arguments or self.config["Cmd"])]
         pod = ["sh", "-c", _AS_A_POD, "sh", str(self.root), self.config["User"]]
         where = f"--chdir={self.config['WorkingDir']}"
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", *pod, where, *environment, *start]
+        return [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            *pod,
+            where,
+            *self.environment(settings),
+            *start,
+        ]
+
+    def environment(self, settings: dict[str, str]) -> list[str]:
+        """The image's own environment, and these settings."""
+        return [*self.config["Env"], *(f"{name}={value}" for name, value in settings.items())]
 
     def run(self, *arguments: str, **settings: str) -> str:
         """Run a command that must succeed, and return what it printed."""
@@ -88,7 +102,10 @@ class Relay:
 
 def try_out(image: Image, dsn: str, address: str) -> Iterator[tuple[str, object]]:
     """Try everything, telling what was found; ends the program at the first claim that fails."""
-    servers = {"DATABASE_URL": dsn, "TEMPORAL_ADDRESS": address}
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    servers = {"DATABASE_URL": dsn, "TEMPORAL_ADDRESS": address, "OUTBOX_HTTP_PORT": port}
     insist(image.config["User"].split(":")[0] not in ("", "0", "root"), "the image runs as root")
     insist(image.run("--version").split() == ["outbox", __version__], "the image holds another version")
     for command in ("migrate", "doctor"):
@@ -115,7 +132,7 @@ def stop_under_load(image: Image, servers: dict[str, str]) -> Iterator[tuple[str
         wait_for(lambda: first.logged("worker started"), "the worker starts", first)
         producer.start()
         wait_for(lambda: count(dsn, "outbox.history") >= COMMITTED // 4, "a quarter is delivered", first)
-        yield "health check", health(image, first)
+        yield "health check", health(image, first, servers)
         took_s = first.stop()
     yield f"SIGTERM under {RATE} commits/s", f"exit 0 after {took_s:.1f} s"
     insist(took_s <= GREATEST_DRAIN_S, f"the relay took {took_s:.1f} s to drain")
@@ -125,14 +142,15 @@ def stop_under_load(image: Image, servers: dict[str, str]) -> Iterator[tuple[str
     producer.join()
 
 
-def health(image: Image, relay: Relay) -> str:
+def health(image: Image, relay: Relay, servers: dict[str, str]) -> str:
     """Run the image's own health check beside process 1, as a container's runtime does."""
     command = image.config["Healthcheck"]["Test"][1:]
     if command[-1] not in image.run("--help"):
         return "this version has no such command yet"
     [first] = psutil.Process(relay.process.pid).children()
     inside = ["nsenter", f"--target={first.pid}", "--mount", "--pid", "--root", "--", "env", "--ignore-environment"]
-    done = subprocess.run([*inside, *image.config["Env"], *command], capture_output=True, text=True, timeout=30)
+    inside += image.environment(servers)
+    done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=30)
     insist(done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr}{done.stdout}")
     return "exit 0"
 
@@ -177,7 +195,7 @@ async def count_workflows(address: str) -> int:
     return found
 
 
-def wait_for(look: Callable[[], object], what: str, relay: Relay, timeout_s: float = 60.0) -> None:
+def wait_for(look: Callable[[], object], what: str, relay: Relay, timeout_s: float = 120.0) -> None:
     """Look until it is so; fail when the time is up or the relay is gone."""
     end_s = monotonic() + timeout_s
     while not look():
