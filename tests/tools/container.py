@@ -85,24 +85,30 @@ def make_base() -> None:
 
 
 def build() -> None:
-    """Build the image. The index is asked by this machine's pip, with its own configuration; the build is offline."""
+    """Build the image. The build itself is offline; the same commit makes the same image."""
     began_s = monotonic()
-    with container(BASE) as name:
-        version = buildah("run", "--isolation=chroot", name, "--", "python3", "-c", PYTHON_VERSION).strip()
-    wheels = HOME / "wheels"
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet")
-    locked = ("--no-deps", "--require-hashes", "--requirement", ROOT / "requirements" / "runtime.txt")
-    run(*pip, "--dest", wheels, "--only-binary=:all:", f"--python-version={version}", *locked)
+    wheels = download()
     configuration = HOME / "pip.conf"
     configuration.write_text("[global]\nno-index = true\nfind-links = /run/wheels\n")
+    revision, committed_at = run("git", "-C", ROOT, "log", "-1", "--format=%H %ct").split()
+    arguments = {"BASE": BASE, "BUILDER": BUILDER, "VERSION": __version__, "REVISION": revision}
     buildah(
-        *("build", "--isolation=chroot", "--format=docker", "--quiet", "--file", ROOT / "Containerfile"),
-        *("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILDER={BUILDER}", "--build-arg", f"VERSION={__version__}"),
-        *("--build-arg", f"REVISION={run('git', '-C', ROOT, 'rev-parse', 'HEAD').strip()}"),
-        *("--secret", f"id=pip,src={configuration}", "--volume", f"{wheels}:/run/wheels:ro"),
-        *("--tag", IMAGE, ROOT),
+        *("build", "--isolation=chroot", "--format=docker", "--quiet", "--timestamp", committed_at),
+        *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+        *(f"--secret=id=pip,src={configuration}", f"--volume={wheels}:/run/wheels:ro"),
+        *("--file", ROOT / "Containerfile", "--tag", IMAGE, ROOT),
     )
     tell("built in", f"{monotonic() - began_s:.0f} s")
+
+
+def download() -> Path:
+    """The folder with what is locked, for the base's Python. This machine's pip gets it, as it is configured here."""
+    with container(BASE) as name:
+        version = buildah("run", "--isolation=chroot", name, "--", "python3", "-c", PYTHON_VERSION).strip()
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
+    locked = ("--require-hashes", "--requirement", ROOT / "requirements" / "runtime.txt")
+    run(*pip, "--dest", HOME / "wheels", "--only-binary=:all:", f"--python-version={version}", *locked)
+    return HOME / "wheels"
 
 
 @contextmanager
