@@ -85,7 +85,7 @@ def make_base() -> None:
 
 
 def build() -> None:
-    """Build the image. The build itself is offline; the same commit makes the same image."""
+    """Build the image. The build itself is offline; the same commit on the same base makes the same layers."""
     began_s = monotonic()
     wheels = download()
     configuration = HOME / "pip.conf"
