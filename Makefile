@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers schema lock build clean
+.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers schema lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra realtime --group image --constraints requirements/dev.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
+		--output-file requirements/runtime.txt
 	$(BIN)/uv pip compile bench/contenders/requirements.in --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file bench/contenders/requirements.txt
 	cd bench/contenders && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
@@ -78,5 +81,8 @@ lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench
 build: $(READY)  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation
 
+container: build  ## build the container image with buildah and try it on real servers; needs root and Debian
+	@$(BIN)/python -m tests.tools.container
+
 clean:  ## remove what can be made again
-	rm -rf .venv .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench .container dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -151,7 +151,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_every_file_named_in_the_documents_exists(name: str) -> None:
-    for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs)/[\w/.]+)`", DOCS[name]):
+    for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs|deploy)/[\w/.]+)`", DOCS[name]):
         assert (ROOT / path).exists(), path
 
 

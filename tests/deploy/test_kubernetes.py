@@ -1,0 +1,131 @@
+"""The manifests are valid, run what exists, with settings that exist, under the restricted pod security standard."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from tests.deploy.settings import known_settings
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+MANIFESTS = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml")
+KUSTOMIZATIONS = sorted(path.parent for path in FOLDER.rglob("kustomization.yaml"))
+SETTINGS = dotenv_values(FOLDER / "base" / "settings.env")
+VERSIONS = ["1.29", kubernetes_validate.latest_version()]
+KUBECTL = shutil.which("kubectl")
+needs_kubectl = pytest.mark.skipif(
+    KUBECTL is None, reason="Debian's package kubernetes-client is not installed here; .ci/run installs it"
+)
+
+
+@cache
+def manifest(path: Path) -> dict[str, Any]:
+    [document] = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return document
+
+
+def pods() -> Iterator[Any]:
+    """The specification of every pod, by its manifest."""
+    for path in MANIFESTS:
+        if "template" in manifest(path).get("spec", {}):
+            yield pytest.param(manifest(path)["spec"]["template"]["spec"], id=path.relative_to(FOLDER).as_posix())
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.relative_to(FOLDER).as_posix())
+def test_a_manifest_fits_the_schema_of_kubernetes(path: Path, version: str) -> None:
+    kubernetes_validate.validate(manifest(path), version, strict=True)
+
+
+def test_the_schema_refuses_what_is_misspelt() -> None:
+    broken = manifest(FOLDER / "standalone" / "relay.yaml") | {"sepc": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("pod", list(pods()))
+def test_a_pod_keeps_the_restricted_standard_and_writes_nowhere(pod: dict[str, Any]) -> None:
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for container in containers(pod):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"requests", "limits"} <= container["resources"].keys()
+
+
+@pytest.mark.parametrize("pod", list(pods()))
+def test_a_relay_has_the_time_to_drain(pod: dict[str, Any]) -> None:
+    if all(container.get("args") != ["run"] for container in containers(pod)):
+        return
+    before_s = 30 if pod.get("initContainers") else 0  # the application ends before its sidecar is told to
+    assert pod["terminationGracePeriodSeconds"] >= before_s + int(SETTINGS["OUTBOX_DRAIN_TIMEOUT_S"] or 0) + 10
+
+
+@pytest.mark.parametrize("pod", list(pods()))
+def test_probes_ask_the_port_that_is_set(pod: dict[str, Any]) -> None:
+    for container in containers(pod):
+        ports = {port["name"]: str(port["containerPort"]) for port in container.get("ports", [])}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if probe in container:
+                get = container[probe]["httpGet"]
+                assert get["path"] == ("/readyz" if probe == "readinessProbe" else "/livez")
+                assert ports[get["port"]] == SETTINGS["OUTBOX_HTTP_PORT"]
+
+
+def test_the_sidecar_starts_before_the_application_and_does_not_decide_about_its_traffic() -> None:
+    pod = manifest(FOLDER / "sidecar" / "app.yaml")["spec"]["template"]["spec"]
+    [sidecar] = pod["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    assert {"startupProbe", "livenessProbe"} <= sidecar.keys()
+    assert "readinessProbe" not in sidecar
+
+
+def test_every_setting_in_the_manifests_exists() -> None:
+    secret = manifest(FOLDER / "secret.example.yaml")["stringData"]
+    assert {*SETTINGS, *secret} <= known_settings()
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_a_kustomization_names_what_exists_and_leaves_nothing_out(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    named = {resource for resource in kustomization["resources"] if resource.endswith(".yaml")}
+    assert named == {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    for resource in kustomization["resources"]:
+        assert (folder / resource).exists()
+    for file in chain.from_iterable(each["envs"] for each in kustomization.get("configMapGenerator", [])):
+        assert (folder / file).exists()
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", ["sidecar", "standalone"])
+def test_kustomize_renders_manifests_whose_references_hold(name: str) -> None:
+    done = subprocess.run([KUBECTL, "kustomize", FOLDER / name], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for document in rendered:
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+    [settings] = [each["metadata"]["name"] for each in rendered if each["kind"] == "ConfigMap"]
+    assert settings != "outbox-settings", "without a hash in the name a change restarts nothing"
+    for document in rendered:
+        if document["kind"] not in ("Deployment", "Job"):
+            continue
+        for container in containers(document["spec"]["template"]["spec"]):
+            assert container["image"].startswith("registry.example.com/")
+            if "envFrom" in container:
+                assert {"configMapRef": {"name": settings}} in container["envFrom"]
