@@ -91,7 +91,7 @@ class Endpoints:
         end_s = monotonic() + _PROBE_WAIT_S
         while (overdue := self._condition.overdue()) is not None and monotonic() < end_s:
             sleep(_LOOK_AGAIN_S)
-        return _verdict({"live": overdue is None}, {"loops": overdue or OK})
+        return judged({"live": overdue is None}, {"loops": overdue or OK})
 
     def ready(self, _headers: Headers) -> Page:
         """Whether messages would be delivered now, and if not, why: the latest that was found out, or what is known."""
@@ -105,7 +105,7 @@ class Endpoints:
             if reason != OK and parts[part] in (OK, _NO_ANSWER):
                 parts[part] = reason
         ready = all(reason == OK for reason in parts.values())
-        return _verdict({"ready": ready, "state": self._condition.state}, parts)
+        return judged({"ready": ready, "state": self._condition.state}, parts)
 
     def status(self, _headers: Headers) -> Page:
         """What `outbox status --json` tells, and this worker's own state. Says how old it is."""
@@ -121,7 +121,7 @@ class Endpoints:
         return Page(HTTPStatus.OK, content_type, encode(self._registry))
 
 
-def _verdict(verdict: Mapping[str, object], parts: Parts) -> Page:
+def judged(verdict: Mapping[str, object], parts: Parts) -> Page:
     """200 if all parts are well, else 503; the reasons are in both."""
     well = all(reason == OK for reason in parts.values())
     return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": parts})

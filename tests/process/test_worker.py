@@ -12,7 +12,9 @@ import pytest
 from anyio import to_thread
 
 from tests.integration.test_cli import NOBODY_LISTENS, outbox
+from tests.support.eventually import eventually
 from tests.support.processes import workflow_worker_process
+from tests.support.running import fetch
 from workflows.process.logs import context
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,6 +44,31 @@ async def test_metrics_of_the_sdk_are_served_where_wanted(surroundings: dict[str
         assert "temporal_" in text
         worker.send(signal.SIGINT)
         assert worker.wait() == 0
+
+
+async def test_it_is_ready_when_it_works_and_says_what_it_waits_for(
+    surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        surroundings["OUTBOX_HTTP_PORT"] = str(taken.getsockname()[1])
+    surroundings["OUTBOX_HTTP_HOST"] = "127.0.0.1"
+    dsn = surroundings["DATABASE_URL"]
+
+    async def asked(*flags: str) -> tuple[int, str]:
+        done = await outbox(dsn, "health", *flags, **surroundings)
+        return done.code, done.out
+
+    with workflow_worker_process(tmp_path, "early", **surroundings | {"TEMPORAL_ADDRESS": "127.0.0.1:1"}) as worker:
+        await worker.logged("server does not answer, trying again")
+        assert await asked("--live") == (0, "live\n")
+        assert await asked() == (1, "not ready: worker: starting; temporal: not connected yet\n")
+        assert worker.stop() == 0
+    with workflow_worker_process(tmp_path, "well", **surroundings) as worker:
+        await worker.logged("workflow worker started")
+        assert await asked() == (0, "ready\n")
+        await fetch(dsn, "insert into app.migration values (9999, 'future', 'x')")
+        code, said = await eventually(asked, lambda answer: answer[0] == 1)
+        assert "schema 'app' is newer than this version" in said
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,16 @@ class _NotOursError(Exception):
 class Application:
     """The application's database, through one pool that all activities of a process share."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, schema: str) -> None:
+        """`schema` is the outbox's."""
         self.pool = pool
+        self._schema = schema
+
+    async def check(self) -> None:
+        """Raise SchemaError unless the schema is this version's, DatabaseUnavailable where the database is away."""
+        with translated_errors("connect"):
+            async with self.pool.acquire() as connection:
+                await require_current(connection, self._schema, APPLICATION)
 
     @asynccontextmanager
     async def as_tenant(
@@ -110,7 +118,6 @@ async def open_application(dsn: str, schema: str, *, size: int) -> AsyncIterator
     async with open_pool(
         dsn, size=size, application_name="outbox workflows", statement_timeout_s=_STATEMENT_TIMEOUT_S
     ) as pool:
-        with translated_errors("connect"):
-            async with pool.acquire() as connection:
-                await require_current(connection, schema, APPLICATION)
-        yield Application(pool)
+        application = Application(pool, schema)
+        await application.check()
+        yield application

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from outbox.screens import show_steps
 from outbox.worker import stop_on_signals
 from workflows.application.migrate import APPLICATION
 from workflows.process import logs, settings
+from workflows.process.health import serving
 from workflows.process.runner import WorkflowWorker
 from workflows.process.settings import WorkflowSettings
 
@@ -62,7 +64,8 @@ def migrate_command(
 async def _run(chosen: config.Settings, own: WorkflowSettings) -> bool:
     """Run the worker under signals; return whether it ended by itself, not by a second signal."""
     worker = WorkflowWorker(chosen, own)
-    async with stop_on_signals(worker):
+    endpoints = serving(chosen, worker) if chosen.http_port else nullcontext()
+    async with stop_on_signals(worker), endpoints:
         await worker.run()
         return True
     return False

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workflows.process.settings import WorkflowSettings
 
 T = TypeVar("T")
+State = Literal["starting", "running", "draining"]
 _RETRIES = Backoff(0.2, 5.0)
 
 
@@ -39,8 +40,19 @@ class WorkflowWorker:
         self._own = own
         self._stopped = anyio.Event()
         self._starting = anyio.CancelScope()
+        self.application: Application | None = None
+        """The database, once it has answered."""
+        self.client: Client | None = None
+        """Temporal, once it has answered."""
+        self.polling = False
+        """Whether tasks are polled for."""
         self.stopping = False
         """Whether the shutdown has begun."""
+
+    @property
+    def state(self) -> State:
+        """The one word for it."""
+        return "draining" if self.stopping else "running" if self.polling else "starting"
 
     def stop(self) -> None:
         """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
@@ -56,13 +68,14 @@ class WorkflowWorker:
         """
         runtime = self._runtime()
         async with AsyncExitStack() as stack:
-            application = await self._patiently("database", lambda: self._open(stack))
-            if application is None:
+            self.application = await self._patiently("database", lambda: self._open(stack))
+            if self.application is None:
                 return
-            client = await self._patiently("Temporal", partial(self._connect, runtime))
-            if client is None:
+            self.client = await self._patiently("Temporal", partial(self._connect, runtime))
+            if self.client is None:
                 return
-            async with serving(self._worker(application, client), on_end=self.stop):
+            async with serving(self._worker(self.application, self.client), on_end=self.stop):
+                self.polling = True
                 logger.bind(
                     worker=self._settings.worker_name, task_queue=self._own.task_queue, families=self._own.families
                 ).info("workflow worker started")

@@ -1,0 +1,96 @@
+"""What a workflow worker tells over HTTP: `/livez` and `/readyz`, in the relay's form. `outbox health` asks for both.
+
+The SDK serves its metrics itself, at an address of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.message import Message as Headers
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import to_thread
+from temporalio.service import RPCError
+
+from outbox.condition import OK, Parts
+from outbox.endpoints import LIVE, READY, judged
+from outbox.errors import OutboxError
+from outbox.http import Page, Server, listen
+from outbox.pulse import Pulse
+from outbox.reading import Reading
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from workflows.process.runner import WorkflowWorker
+
+_ASKED_EVERY_S = 2.0
+_ANSWERS_WITHIN = timedelta(seconds=3)
+_PROBE_WAIT_S = 0.7
+"""How long a probe waits for news. Kubernetes gives it a second."""
+_BELIEVED_S = 15.0
+_NO_ANSWER = "no answer yet"
+
+
+@asynccontextmanager
+async def serving(settings: Settings, worker: WorkflowWorker) -> AsyncIterator[None]:
+    """Serve for the block. Raises ConfigurationError when the port cannot be had."""
+    listener = listen(settings.http_host, settings.http_port)
+    health = Health(worker)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(health.pulse.beat)
+        tasks.start_soon(health.asked.answer)
+        server = Server(listener, {LIVE: health.live, READY: health.ready})
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(server.close)
+            tasks.cancel_scope.cancel()
+
+
+class Health:
+    """The pages of one workflow worker. `live` and `ready` may be called in any thread."""
+
+    def __init__(self, worker: WorkflowWorker) -> None:
+        self._worker = worker
+        self.pulse = Pulse()
+        self.asked = Reading(self._ask, every_s=_ASKED_EVERY_S)
+
+    def live(self, _headers: Headers) -> Page:
+        """Whether the event loop turns."""
+        late_s = self.pulse.overdue_s()
+        fault = ", ".join(f"{who} overdue by {s:.1f} s" for who, s in late_s.items())
+        return judged({"live": not fault}, {"loops": fault or OK})
+
+    def ready(self, _headers: Headers) -> Page:
+        """Whether workflows would be carried out now, and if not, why."""
+        parts: Parts = {"worker": OK if self._worker.state == "running" else self._worker.state}
+        answer = self.asked.look(_PROBE_WAIT_S)
+        known = answer is not None and answer.age_s <= _BELIEVED_S
+        parts |= answer.value if known and answer is not None else dict.fromkeys(("database", "temporal"), _NO_ANSWER)
+        ready = all(reason == OK for reason in parts.values())
+        return judged({"ready": ready, "state": self._worker.state}, parts)
+
+    async def _ask(self) -> Parts:
+        return {"database": await self._database(), "temporal": await self._temporal()}
+
+    async def _database(self) -> str:
+        if self._worker.application is None:
+            return "not connected yet"
+        try:
+            await self._worker.application.check()
+        except OutboxError as error:
+            return str(error)
+        return OK
+
+    async def _temporal(self) -> str:
+        if self._worker.client is None:
+            return "not connected yet"
+        try:
+            well = await self._worker.client.service_client.check_health(retry=False, timeout=_ANSWERS_WITHIN)
+        except (RPCError, RuntimeError) as error:
+            return f"does not answer: {error}"
+        return OK if well else "is not well, by its own word"
