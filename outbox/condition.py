@@ -143,7 +143,7 @@ class Condition:
     async def ask_database(self) -> Parts:
         """Whether the database answers and takes writes, and whether its schema is this version's."""
         if self.store is None:
-            return {"database": "not connected yet", "schema": "not known without the database"}
+            return {"database": self.database_lost or "not connected yet", "schema": "not known without the database"}
         try:
             require_register(await self.store.applied_migrations(), self.schema)
         except SchemaError as error:

@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 
 from outbox.condition import OK
 from outbox.counts import Counts
+from outbox.errors import clean
 from outbox.http import Page, Pages, Server, listen
 from outbox.metrics import Metrics
 from outbox.reading import Reading
@@ -124,7 +125,8 @@ class Endpoints:
 def judged(verdict: Mapping[str, object], parts: Parts) -> Page:
     """200 if all parts are well, else 503; the reasons are in both."""
     well = all(reason == OK for reason in parts.values())
-    return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": parts})
+    said = {part: clean(reason) for part, reason in parts.items()}  # servers say what is no Unicode
+    return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": said})
 
 
 def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:

@@ -61,7 +61,7 @@ class Row:
     live: int | None
     ready: int | None
     says: str
-    noticed_s: float
+    noticed_s: float | None
     ready_again_s: float | None
 
 
@@ -227,7 +227,7 @@ async def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(postg
         unready = await becomes(port, "/readyz", 503, "refused")
         assert unready.parts["relay"] == "starting"
         assert (await get(port, "/livez")).status == 200
-        keep(Row(22, "database gone at the start", 200, 503, shown(unready, "127.0.0.1:1"), 0.0, None))
+        keep(Row(22, "database gone at the start", 200, 503, shown(unready, "127.0.0.1:1"), None, None))
 
 
 async def test_a_draining_worker_is_alive_and_not_ready(database: str) -> None:
@@ -241,7 +241,7 @@ async def test_a_draining_worker_is_alive_and_not_ready(database: str) -> None:
         unready = await get(port, "/readyz")
         assert (unready.status, unready.parts["relay"]) == (503, "draining")
         assert (await get(port, "/livez")).status == 200
-        keep(Row(23, "draining", 200, 503, shown(unready), 0.0, None))
+        keep(Row(23, "draining", 200, 503, shown(unready), None, None))
         sink.unblock()
         await relay.wait_ended()
 

@@ -22,6 +22,7 @@ from outbox.events import (
 from outbox.message import Message
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
 from tests.support.eventually import eventually
+from tests.support.probing import free_port, get
 from tests.support.running import counts, enqueue, fetch, running
 from tests.support.sinks import FakeSink, deliver_all
 from tests.support.sql import connected
@@ -235,10 +236,12 @@ async def test_error_text_that_no_json_column_takes_does_not_end_a_holding_worke
 
     sink = Down(lambda _: down)
 
-    async with running(database, sink) as relay, connected(database) as reader:
+    port = free_port()
+    async with running(database, sink, http_port=port) as relay, connected(database) as reader:
         await enqueue(database)
         await relay.log.wait_for(Held)
-        relay.worker._switchboard._changed()  # a heartbeat is due
+        assert (await get(port, "/readyz")).parts["sink"].startswith("DOWN: nul")
+        relay.worker.condition.switchboard._changed()  # a heartbeat is due
         state = "select detail ->> 'held_by' from outbox.worker where state = 'holding'"
 
         async def held_by() -> str | None:
