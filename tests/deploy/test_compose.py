@@ -33,6 +33,7 @@ def test_every_file_that_is_mounted_or_built_exists() -> None:
 def test_one_image_serves_migrate_job_relay_and_workflow_worker() -> None:
     assert {name: service["command"] for name, service in OURS.items()} == {
         "migrate": ["migrate"],
+        "migrate-workflows": ["workflows", "migrate"],
         "relay": ["run"],
         "workflows": ["workflows", "run"],
     }
@@ -43,5 +44,5 @@ def test_our_containers_write_nowhere_and_have_the_time_to_drain() -> None:
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         drain_s = int(service["environment"]["OUTBOX_DRAIN_TIMEOUT_S"])
-        assert name == "migrate" or int(service["stop_grace_period"].removesuffix("s")) >= drain_s + 10
+        assert name.startswith("migrate") or int(service["stop_grace_period"].removesuffix("s")) >= drain_s + 10
         assert service["environment"].keys() <= known_settings()

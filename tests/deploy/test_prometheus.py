@@ -26,11 +26,6 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-needs_metrics = pytest.mark.skipif(
-    not (ROOT / "outbox" / "metrics.py").exists(), reason="this version of the worker tells no metrics yet"
-)
-
-
 def promtool(*arguments: str | Path) -> str:
     """Run promtool, which must be content, and return what it said."""
     done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=60)
@@ -83,7 +78,6 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: str) -> None:
     assert row in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
-@needs_metrics
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_is_about_metrics_that_exist(alert: str) -> None:
     assert "outbox_" in ALERTS[alert]["expr"]
@@ -101,7 +95,6 @@ def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
     assert f"{len(TARGETS)} rules found" in promtool("check", "rules", file)
 
 
-@needs_metrics
 @pytest.mark.parametrize(("title", "expression"), TARGETS, ids=[f"{title} {n}" for n, (title, _) in enumerate(TARGETS)])
 def test_a_panel_shows_metrics_that_exist(title: str, expression: str) -> None:
     assert "outbox_" in expression, title

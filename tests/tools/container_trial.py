@@ -77,13 +77,14 @@ class Image:
         return done.stdout
 
 
-class Relay:
-    """`outbox run` in the image."""
+class Process:
+    """A long-running command in the image: the image's own, `outbox run`, or another."""
 
-    def __init__(self, image: Image, log: Path, settings: dict[str, str]) -> None:
+    def __init__(self, image: Image, log: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
         self.log = log
+        command = image.command(*arguments, **settings)
         with log.open("wb") as out:
-            self.process = subprocess.Popen(image.command(**settings), stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def logged(self, message: str) -> dict[str, Any] | None:
         """The log's first line with this message, if it is there."""
@@ -96,7 +97,7 @@ class Relay:
         [first] = psutil.Process(self.process.pid).children()
         first.send_signal(signal.SIGTERM)
         code = self.process.wait(60)
-        insist(code == 0, f"the relay ended with {code} on SIGTERM; its log is {self.log}")
+        insist(code == 0, f"process 1 ended with {code} on SIGTERM; its log is {self.log}")
         return monotonic() - began_s
 
 
@@ -108,13 +109,15 @@ def try_out(image: Image, dsn: str, address: str) -> Iterator[tuple[str, object]
     servers = {"DATABASE_URL": dsn, "TEMPORAL_ADDRESS": address, "OUTBOX_HTTP_PORT": port}
     insist(image.config["User"].split(":")[0] not in ("", "0", "root"), "the image runs as root")
     insist(image.run("--version").split() == ["outbox", __version__], "the image holds another version")
-    for command in ("migrate", "doctor"):
-        image.run(command, **servers)
-        yield f"outbox {command}", "exit 0"
-    image.run("bench", "--help")
+    for command in (["migrate"], ["doctor"], ["workflows", "migrate"], ["bench", "--help"]):
+        image.run(*command, **servers)
+        yield f"outbox {' '.join(command)}", "exit 0"
+    with running(image, "workflows", servers, "workflows", "run") as worker:
+        wait_for(lambda: worker.logged("workflow worker started"), "the workflow worker starts", worker)
+        yield "outbox workflows run", f"exit 0 {worker.stop():.1f} s after SIGTERM"
     yield from stop_under_load(image, servers)
     left = count(dsn, "outbox.message")
-    with relay(image, "second", servers) as second:
+    with running(image, "second", servers) as second:
         wait_for(lambda: count(dsn, "outbox.message") == 0, "the rest is delivered", second)
         second.stop()
     yield "left for the next relay", f"{left} of {COMMITTED}"
@@ -128,7 +131,7 @@ def stop_under_load(image: Image, servers: dict[str, str]) -> Iterator[tuple[str
     """Stop a relay while a producer commits; it must give back what it had claimed."""
     dsn = servers["DATABASE_URL"]
     producer = threading.Thread(target=commit_starts, args=(dsn,), daemon=True)
-    with relay(image, "first", servers) as first:
+    with running(image, "first", servers) as first:
         wait_for(lambda: first.logged("worker started"), "the worker starts", first)
         producer.start()
         wait_for(lambda: count(dsn, "outbox.history") >= COMMITTED // 4, "a quarter is delivered", first)
@@ -142,11 +145,9 @@ def stop_under_load(image: Image, servers: dict[str, str]) -> Iterator[tuple[str
     producer.join()
 
 
-def health(image: Image, relay: Relay, servers: dict[str, str]) -> str:
+def health(image: Image, relay: Process, servers: dict[str, str]) -> str:
     """Run the image's own health check beside process 1, as a container's runtime does."""
     command = image.config["Healthcheck"]["Test"][1:]
-    if command[-1] not in image.run("--help"):
-        return "this version has no such command yet"
     [first] = psutil.Process(relay.process.pid).children()
     inside = ["nsenter", f"--target={first.pid}", "--mount", "--pid", "--root", "--", "env", "--ignore-environment"]
     inside += image.environment(servers)
@@ -156,9 +157,9 @@ def health(image: Image, relay: Relay, servers: dict[str, str]) -> str:
 
 
 @contextmanager
-def relay(image: Image, name: str, servers: dict[str, str]) -> Iterator[Relay]:
-    """A relay for the block; whatever is left of it afterwards is killed."""
-    worker = Relay(image, image.logs / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **servers})
+def running(image: Image, name: str, servers: dict[str, str], *arguments: str) -> Iterator[Process]:
+    """A relay, or another process, for the block; whatever is left of it afterwards is killed."""
+    worker = Process(image, image.logs / f"{name}.log", arguments, {"OUTBOX_WORKER_NAME": name, **servers})
     try:
         yield worker
     finally:
@@ -195,12 +196,12 @@ async def count_workflows(address: str) -> int:
     return found
 
 
-def wait_for(look: Callable[[], object], what: str, relay: Relay, timeout_s: float = 120.0) -> None:
-    """Look until it is so; fail when the time is up or the relay is gone."""
+def wait_for(look: Callable[[], object], what: str, process: Process, timeout_s: float = 120.0) -> None:
+    """Look until it is so; fail when the time is up or the process is gone."""
     end_s = monotonic() + timeout_s
     while not look():
-        late = relay.process.poll() is not None or monotonic() > end_s
-        insist(not late, f"not within {timeout_s:.0f} s: {what}; the relay's log is {relay.log}")
+        late = process.process.poll() is not None or monotonic() > end_s
+        insist(not late, f"not within {timeout_s:.0f} s: {what}; its log is {process.log}")
         sleep(0.05)
 
 
