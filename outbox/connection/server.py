@@ -16,7 +16,7 @@ from outbox.connection.url import MASK
 from outbox.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 5.0
-"""Bounds an attempt to connect, TLS and authentication included: to all hosts together, unless connect_timeout is set."""
+"""Bounds an attempt to connect, TLS and authentication included. Several hosts share it; connect_timeout is for each."""
 _SHORTEST_TIMEOUT_S = 1.5
 _SOCKETS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
 _WRITING = {"any", "primary", "read-write"}
@@ -67,7 +67,8 @@ class Server:
 
     def named(self, parameter: str) -> str:
         """The name of what gave a parameter, for whoever has to mend it."""
-        return self.given[parameter].name
+        given = self.given.get(parameter)
+        return given.name if given else parameter
 
     def password(self, host: Host) -> Given | None:
         """The password for a host."""

@@ -59,7 +59,7 @@ class Tls:
         return self._bound(mode)
 
     def _bound(self, mode: Given) -> Given:
-        """Channel binding ties the password to the certificate. The driver has none; full verification does its work."""
+        """Channel binding ties password and certificate together. The driver has none; verifying does its work."""
         binding = self.given.get("channel_binding")
         if binding is None or binding.value != "require":
             return mode

@@ -79,6 +79,10 @@ def _of_entry(error: Exception, server: Server, host: Host) -> str:
         return f"it may want TLS: write sslmode=verify-full ({server.tls.mode(host.name).name})"
     if "client certificate" in text:
         return "name the client's certificate and key in sslcert and sslkey (PGSSLCERT, PGSSLKEY)"
+    if "certificate authentication" in text:
+        return (
+            f"the one in {server.named('sslcert')} is somebody else's: name another, or correct {server.named('user')}"
+        )
     if "does not exist" in text:
         return f"create it, or correct {server.named('user')}"
     return f"allow it in the server's pg_hba.conf, or correct {server.named('user')}"
