@@ -16,7 +16,7 @@ from outbox.connection.url import MASK
 from outbox.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 5.0
-"""Bounds an attempt to connect, TLS and authentication included. Several hosts share it; connect_timeout is for each."""
+"""Bounds an attempt to connect, TLS and authentication included. Hosts share it; connect_timeout is for each."""
 _SHORTEST_TIMEOUT_S = 1.5
 _SOCKETS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
 _WRITING = {"any", "primary", "read-write"}

@@ -392,6 +392,16 @@ async def test_mode_names_workers_that_do_not_answer(db: Connection, database: s
     assert (done.code, done.err) == (1, "outbox: the switch is set, but no answer yet from frozen\n")
 
 
+async def test_realtime_is_refused_where_no_worker_could_use_it(database: str, db: Connection) -> None:
+    async with running(database, mode="poll") as worker:
+        await eventually(lambda: db.fetchval("select detail ? 'configured' from outbox.worker"), bool)
+        done = await outbox(database, "mode", "realtime")
+        assert done.code == 2
+        assert "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY" in done.fault
+        assert not await db.fetchval("select exists (select from outbox.control where name = 'mode')")
+        await worker.stop()
+
+
 async def test_mode_that_is_none_is_one_line(database: str) -> None:
     done = await outbox(database, "mode", "loud")
     assert (done.code, done.fault) == (2, "mode is 'loud': use auto, listen, realtime, poll or default")
