@@ -171,9 +171,13 @@ class Settings(BaseModel):
     def _faults_of_realtime(self) -> Iterator[tuple[tuple[str, ...], str]]:
         needed = {"supabase_url": self.supabase_url, "supabase_service_role_key": self.supabase_service_role_key}
         missing = [field for field, value in needed.items() if value is None]
-        if missing and (self.mode == "realtime" or len(missing) < len(needed)):
+        half = len(missing) < len(needed)
+        if missing and (half or self.mode == "realtime"):
             for field in missing:
-                yield (field, "mode"), f"{environment_name(field)} is not set: Supabase Realtime needs it"
+                yield (
+                    (field,) if half else (field, "mode"),
+                    f"{environment_name(field)} is not set: Supabase Realtime needs it",
+                )
         if not missing and find_spec("websockets") is None:
             yield (), "Supabase Realtime needs an extra: pip install 'temporal-outbox[realtime]'"
         if self.supabase_url is not None and not fields.is_web_address(self.supabase_url):
@@ -255,11 +259,15 @@ def read(**overrides: object) -> Reading:
     given = {name: value for name, value in overrides.items() if value is not None}
     origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
     spoken = {name: environment_name(name) for name in Settings.model_fields}
-    for name in Settings.model_fields:
+    unread = set(Settings.model_fields) - given.keys()
+    for name in sorted(unread):
         with faults:
-            if name not in given and (found := fields.found(Settings, name, environment)):
+            found = fields.found(Settings, name, environment)
+            unread.remove(name)
+            if found:
                 given[name], origins[name], spoken[name] = found.value, found.origin, found.name
     settings, wrong = fields.validated(Settings, given, spoken, faults)
+    wrong |= unread
     faults.found += [fault for involved, fault in settings.incoherent() if not wrong.intersection(involved)]
     dsn = cast("str | None", overrides.get("database_url"))
     settings._environment = environment  # noqa: SLF001 - ours, of which a frozen model takes no other notice

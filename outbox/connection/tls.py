@@ -26,6 +26,16 @@ _WEAK = {
 }
 
 
+_AT_HOME = {
+    "sslrootcert": "root.crt",
+    "sslcert": "postgresql.crt",
+    "sslkey": "postgresql.key",
+    "sslcrl": "root.crl",
+}
+_made: dict[tuple[object, ...], ssl.SSLContext] = {}
+"""The latest context by what it was made of: to read a machine's authorities takes a tenth of a second."""
+
+
 def is_local(host: str) -> bool:
     """Whether a host is this machine: a socket, localhost, a loopback address."""
     if host.startswith(("/", "@")) or host.lower() == "localhost":
@@ -38,7 +48,7 @@ def is_local(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What was said about TLS. Contexts are made for each connection: certificates are rotated too."""
+    """What was said about TLS. A context is made anew when a file has changed: certificates are rotated too."""
 
     given: Layer
 
@@ -72,7 +82,7 @@ class Tls:
         named = self.given.get("sslrootcert")
         if named is not None:
             return None if named.value == SYSTEM else named
-        return _at_home("root.crt", "sslrootcert")
+        return _at_home("sslrootcert")
 
     def doubt(self, host: str) -> str | None:
         """Why the mode towards a host is weak, if it is."""
@@ -89,8 +99,23 @@ class Tls:
         mode = self.mode(host).value
         if mode == "disable":
             return [None]
-        context = self._context(mode)
+        made_of = (mode, *self._files())
+        context = _made.get(made_of)
+        if context is None:
+            context = self._context(mode)
+            _made.clear()  # of former certificates
+            _made[made_of] = context
         return {"prefer": [context, None], "allow": [None, context]}.get(mode, [context])
+
+    def _files(self) -> Iterator[tuple[object, ...]]:
+        """Everything that a context is made of, files by their state."""
+        paths = ssl.get_default_verify_paths()
+        yield _state(paths.cafile), _state(paths.capath)
+        for name in ("sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version"):
+            yield name, self.given[name].value if name in self.given else None
+        for name in _AT_HOME:
+            file = self.given.get(name) or _at_home(name)
+            yield name, file and file.value, _state(file.value) if file else None
 
     def direct(self) -> bool:
         """Whether TLS begins without asking PostgreSQL first. Raises ConfigurationError."""
@@ -124,7 +149,7 @@ class Tls:
         return context
 
     def _revoke(self, context: ssl.SSLContext) -> None:
-        revoked = self.given.get("sslcrl") or _at_home("root.crl", "sslcrl")
+        revoked = self.given.get("sslcrl") or _at_home("sslcrl")
         if revoked is not None:
             with _readable(revoked, "revocation list"):
                 context.load_verify_locations(cafile=revoked.value)
@@ -132,8 +157,8 @@ class Tls:
 
     def _show_ourselves(self, context: ssl.SSLContext) -> None:
         """Load the client's certificate."""
-        certificate = self.given.get("sslcert") or _at_home("postgresql.crt", "sslcert")
-        key = self.given.get("sslkey") or _at_home("postgresql.key", "sslkey")
+        certificate = self.given.get("sslcert") or _at_home("sslcert")
+        key = self.given.get("sslkey") or _at_home("sslkey")
         if certificate is None:
             return
         password = self.given.get("sslpassword")
@@ -165,10 +190,19 @@ def _readable(file: Given, what: str) -> Iterator[None]:
         raise file.fault(f"{file.value!r}: {error.strerror}") from error
 
 
-def _at_home(name: str, parameter: str) -> Given | None:
-    path = home_file(f".postgresql/{name}")
+def _at_home(parameter: str) -> Given | None:
+    path = home_file(f".postgresql/{_AT_HOME[parameter]}")
     try:
         found = path is not None and path.exists()
     except OSError:
         found = False
     return Given(str(path), parameter, f"file {path}") if found else None
+
+
+def _state(path: str | None) -> tuple[int, ...] | None:
+    """What changes when a file does."""
+    try:
+        found = Path(path or "").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

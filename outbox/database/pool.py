@@ -13,7 +13,7 @@ import asyncpg
 
 from outbox.database.connect import connect, connected, is_pooled
 from outbox.database.translation import translated_errors
-from outbox.errors import ConfigurationError, DatabaseUnavailable
+from outbox.errors import AccessLost, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ class _Overrun:
 
 
 class _Opener:
-    """Makes a pool's connections. Once there has been one, no refusal is for good.
+    """Makes a pool's connections. There has been one before, so no refusal is for good.
 
     A password that is being rotated, a certificate that has run out, a database that is being restored: somebody will
     mend it, and each connection reads anew what was said about the way.
@@ -149,15 +149,12 @@ class _Opener:
         self._connect = partial(connect, where, application_name=application_name)
         self.statements_kept = 0
         self.session: Mapping[str, str] = {}
-        self.proved = False
 
     async def __call__(self, *_: object, **_of_the_driver: object) -> asyncpg.Connection[asyncpg.Record]:
         try:
             return await self._connect(statements_kept=self.statements_kept, session=self.session)
         except ConfigurationError as error:
-            if self.proved:
-                raise DatabaseUnavailable(str(error)) from error
-            raise
+            raise AccessLost(str(error)) from error
 
 
 @asynccontextmanager
@@ -181,13 +178,12 @@ async def open_pool(
         opener.statements_kept, opener.session = _STATEMENTS_KEPT, _session(statement_timeout_s, durable=durable)
     with translated_errors("connect"):
         pool = await asyncpg.create_pool(
-            min_size=1,
+            min_size=0,  # else the driver would restore it by itself, and write tracebacks when it cannot
             max_size=size,
             max_inactive_connection_lifetime=0,
             reset=_nothing_to_reset,
             connect=opener,
         )
-    opener.proved = True
     try:
         yield Pool(pool, size, statement_timeout_s)
     finally:
