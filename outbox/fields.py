@@ -46,7 +46,7 @@ def validated(
     """
     by_key = {_key(model, field): field for field in model.model_fields}
     values = {key: given[field] for key, field in by_key.items() if field in given}
-    wrong = set()
+    wrong: set[str] = set()
     try:
         return model.model_validate(values), wrong
     except ValidationError as error:

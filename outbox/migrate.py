@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outbox import database
+from outbox.connection import Where
 from outbox.errors import ConfigurationError, SchemaError
 from outbox.sqlfiles import DEFAULT_SCHEMA, Migration, in_schema, migrations, validated_schema
 
@@ -36,7 +37,7 @@ class Step:
     state: Literal["applied", "pending", "edited", "unknown"]
 
 
-async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
+async def migrate(dsn: Where, schema: str = DEFAULT_SCHEMA) -> list[Step]:
     """Apply what is pending, in one transaction, and return the steps that were applied now.
 
     Raises SchemaError when the database holds an edited migration or one that this version does not know.
@@ -66,7 +67,7 @@ async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
             return pending
 
 
-async def inspect(dsn: str, schema: str = DEFAULT_SCHEMA) -> list[Step]:
+async def inspect(dsn: Where, schema: str = DEFAULT_SCHEMA) -> list[Step]:
     """Return every step that either side knows, changing nothing."""
     validated_schema(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:

@@ -1,6 +1,6 @@
 """Where PostgreSQL is and how to get in: read from the environment, put together, checked. Nothing here connects."""
 
-from outbox.connection.address import Address, at, database, listening
+from outbox.connection.address import Address, Where, at, database, listening
 from outbox.connection.given import Environment, Faults, Given
 from outbox.connection.server import CONNECT_TIMEOUT_S, Host, Server
 
@@ -12,6 +12,7 @@ __all__ = [
     "Given",
     "Host",
     "Server",
+    "Where",
     "at",
     "database",
     "listening",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeAlias
 
 from outbox.connection.given import Environment, Faults, Given, Layer
 from outbox.connection.parameters import libpq_layer, retired, single_layer
@@ -43,6 +44,10 @@ class Address:
             return f"PostgreSQL at {','.join(map(str, self.resolve().hosts))}"
         except ConfigurationError:
             return "PostgreSQL"
+
+
+Where: TypeAlias = Address | str
+"""An address, or a connection string that is completed by libpq's variables."""
 
 
 def at(dsn: str, environment: Environment | None = None) -> Address:
@@ -100,7 +105,8 @@ def retired_lines(environment: Environment, main: Address) -> tuple[list[str], l
     known: Layer = {}
     with Faults():  # which are told where the address is read
         known = main.gather()
-    faults, doubts = [], []
+    faults: list[str] = []
+    doubts: list[str] = []
     for parameter, line in retired(environment):
         (doubts if parameter in known else faults).append(line)
     return faults, doubts

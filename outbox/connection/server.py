@@ -27,6 +27,11 @@ _ASKS_FOR_NOTHING = {
     "requirepeer": set[str](),
     "hostaddr": set[str](),
 }
+_CHOICES = {
+    "load_balance_hosts": ("disable", "random"),
+    "gsslib": ("gssapi", "sspi"),
+    "channel_binding": ("disable", "prefer", "require"),
+}
 _INSTEAD = {"hostaddr": "write the host's name, or its address, in host"}
 
 
@@ -132,7 +137,7 @@ def settled(given: Layer, what: str) -> Server:
         hosts = _hosts(all_given)
     with faults:
         _name(all_given, what)
-    for check in (_check_target, _check_unsupported, _check_timeout):
+    for check in (_check_target, _check_choices, _check_unsupported, _check_timeout):
         with faults:
             check(all_given, len(hosts))
     tls = Tls(all_given)
@@ -199,9 +204,15 @@ def _check_target(given: dict[str, Given], hosts: int) -> None:
         )
     if target.value not in _WRITING:
         raise target.fault("target_session_attrs must be any, primary or read-write")
-    balance = given.get("load_balance_hosts")
-    if balance and balance.value not in ("disable", "random"):
-        raise balance.fault("load_balance_hosts must be disable or random")
+
+
+def _check_choices(given: dict[str, Given], _hosts: int) -> None:
+    faults = Faults()
+    for name, choices in _CHOICES.items():
+        with faults:
+            if name in given and given[name].value not in choices:
+                raise given[name].fault(f"{name} must be {' or '.join(choices)}")
+    faults.settle()
 
 
 def _check_unsupported(given: dict[str, Given], _hosts: int) -> None:

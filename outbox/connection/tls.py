@@ -33,7 +33,7 @@ _AT_HOME = {
     "sslcrl": "root.crl",
 }
 _made: dict[tuple[object, ...], ssl.SSLContext] = {}
-"""The latest context by what it was made of: to read a machine's authorities takes a tenth of a second."""
+"""Contexts by what it was made of: to read a machine's authorities takes a tenth of a second."""
 
 
 def is_local(host: str) -> bool:
@@ -103,7 +103,8 @@ class Tls:
         context = _made.get(made_of)
         if context is None:
             context = self._context(mode)
-            _made.clear()  # of former certificates
+            if len(_made) > 4:
+                _made.clear()  # of former certificates
             _made[made_of] = context
         return {"prefer": [context, None], "allow": [None, context]}.get(mode, [context])
 

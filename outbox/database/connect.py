@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
-from outbox.connection import Address, at
+from outbox.connection import Where, at
 from outbox.connection.sockets import within_reach
 from outbox.database.refusals import explained
 from outbox.database.translation import MISCONFIGURED, translated_errors
@@ -32,7 +33,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 async def connect(
-    where: Address | str,
+    where: Where,
     *,
     application_name: str,
     statements_kept: int = 0,
@@ -47,7 +48,7 @@ async def connect(
     server = (at(where) if isinstance(where, str) else where).resolve()
     parameters = {**({"options": o} if (o := server.optional("options")) else {}), **(session or {})}
     parameters["application_name"] = application_name
-    reasons = []
+    reasons: list[tuple[Host, OutboxError, Exception]] = []
     for host in server.in_turn():
         try:
             return await _knock(server, host, statements_kept, parameters)
@@ -96,9 +97,9 @@ async def _connect(
         database=server.database,
         ssl=context or False,
         direct_tls=context is not None and server.tls.direct(),
-        target_session_attrs=server.target,
+        target_session_attrs=SessionAttribute(server.target),
         krbsrvname=server.optional("krbsrvname"),
-        gsslib=server.optional("gsslib"),
+        gsslib=cast("Literal['gssapi', 'sspi'] | None", server.optional("gsslib")),
         timeout=server.timeout_s,
         statement_cache_size=statements_kept,
         server_settings=parameters,
@@ -114,9 +115,7 @@ async def is_pooled(connection: Connection) -> bool:
 
 
 @asynccontextmanager
-async def connected(
-    where: Address | str, *, application_name: str
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def connected(where: Where, *, application_name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """Open one connection for a block of work; it is terminated, not drained, if the block fails."""
     connection = await connect(where, application_name=application_name)
     try:
@@ -127,6 +126,6 @@ async def connected(
         connection.terminate()
 
 
-def place(where: Address | str) -> str:
+def place(where: Where) -> str:
     """Where an address or a connection string leads, for people, and nothing else of it."""
     return str(at(where) if isinstance(where, str) else where)

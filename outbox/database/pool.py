@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncpg.pool import PoolConnectionProxy
 
-    from outbox.connection import Address
+    from outbox.connection import Where
     from outbox.database.connect import Connection
 
 _RELEASE_TIMEOUT_S = 1.0
@@ -145,7 +145,7 @@ class _Opener:
     mend it, and each connection reads anew what was said about the way.
     """
 
-    def __init__(self, where: Address | str, application_name: str) -> None:
+    def __init__(self, where: Where, application_name: str) -> None:
         self._connect = partial(connect, where, application_name=application_name)
         self.statements_kept = 0
         self.session: Mapping[str, str] = {}
@@ -159,7 +159,7 @@ class _Opener:
 
 @asynccontextmanager
 async def open_pool(
-    where: Address | str, *, size: int, application_name: str, statement_timeout_s: float, durable: bool = True
+    where: Where, *, size: int, application_name: str, statement_timeout_s: float, durable: bool = True
 ) -> AsyncIterator[Pool]:
     """Open a pool. Every statement on it is bounded by `statement_timeout_s`.
 
