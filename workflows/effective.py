@@ -29,18 +29,19 @@ def read() -> SinkSettings:
     """Everything that the adapter would go by, and what is wrong with it."""
     faults: list[str] = []
     shown = list(_own())
-    try:
-        chosen = settings.load()
-        chosen.converter()
-        if (path := chosen.routes_file()) is not None:
-            Routes.load(path).require_task_queues(chosen.task_queue)
-    except ConfigurationError as error:
-        faults += error.faults
-    try:
-        shown += _temporal(profile())
-    except ConfigurationError as error:
-        faults += error.faults
+    for check in (lambda: settings.load().converter(), _check_routes, lambda: shown.extend(_temporal(profile()))):
+        try:
+            check()
+        except ConfigurationError as error:
+            faults += error.faults
     return SinkSettings(tuple(shown), tuple(faults))
+
+
+def _check_routes() -> None:
+    """Read the file of routes, whatever else is wrong. Raises ConfigurationError."""
+    path = settings.routes_file(os.environ.get("OUTBOX_ROUTES"))
+    if path is not None:
+        Routes.load(path).require_task_queues(os.environ.get("OUTBOX_TEMPORAL_TASK_QUEUE") or None)
 
 
 def _own() -> Iterator[Setting]:

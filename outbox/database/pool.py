@@ -185,6 +185,8 @@ async def open_pool(
             connect=opener,
         )
     try:
+        with translated_errors("connect"):
+            await pool.release(await pool.acquire())
         yield Pool(pool, size, statement_timeout_s)
     finally:
         pool.terminate()
