@@ -255,6 +255,7 @@ def load(**overrides: object) -> Settings:
 
 def read(**overrides: object) -> Reading:
     """Read the environment, and whatever is wrong with it."""
+    assert overrides.keys() <= Settings.model_fields.keys(), overrides.keys() - Settings.model_fields.keys()
     environment, faults = Environment(os.environ), Faults()
     given = {name: value for name, value in overrides.items() if value is not None}
     origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
@@ -269,10 +270,10 @@ def read(**overrides: object) -> Reading:
     settings, wrong = fields.validated(Settings, given, spoken, faults)
     wrong |= unread
     faults.found += [fault for involved, fault in settings.incoherent() if not wrong.intersection(involved)]
-    dsn = cast("str | None", overrides.get("database_url"))
+    dsn, listen_dsn = (cast("str | None", overrides.get(name)) for name in ("database_url", "listen_url"))
     settings._environment = environment  # noqa: SLF001 - ours, of which a frozen model takes no other notice
     settings._database = database(environment, dsn)  # noqa: SLF001
-    settings._listening = listening(environment, settings.dsn)  # noqa: SLF001
+    settings._listening = listening(environment, settings.dsn, listen_dsn)  # noqa: SLF001
     retired, doubts = retired_lines(environment, settings.dsn)
     for address in dict.fromkeys((settings.dsn, settings.listen_dsn)):
         with faults:

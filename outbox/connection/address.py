@@ -64,16 +64,16 @@ def database(environment: Environment, dsn: str | None = None) -> Address:
     return Address(lambda: _gather(environment), SHARED)
 
 
-def listening(environment: Environment, main: Address) -> Address | None:
-    """The address for what needs a session of its own: OUTBOX_LISTEN_URL; None where it is not set.
+def listening(environment: Environment, main: Address, dsn: str | None = None) -> Address | None:
+    """The address for what needs a session of its own: `dsn`, or OUTBOX_LISTEN_URL; None where neither is set.
 
     Who logs in, and to which database, it takes from the other address where it does not say.
     """
-    if environment.variable(LISTEN) is None and environment.variable(f"{LISTEN}_FILE") is None:
+    if dsn is None and environment.variable(LISTEN) is None and environment.variable(f"{LISTEN}_FILE") is None:
         return None
 
     def gather() -> Layer:
-        given = environment.find(LISTEN)
+        given = environment.find(LISTEN) if dsn is None else Given(dsn, LISTEN, "argument")
         assert given is not None
         url = parse(given)
         own = {**_served(url, environment), **url.layer}

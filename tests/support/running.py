@@ -23,10 +23,13 @@ STOPS_WITHIN_S = 20.0
 
 
 def settings(dsn: str | None, **chosen: Any) -> Settings:
-    """A worker's settings; whatever the test does not choose is made for short tests. No `dsn`: the environment's."""
+    """A worker's settings; whatever the test does not choose is made for short tests. No `dsn`: the environment's.
+
+    Chosen are fields, or environment variables by their own names.
+    """
     short: dict[str, Any] = {"deliver_timeout_s": 5.0, "lease_s": 30.0, "retry_base_s": 0.02, "retry_cap_s": 0.1}
     short["worker_name"] = "worker-1"
-    return config.load(database_url=dsn, **(short | chosen))
+    return config.load(database_url=dsn, **{name.lower(): value for name, value in (short | chosen).items()})
 
 
 @dataclass
