@@ -6,7 +6,6 @@ Every fault is found before anything starts, and named with its setting. Field d
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -22,14 +21,15 @@ from outbox.connection import Address, Environment, Faults, database, listening
 from outbox.connection.address import retired_lines, unknown_parameters
 from outbox.connection.given import from_file
 from outbox.errors import ConfigurationError
+from outbox.reference import load_sink
 from outbox.relay.settings import LEASE_MARGIN_S, RelaySettings
-from outbox.sink import SinkFactory
 from outbox.sources.phoenix import Via
 from outbox.sources.realtime import RealtimeSettings
 from outbox.sources.token import Token
 from outbox.sqlfiles import validated_schema
 from outbox.switchboard import Mode
 
+__all__ = ["Reading", "Settings", "environment_name", "load", "load_sink", "read"]
 _DEFAULTS = RelaySettings()
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -285,17 +285,3 @@ def read(**overrides: object) -> Reading:
 def environment_name(field: str) -> str:
     """The environment variable of a field, as a person would write it."""
     return fields.names(Settings, field)[0]
-
-
-def load_sink(reference: str) -> SinkFactory:
-    """Import the sink factory that `module:attribute` names. Raises ConfigurationError with the cause."""
-    module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {error}") from error
-    if not callable(factory):
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {attribute} cannot be called")
-    return cast("SinkFactory", factory)
