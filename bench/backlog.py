@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _URGENT = "select outbox.enqueue('urgent', '{}', priority => 9)"
 _WAITING = "select count(*) from outbox.message where topic = $1"
 _SESSION = "set local enable_seqscan = off; set local jit = off"
-"""As the worker's sessions have it (outbox/database.py)."""
+"""As the worker's sessions have it (outbox/database/pool.py)."""
 GOAL = Goal("≥", 0.90)
 
 

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from importlib.metadata import entry_points
-from time import monotonic
 from typing import Annotated, Any, NoReturn
 
-import anyio
 import orjson
 import typer
 from loguru import logger
@@ -25,15 +23,15 @@ from outbox import __version__, config, dead, logs, rules
 from outbox.asking import ask, with_store
 from outbox.cancel import cancel
 from outbox.doctor import examine
+from outbox.effective import config_command, prepare
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
 from outbox.health import health
-from outbox.maintenance import HEARTBEAT_S
 from outbox.migrate import inspect, migrate
-from outbox.screens import show_findings, show_modes, show_status, show_steps
+from outbox.mode import mode
+from outbox.screens import show_findings, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
-from outbox.switchboard import MODES, SWITCH
 from outbox.worker import Worker, spare_collector, stop_on_signals
 
 app = typer.Typer(
@@ -44,10 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-for command in (cancel, health, rules.pause, rules.resume, rules.limit):
+for command in (cancel, health, mode, rules.pause, rules.resume, rules.limit):
     app.command()(command)
-_SWITCHED_WITHIN_S = 3.0
-"""How long `outbox mode` waits for the workers to obey; those that listen do so at once, the others within a second."""
+app.command("config")(config_command)
 
 
 def main() -> NoReturn:
@@ -125,10 +122,11 @@ def run(
     concurrency: Annotated[int | None, typer.Option(help="Deliveries in flight at once, at most.")] = None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
-    settings = config.load(mode=mode, sink=sink, concurrency=concurrency)
-    logs.configure(settings.log_level, settings.log_format)
+    prepared = prepare(mode=mode, sink=sink, concurrency=concurrency)
+    logs.configure(prepared.settings.log_level, prepared.settings.log_format)
+    logs.warn_of(prepared.doubts)
     spare_collector()
-    if not ask(partial(_run_worker, settings, config.load_sink(settings.sink))):
+    if not ask(partial(_run_worker, prepared.settings, prepared.sink)):
         raise typer.Exit(1)
 
 
@@ -142,27 +140,6 @@ def status(
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
         show_status(report)
-
-
-@app.command()
-def mode(
-    wanted: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODE]", help=f"{', '.join(MODES)}, or default for each worker's own OUTBOX_MODE."),
-    ] = None,
-) -> None:
-    """Show what wakes each worker and why, or switch every running worker within a second.
-
-    The switch is kept in the database and holds, also for workers that start later, until it is set to default.
-    """
-    if wanted is not None and wanted not in (*MODES, "default"):
-        raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
-    workers = ask(partial(with_store, config.load(), Store, partial(_switch_mode, wanted=wanted)))
-    show_modes(workers)
-    late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
-    if late:
-        sys.stderr.write(f"outbox: the switch is set, but no answer yet from {', '.join(late)}\n")
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -235,18 +212,6 @@ async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> b
         await worker.run()
         return True
     return False
-
-
-async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, Any]]:
-    """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
-    if wanted is not None:
-        await store.set_switch(SWITCH, None if wanted == "default" else wanted)
-    end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted in MODES else 0.0)
-    while True:
-        workers = [w for w in (await store.status())["workers"] if w["seen_s_ago"] < 2 * HEARTBEAT_S]
-        if monotonic() >= end_s or all(worker["detail"].get("mode") == wanted for worker in workers):
-            return workers
-        await anyio.sleep(0.1)
 
 
 def _fragment(text: str | bytes, where: str) -> orjson.Fragment:

@@ -1,47 +1,48 @@
-"""Settings from the environment, read once and checked as a whole.
+"""Settings from the environment, checked as a whole.
 
 Every fault is found before anything starts, and named with its setting. Field descriptions are the reference that
-`docs/configuration.md` is tested against.
+`docs/configuration.md` is tested against. How the worker gets to its database is `outbox/connection/`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Literal, cast
-from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
+from outbox import fields
 from outbox.backoff import Backoff
+from outbox.connection import Address, Environment, Faults, database, listening
+from outbox.connection.address import retired_lines, unknown_parameters
+from outbox.connection.given import from_file
 from outbox.errors import ConfigurationError
+from outbox.reference import load_sink
 from outbox.relay.settings import LEASE_MARGIN_S, RelaySettings
-from outbox.sink import SinkFactory
 from outbox.sources.phoenix import Via
 from outbox.sources.realtime import RealtimeSettings
 from outbox.sources.token import Token
 from outbox.sqlfiles import validated_schema
 from outbox.switchboard import Mode
 
-_PREFIX = "OUTBOX_"
+__all__ = ["Reading", "Settings", "environment_name", "load", "load_sink", "read"]
 _DEFAULTS = RelaySettings()
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: SecretStr = Field(
+    database_url: SecretStr | None = Field(
+        None,
         validation_alias=AliasChoices("DATABASE_URL", "OUTBOX_DATABASE_URL"),
         description="PostgreSQL connection string, postgresql://user:password@host:port/database.",
     )
@@ -134,6 +135,10 @@ class Settings(BaseSettings):
         "auto", description="Log lines for people or for machines; auto is text on a terminal, json elsewhere."
     )
 
+    _environment: Environment = PrivateAttr()
+    _database: Address = PrivateAttr()
+    _listening: Address | None = PrivateAttr(default=None)
+
     @field_validator("schema_name")
     @classmethod
     def _check_schema(cls, schema: str) -> str:
@@ -147,56 +152,67 @@ class Settings(BaseSettings):
     def _upper(cls, level: object) -> object:
         return level.upper() if isinstance(level, str) else level
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Settings:
-        faults = [*self._faults_of_leases(), *self._faults_of_realtime()]
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
+    def incoherent(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Every fault of settings that are right by themselves, each with the fields that have part in it."""
+        yield from self._faults_of_leases()
+        yield from self._faults_of_realtime()
 
-    def _faults_of_leases(self) -> Iterator[str]:
-        if self.lease_s < self.deliver_timeout_s + 2 * LEASE_MARGIN_S:
-            yield (
+    def _faults_of_leases(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        least_s = self.deliver_timeout_s + 2 * LEASE_MARGIN_S
+        if self.lease_s < least_s:
+            fault = (
                 f"OUTBOX_LEASE_S is {self.lease_s:g}, but a delivery may take OUTBOX_DELIVER_TIMEOUT_S "
-                f"({self.deliver_timeout_s:g}): make the lease at least {self.deliver_timeout_s + 2 * LEASE_MARGIN_S:g}"
+                f"({self.deliver_timeout_s:g}): make the lease at least {least_s:g}"
             )
+            yield ("lease_s", "deliver_timeout_s"), fault
         if self.max_deliveries <= self.suspect_after:
-            yield (
+            fault = (
                 f"OUTBOX_MAX_DELIVERIES ({self.max_deliveries}) must be greater than OUTBOX_SUSPECT_AFTER "
                 f"({self.suspect_after}): a message is proved a killer by dying alone"
             )
+            yield ("max_deliveries", "suspect_after"), fault
 
-    def _faults_of_realtime(self) -> Iterator[str]:
-        needed = {"SUPABASE_URL": self.supabase_url, "SUPABASE_SERVICE_ROLE_KEY": self.supabase_service_role_key}
-        missing = [name for name, value in needed.items() if value is None]
-        if missing and (self.mode == "realtime" or len(missing) < len(needed)):
-            yield from (f"{name} is not set: Supabase Realtime needs it" for name in missing)
+    def _faults_of_realtime(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        needed = {"supabase_url": self.supabase_url, "supabase_service_role_key": self.supabase_service_role_key}
+        missing = [field for field, value in needed.items() if value is None]
+        half = len(missing) < len(needed)
+        if missing and (half or self.mode == "realtime"):
+            for field in missing:
+                yield (
+                    (field,) if half else (field, "mode"),
+                    f"{environment_name(field)} is not set: Supabase Realtime needs it",
+                )
         if not missing and find_spec("websockets") is None:
-            yield "Supabase Realtime needs an extra: pip install 'temporal-outbox[realtime]'"
-        if self.supabase_url is not None:
-            parts = urlsplit(self.supabase_url)
-            if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-                yield f"SUPABASE_URL is {self.supabase_url!r}: write it as https://<project>.supabase.co"
+            yield (), "Supabase Realtime needs an extra: pip install 'temporal-outbox[realtime]'"
+        if self.supabase_url is not None and not fields.is_web_address(self.supabase_url):
+            shown = fields.without_credentials(self.supabase_url)
+            yield ("supabase_url",), f"SUPABASE_URL is {shown!r}: write it as https://<project>.supabase.co"
 
     @property
-    def listen_dsn(self) -> str:
-        """The connection string for LISTEN, in the clear."""
-        return self.listen_url.get_secret_value() if self.listen_url else self.dsn
+    def dsn(self) -> Address:
+        """Where the outbox's database is."""
+        return self._database
+
+    @property
+    def listen_dsn(self) -> Address:
+        """Where a session can be had that is nobody else's: for LISTEN, and to show that the worker lives."""
+        return self._listening or self._database
 
     def realtime(self) -> tuple[RealtimeSettings, Token] | None:
         """What the Realtime source needs; None where it is not configured."""
         if self.supabase_url is None or self.supabase_service_role_key is None:
             return None
-        key = self.supabase_service_role_key.get_secret_value()
         return (
-            RealtimeSettings(self.supabase_url, key, self.realtime_via, self.schema_name),
-            Token(self.realtime_token_command, self.realtime_token_file, key),
+            RealtimeSettings(self.supabase_url, self._service_role_key, self.realtime_via, self.schema_name),
+            Token(self.realtime_token_command, self.realtime_token_file, self._service_role_key),
         )
 
-    @property
-    def dsn(self) -> str:
-        """The connection string in the clear."""
-        return self.database_url.get_secret_value()
+    def _service_role_key(self) -> str:
+        """The key as it is now: its file may be rotated."""
+        file = self._environment.variable("SUPABASE_SERVICE_ROLE_KEY_FILE")
+        if file is not None:
+            return from_file(file).value
+        return self.supabase_service_role_key.get_secret_value() if self.supabase_service_role_key else ""
 
     def relay(self) -> RelaySettings:
         """The relay's share of the settings."""
@@ -217,54 +233,59 @@ class Settings(BaseSettings):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read: settings, and all that is to be said about them."""
+
+    settings: Settings
+    """With the default in the place of whatever cannot be used."""
+    origins: Mapping[str, str]
+    """Where each field comes from, unless it is the default."""
+    faults: tuple[str, ...]
+    doubts: tuple[str, ...]
+    """What works, and should not be as it is."""
+
+
 def load(**overrides: object) -> Settings:
     """Read the environment. Raises ConfigurationError that names every fault at once.
 
     `overrides` are command-line flags by field name; None means that the flag was not given.
     """
-    given = {_alias(name): value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        found = (line for fault in error.errors() for line in _fault(dict(fault)).splitlines())
-        raise ConfigurationError(*found) from error
+    reading = read(**overrides)
+    if reading.faults:
+        raise ConfigurationError(*reading.faults)
+    return reading.settings
+
+
+def read(**overrides: object) -> Reading:
+    """Read the environment, and whatever is wrong with it."""
+    assert overrides.keys() <= Settings.model_fields.keys(), overrides.keys() - Settings.model_fields.keys()
+    environment, faults = Environment(os.environ), Faults()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
+    spoken = {name: environment_name(name) for name in Settings.model_fields}
+    unread = set(Settings.model_fields) - given.keys()
+    for name in sorted(unread):
+        with faults:
+            found = fields.found(Settings, name, environment)
+            unread.remove(name)
+            if found:
+                given[name], origins[name], spoken[name] = found.value, found.origin, found.name
+    settings, wrong = fields.validated(Settings, given, spoken, faults)
+    wrong |= unread
+    faults.found += [fault for involved, fault in settings.incoherent() if not wrong.intersection(involved)]
+    dsn, listen_dsn = (cast("str | None", overrides.get(name)) for name in ("database_url", "listen_url"))
+    settings._environment = environment  # noqa: SLF001 - ours, of which a frozen model takes no other notice
+    settings._database = database(environment, dsn)  # noqa: SLF001
+    settings._listening = listening(environment, settings.dsn, listen_dsn)  # noqa: SLF001
+    retired, doubts = retired_lines(environment, settings.dsn)
+    for address in dict.fromkeys((settings.dsn, settings.listen_dsn)):
+        with faults:
+            doubts += [doubt for doubt in address.resolve().doubts() if doubt not in doubts]
+    faults.found += retired
+    return Reading(settings, origins, tuple(faults), (*doubts, *unknown_parameters(environment)))
 
 
 def environment_name(field: str) -> str:
     """The environment variable of a field, as a person would write it."""
-    alias = Settings.model_fields[field].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else _PREFIX + field.upper()
-
-
-def load_sink(reference: str) -> SinkFactory:
-    """Import the sink factory that `module:attribute` names. Raises ConfigurationError with the cause."""
-    module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {error}") from error
-    if not callable(factory):
-        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {attribute} cannot be called")
-    return cast("SinkFactory", factory)
-
-
-def _alias(field: str) -> str:
-    alias = Settings.model_fields[field].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
-
-
-def _fault(fault: dict[str, object]) -> str:
-    """One of pydantic's findings by the name that its reader set: a line, or several for settings that do not agree."""
-    location = cast("tuple[str, ...]", fault["loc"])
-    text = str(fault["msg"]).removeprefix("Value error, ")
-    if not location:
-        return text
-    name = str(location[0])
-    name = environment_name(name) if name in Settings.model_fields else name
-    if fault["type"] == "missing":
-        return f"{name} is not set"
-    if name in text:
-        return text
-    return f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}"
+    return fields.names(Settings, field)[0]

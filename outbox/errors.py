@@ -42,6 +42,10 @@ class DatabaseReadOnly(DatabaseUnavailable):
     """This server takes no writes: it is a standby, or was made one. Another one behind the same address may."""
 
 
+class AccessLost(DatabaseUnavailable):
+    """PostgreSQL has let us in before and now refuses: a secret is being rotated, or somebody has to mend something."""
+
+
 class DatabaseRefused(OutboxError):
     """PostgreSQL understood the statement and refused it. Trying again will not help.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,12 @@ def configure(level: str, style: Literal["auto", "text", "json"]) -> None:
         logger.add(sys.stderr, level=level, format=_text, colorize=None, diagnose=False)
     else:
         logger.add(_write_json, level=level, format="{message}", diagnose=False)
+
+
+def warn_of(doubts: Iterable[str]) -> None:
+    """Write a line for each setting that works, and should not be as it is."""
+    for doubt in doubts:
+        logger.bind(detail=doubt).warning("doubtful setting")
 
 
 def _text(record: Record) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outbox import database
+from outbox.connection import Where
 from outbox.errors import ConfigurationError, SchemaError
 from outbox.sqlfiles import DEFAULT_SCHEMA, Migration, in_schema, migrations, validated_schema
 
@@ -62,7 +63,7 @@ class Step:
     state: Literal["applied", "pending", "edited", "unknown"]
 
 
-async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
+async def migrate(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
     """Apply what is pending, in one transaction, and return the steps that were applied now.
 
     `schema` is the outbox's, which the text of every lineage may name.
@@ -96,7 +97,7 @@ async def migrate(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUT
             return pending
 
 
-async def inspect(dsn: str, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
+async def inspect(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
     """Return every step that either side knows, changing nothing."""
     validated_schema(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:

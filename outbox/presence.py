@@ -24,6 +24,7 @@ from outbox.events import DatabaseLost, DatabaseRestored, Emit, Event, PresenceL
 from outbox.store import Store
 
 if TYPE_CHECKING:
+    from outbox.connection import Where
     from outbox.database import Connection
 
 _RETRY = Backoff(base_s=0.05, cap_s=0.5)
@@ -48,7 +49,7 @@ class _PoolerInTheWay(OutboxError):
 class Presence:
     """Keeps one worker present. `holding` says whether the worker holds any messages."""
 
-    def __init__(self, dsn: str, schema: str, emit: Emit, *, holding: Callable[[], bool]) -> None:
+    def __init__(self, dsn: Where, schema: str, emit: Emit, *, holding: Callable[[], bool]) -> None:
         self._dsn = dsn
         self._schema = schema
         self._emit = emit

@@ -13,9 +13,15 @@ from rich.text import Text
 _SILENT_AFTER_S = 65.0
 """Two heartbeats without one."""
 
+_WIDE = 10_000
+"""Columns of what is never cut: it may be piped."""
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from outbox.doctor import Finding
     from outbox.migrate import Step
+    from outbox.sink import Setting
 
 
 def show_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
@@ -76,6 +82,26 @@ def show_findings(findings: list[Finding]) -> None:
         console.print(mark + Text(f"{finding.what}: {finding.detail}"))
         if finding.cure is not None:
             console.print(Text(f"       {finding.cure}"))
+
+
+def show_settings(groups: dict[str, list[Setting]], doubts: Sequence[str]) -> None:
+    """Settings, their values, and where they come from; what is doubtful about them."""
+    console = Console(highlight=False, soft_wrap=True, width=_WIDE)
+    for title, settings in groups.items():
+        table = Table(title, "", "from", box=None, title_justify="left", pad_edge=False)
+        for setting in settings:
+            value = str(setting.value).lower() if isinstance(setting.value, bool) else _plain(setting.value)
+            default = setting.origin.startswith("default")
+            table.add_row(*map(escape, (setting.name, value, setting.origin)), style="dim" if default else None)
+        if settings:
+            console.print(table)
+            console.print()
+    for doubt in doubts:
+        console.print(Text(f"doubtful: {doubt}", "yellow"))
+
+
+def _plain(value: object) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_modes(workers: list[dict[str, Any]]) -> None:

@@ -112,3 +112,25 @@ class Forgetful(Protocol):
 
 SinkFactory = Callable[[SinkContext], AbstractAsyncContextManager[Sink]]
 """What `OUTBOX_SINK=module:attribute` names. Entering it must not wait for the other side to be reachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as it is in effect, for `outbox config`. Of a secret, `value` is a mask already."""
+
+    name: str
+    value: str | float | bool | None
+    origin: str
+    """Where it comes from: `default`, `environment variable NAME`, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """What a sink says of its own settings, without connecting to anything: one fault a line."""
+
+    settings: tuple[Setting, ...]
+    faults: tuple[str, ...] = ()
+
+
+SinkSettingsReader = Callable[[], SinkSettings]
+"""What the entry-point group `outbox.settings` holds, each under the name of its sink's module. It raises nothing."""

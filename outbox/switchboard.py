@@ -84,6 +84,7 @@ class Switchboard:
         return {
             "mode": self.mode,
             "mode_from": "outbox mode" if self._switch else "OUTBOX_MODE",
+            "configured": list(self._sources),
             "sources": {name: self._state(name) for name in self._running if self._runs(name)},
         }
 

@@ -768,7 +768,7 @@ begin
             outbox.new_message_id() as new_id,
             r.message_id,
             r.topic,
-            coalesce(r.payload, e.message -> 'payload') as payload,  -- which tells JSON's null from none
+            e.message -> 'payload' as payload,  -- as it was written, which a record would not keep
             r.key,
             coalesce(r.headers, '{}') as headers,
             r.target,
@@ -786,7 +786,7 @@ begin
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
              json_to_record(e.message) as r (
-                 message_id uuid, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, available_at timestamptz,
+                 message_id uuid, topic text, key text, headers jsonb, target jsonb, dedup_key text, available_at timestamptz,
                  priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (

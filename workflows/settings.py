@@ -51,9 +51,7 @@ class TemporalSettings(BaseSettings):
 
     def routes_file(self) -> Path | None:
         """The file of routes, if there is one. A file that was named need not exist: reading it will tell."""
-        if self.routes is None and _DEFAULT_ROUTES.exists():
-            return _DEFAULT_ROUTES
-        return self.routes
+        return routes_file(self.routes)
 
     def converter(self) -> DataConverter:
         """The data converter to use. Raises ConfigurationError where a reference names something else."""
@@ -75,6 +73,11 @@ def load() -> TemporalSettings:
     except ValidationError as error:
         faults = [f"{environment_name(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors()]
         raise ConfigurationError(*faults) from error
+
+
+def routes_file(named: Path | str | None) -> Path | None:
+    """The file that was named, else the one in the working directory, if any."""
+    return Path(named) if named else _DEFAULT_ROUTES if _DEFAULT_ROUTES.exists() else None
 
 
 def environment_name(field: str) -> str:

@@ -1,4 +1,4 @@
-"""Trying a statement again for ever, and telling once when the database is lost and once when it is back."""
+"""Trying a statement again for ever, and telling when the database is lost, once of each kind, and when it is back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class Patience:
         self._emit = emit
         self._backoff = backoff
         self._failures = 0
+        self._told: set[type[OutboxError]] = set()
         self._lost_s = 0.0
 
     async def failed(self, error: OutboxError) -> None:
         """Note a failure and wait before the next try."""
         if not self._failures:
             self._lost_s = monotonic()
+            self._told.clear()
+        if type(error) not in self._told:  # a restart may end in a refusal, which is for people to mend
+            self._told.add(type(error))
             self._emit(DatabaseLost(self._doing, str(error)))
         self._failures += 1
         await anyio.sleep(self._backoff.delay_s(self._failures))

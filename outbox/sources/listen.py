@@ -22,6 +22,7 @@ from outbox.events import Emit
 from outbox.sources.supervised import SupervisedSource
 
 if TYPE_CHECKING:
+    from outbox.connection import Where
     from outbox.database import Connection
     from outbox.store import Store
     from outbox.wakeup import Wakeup
@@ -46,7 +47,7 @@ class ListenSource(SupervisedSource):
 
     def __init__(
         self,
-        dsn: str,
+        dsn: Where,
         schema: str,
         store: Store,
         wakeup: Wakeup,

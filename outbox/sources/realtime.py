@@ -9,6 +9,7 @@ and row-level security mutes it without a word. So every socket is pinged, every
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -47,9 +48,14 @@ class RealtimeSettings:
 
     url: str
     """SUPABASE_URL: the project's address, or the websocket's own with its path."""
-    key: str = field(repr=False)
+    key: Callable[[], str] | str = field(repr=False)
+    """The project's key, or what reads it anew for each connection."""
     via: Via
     schema: str
+
+    def current_key(self) -> str:
+        """The key. Raises ConfigurationError where it cannot be read."""
+        return self.key if isinstance(self.key, str) else self.key()
 
 
 class _Broken(OutboxError):
@@ -136,13 +142,15 @@ class RealtimeSource(SupervisedSource):
 
         try:
             return await connect(
-                socket_url(self._settings.url, self._settings.key),
+                socket_url(self._settings.url, self._settings.current_key()),
                 open_timeout=_OPEN_TIMEOUT_S,
                 ping_interval=_PING_EVERY_S,
                 ping_timeout=_PING_TIMEOUT_S,
                 close_timeout=1.0,
                 max_size=_LARGEST_FRAME,
             )
+        except ConfigurationError as error:
+            raise _Broken(str(error)) from error
         except InvalidStatus as error:
             body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace")
             raise _Broken(f"the server refused the connection with HTTP {error.response.status_code} {body}") from error

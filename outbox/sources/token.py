@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from subprocess import CalledProcessError
 
@@ -19,7 +20,8 @@ class Token:
 
     command: str | None
     file: str | None
-    value: str = field(repr=False)
+    value: Callable[[], str] | str = field(repr=False)
+    """The token, or what reads it."""
 
     async def read(self) -> str:
         """Return the token. Raises ConfigurationError that names the setting."""
@@ -31,7 +33,7 @@ class Token:
             except (OSError, ValueError) as error:  # not there, or no text
                 raise ConfigurationError(f"OUTBOX_REALTIME_TOKEN_FILE: {error}") from error
             return self._checked(token, "OUTBOX_REALTIME_TOKEN_FILE")
-        return self.value
+        return self.value if isinstance(self.value, str) else self.value()
 
     async def _ask(self, command: str) -> str:
         try:

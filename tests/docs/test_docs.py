@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from outbox import cli, events
 from outbox.condition import Condition
 from outbox.config import Settings, environment_name
+from outbox.connection.parameters import PARAMETERS, Parameter
 from outbox.counts import Counts
 from outbox.endpoints import LIVE, METRICS, READY, STATUS
 from outbox.metrics import FACTS, STATES, Metrics
@@ -72,6 +73,17 @@ def test_every_setting_is_documented_with_its_default(field: str) -> None:
         assert f"`{shown:g}`" in row if isinstance(shown, float) else f"`{shown}`" in row
 
 
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.name)
+def test_every_parameter_of_the_connection_is_documented_with_its_variables(parameter: Parameter) -> None:
+    [row] = [
+        line
+        for line in DOCS["docs/configuration.md"].splitlines()
+        if line.startswith("| ") and f"`{parameter.name}`" in line.split("|")[1]
+    ]
+    names = filter(None, (parameter.libpq, *parameter.single))
+    assert [name for name in names if f"`{name}`" not in row] == []
+
+
 @pytest.mark.parametrize("field", TemporalSettings.model_fields)
 def test_every_setting_of_the_adapter_is_documented_with_its_default(field: str) -> None:
     info = TemporalSettings.model_fields[field]
@@ -105,6 +117,7 @@ def test_every_documented_setting_exists() -> None:
     named = set(re.findall(r"\bOUTBOX_[A-Z_]+[A-Z]\b", ALL_DOCS))
     known |= {adapter.environment_name(field) for field in TemporalSettings.model_fields}
     known |= {process.environment_name(field) for field in WorkflowSettings.model_fields}
+    known |= {"OUTBOX_DATABASE_URL_FILE", "OUTBOX_LISTEN_URL_FILE"}
     assert named <= known
     assert {name for name in known if name.startswith("OUTBOX_")} <= named
 

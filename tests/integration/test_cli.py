@@ -16,6 +16,7 @@ import pytest
 from anyio import to_thread
 from asyncpg import Connection
 
+from outbox.connection.address import NOTHING_SET
 from outbox.events import SourceReady
 from outbox.sqlfiles import migrations
 from tests.support.eventually import eventually
@@ -46,7 +47,9 @@ class Done:
 async def outbox(dsn: str | None, *arguments: str, stdin: str = "", **environment: str) -> Done:
     """Run the command in a process of its own, as a user does."""
     env = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OUTBOX_", "DATABASE_", "PG", "LOG_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_"))
     }
     env |= environment | ({} if dsn is None else {"DATABASE_URL": dsn})
     command: Callable[[], subprocess.CompletedProcess[str]] = partial(
@@ -85,7 +88,7 @@ every_command = pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 @every_command
 async def test_missing_database_url_is_one_line(arguments: list[str]) -> None:
     done = await outbox(None, *arguments)
-    assert (done.code, done.fault) == (2, "DATABASE_URL is not set")
+    assert (done.code, done.fault) == (2, NOTHING_SET)
 
 
 @every_command
@@ -116,7 +119,7 @@ async def test_dsn_that_cannot_be_read_is_one_line_without_the_password(dsn: str
 async def test_unknown_host_is_one_line() -> None:
     done = await outbox("postgresql://postgres@no-such-host.invalid/x", "status")
     assert done.code == 1
-    assert done.fault.startswith("connect to PostgreSQL at no-such-host.invalid: ")
+    assert done.fault.startswith("connect to PostgreSQL at no-such-host.invalid:5432: ")
 
 
 async def test_unknown_database_and_unknown_role_are_configuration(postgres: PostgresServer) -> None:
@@ -387,6 +390,16 @@ async def test_mode_names_workers_that_do_not_answer(db: Connection, database: s
     await db.execute("insert into outbox.worker (name, version, state) values ('frozen', '1', 'running')")
     done = await outbox(database, "mode", "poll")
     assert (done.code, done.err) == (1, "outbox: the switch is set, but no answer yet from frozen\n")
+
+
+async def test_realtime_is_refused_where_no_worker_could_use_it(database: str, db: Connection) -> None:
+    async with running(database, mode="poll") as worker:
+        await eventually(lambda: db.fetchval("select detail ? 'configured' from outbox.worker"), bool)
+        done = await outbox(database, "mode", "realtime")
+        assert done.code == 2
+        assert "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY" in done.fault
+        assert not await db.fetchval("select exists (select from outbox.control where name = 'mode')")
+        await worker.stop()
 
 
 async def test_mode_that_is_none_is_one_line(database: str) -> None:

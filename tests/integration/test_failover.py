@@ -101,3 +101,27 @@ async def test_worker_leaves_a_demoted_primary_that_kept_its_connections(
             await relay.wait_completed(5, timeout_s=40)
             await relay.log.wait_for(SourceLost, after=mark, timeout_s=20)
             await relay.log.wait_for(SourceReady, after=mark, timeout_s=40)
+
+
+async def test_of_two_hosts_the_worker_finds_the_one_that_takes_writes(
+    anyio_backend: object, primary: PostgresServer, directory: Path
+) -> None:
+    await migrate(primary.dsn())
+    with await to_thread.run_sync(start_standby, primary, directory) as standby:
+        hosts = ",".join(urlsplit(server.dsn()).netloc.rpartition("@")[2] for server in (standby, primary))
+        async with running(f"postgresql://postgres@{hosts}/postgres", mode="listen") as relay:
+            await relay.log.wait_for(SourceReady)
+            await enqueue(primary.dsn(), 5)
+            await relay.wait_completed(5)
+
+            async def caught_up() -> int:
+                return int((await fetch(standby.dsn(), "select count(*) from outbox.history"))[0][0])
+
+            await eventually(caught_up, lambda n: n == 5)
+            mark = len(relay.log)
+            await to_thread.run_sync(primary.kill)
+            lost = await relay.log.wait_for(SourceLost, lambda e: "takes no writes" in e.error, after=mark)
+            assert "refused" in lost.error
+            await fetch(standby.dsn(), "select pg_promote()")
+            await enqueue(standby.dsn(), 5)
+            await relay.wait_completed(10, timeout_s=40)

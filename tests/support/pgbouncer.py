@@ -30,8 +30,9 @@ class PgBouncer(Server):
 
     title, stop_signal, death_signal = "PgBouncer", signal.SIGTERM, signal.SIGQUIT  # SIGINT waits for its clients
 
-    def __init__(self, postgres: PostgresServer, mode: Mode) -> None:
+    def __init__(self, postgres: PostgresServer, mode: Mode, lines: str) -> None:
         super().__init__(None)
+        self._lines = lines
         self._postgres = postgres
         self._mode = mode
 
@@ -60,6 +61,7 @@ class PgBouncer(Server):
             f"[databases]\n* = host=127.0.0.1 port={port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {self._ports[0]}\npool_mode = {self._mode}\nauth_type = any\nadmin_users = postgres\n"
             "unix_socket_dir =\nmax_client_conn = 200\ndefault_pool_size = 10\n"
+            f"{self._lines}\n"
         )
         assert BINARY
         return [BINARY, configuration]
@@ -70,7 +72,7 @@ class PgBouncer(Server):
 
 
 @contextmanager
-def pgbouncer(postgres: PostgresServer, mode: Mode) -> Iterator[PgBouncer]:
-    """A PgBouncer in this mode for the block."""
-    with PgBouncer(postgres, mode)._begin() as bouncer:
+def pgbouncer(postgres: PostgresServer, mode: Mode, lines: str = "") -> Iterator[PgBouncer]:
+    """A PgBouncer in this mode for the block, with more `lines` of configuration."""
+    with PgBouncer(postgres, mode, lines)._begin() as bouncer:
         yield bouncer

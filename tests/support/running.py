@@ -11,6 +11,7 @@ from uuid import UUID
 import anyio
 import asyncpg
 
+from outbox import config
 from outbox.config import Settings
 from outbox.endpoints import serving
 from outbox.events import Buried, Completed, Events
@@ -22,11 +23,14 @@ from tests.support.sinks import FakeSink
 STOPS_WITHIN_S = 20.0
 
 
-def settings(dsn: str, **chosen: Any) -> Settings:
-    """A worker's settings; whatever the test does not choose is made for short tests."""
+def settings(dsn: str | None, **chosen: Any) -> Settings:
+    """A worker's settings; whatever the test does not choose is made for short tests. No `dsn`: the environment's.
+
+    Chosen are fields, or environment variables by their own names.
+    """
     short: dict[str, Any] = {"deliver_timeout_s": 5.0, "lease_s": 30.0, "retry_base_s": 0.02, "retry_cap_s": 0.1}
     short["worker_name"] = "worker-1"
-    return Settings(DATABASE_URL=dsn, **(short | chosen))  # type: ignore[call-arg]
+    return config.load(database_url=dsn, **{name.lower(): value for name, value in (short | chosen).items()})
 
 
 @dataclass
@@ -64,7 +68,12 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    dsn: str, sink: FakeSink | None = None, *, factory: SinkFactory | None = None, wait: bool = True, **chosen: Any
+    dsn: str | None,
+    sink: FakeSink | None = None,
+    *,
+    factory: SinkFactory | None = None,
+    wait: bool = True,
+    **chosen: Any,
 ) -> AsyncIterator[Running]:
     """Run a worker for the block, with a fake sink or a real one's `factory`. What is left of it is cancelled.
 

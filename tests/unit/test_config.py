@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import traceback
+from pathlib import Path
 
 import pytest
 
 from outbox import config
+from outbox.connection.address import NOTHING_SET
 from outbox.errors import ConfigurationError
 from outbox.relay.settings import RelaySettings
 
@@ -21,8 +24,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Nothing of the environment in which the tests happen to run, and the one setting that must be there."""
     for name in [config.environment_name(field) for field in config.Settings.model_fields]:
         monkeypatch.delenv(name, raising=False)
-    for name in ("OUTBOX_DATABASE_URL", "OUTBOX_LOG_LEVEL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "ALGA_", "SUPABASE_")):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("DATABASE_URL", URL)
     return monkeypatch
 
@@ -36,29 +40,29 @@ def faults(**overrides: object) -> tuple[str, ...]:
 
 def test_the_database_is_all_that_must_be_set() -> None:
     settings = config.load()
-    assert settings.dsn == URL
+    assert str(settings.dsn) == "PostgreSQL at db:5432"
     assert settings.relay() == RelaySettings()
     assert settings.schema_name == "outbox"
 
 
 def test_missing_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL")
-    assert faults() == ("DATABASE_URL is not set",)
+    assert faults() == (NOTHING_SET,)
 
 
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files and manifests write `NAME=` for what is not set."""
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setenv("OUTBOX_LEASE_S", "")
-    assert faults() == ("DATABASE_URL is not set",)
+    assert faults() == (NOTHING_SET,)
 
 
 def test_prefixed_names_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DATABASE_URL")
-    monkeypatch.setenv("OUTBOX_DATABASE_URL", "postgresql://other")
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", "postgresql://u@other")
+    monkeypatch.setenv("LOG_LEVEL", "error")
     monkeypatch.setenv("OUTBOX_LOG_LEVEL", "debug")
     settings = config.load()
-    assert (settings.dsn, settings.log_level) == ("postgresql://other", "DEBUG")
+    assert (str(settings.dsn), settings.log_level) == ("PostgreSQL at other:5432", "DEBUG")
 
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +83,13 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("OUTBOX_MAX_DELIVERIES", "2")  # each right by itself, and not together
+    monkeypatch.setenv("OUTBOX_LISTEN_URL", "http://nowhere")
+    monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")
     found = faults()
-    assert len(found) == len(wrong) + 1
+    others = [NOTHING_SET, "OUTBOX_LISTEN_URL cannot be used", "OUTBOX_MAX_DELIVERIES (2)", "SUPABASE_SERVICE_ROLE_KEY"]
+    assert [other for other in others if not any(line.startswith(other) for line in found)] == []
+    assert len(found) == len(wrong) + len(others)
     for name, value in wrong.items():
         [line] = [line for line in found if re.search(rf"\b{name}\b", line)]
         assert "\n" not in line
@@ -96,6 +105,7 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OUTBOX_LEASE_S", "inf", "OUTBOX_LEASE_S is 'inf'"),
         ("OUTBOX_MODE", "x", "OUTBOX_MODE is 'x': input should be 'auto', 'listen', 'realtime' or 'poll'"),
         ("LOG_LEVEL", "x", "LOG_LEVEL is 'X': input should be 'TRACE', 'DEBUG'"),
+        ("OUTBOX_LOG_LEVEL", "x", "OUTBOX_LOG_LEVEL is 'X': input should be 'TRACE', 'DEBUG'"),
         ("OUTBOX_SCHEMA", "1st", "schema '1st' is not usable"),
         ("OUTBOX_SCHEMA", "pg_outbox", "schema 'pg_outbox' is not usable"),
     ],
@@ -217,4 +227,20 @@ def test_keys_of_supabase_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OUTBOX_LISTEN_URL", URL)
     settings = config.load()
     assert SECRET not in repr(settings)
-    assert settings.listen_dsn == URL
+    assert SECRET not in repr(settings.realtime())
+    assert settings.listen_dsn is not settings.dsn
+
+
+def test_key_of_supabase_is_read_anew_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("first\n")
+    monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY_FILE", str(file))
+    configured = config.load().realtime()
+    assert configured
+    assert configured[0].current_key() == "first"
+    file.write_text("second")
+    assert configured[0].current_key() == "second"
+    file.unlink()
+    with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_ROLE_KEY_FILE"):
+        configured[0].current_key()

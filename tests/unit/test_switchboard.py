@@ -81,7 +81,8 @@ async def test_switch_overrides_the_setting_until_it_is_removed() -> None:
         await b.runs("listen")
         b.switchboard.apply({"mode": "poll", "other": 1})
         assert (await b.runs()).why == "set by outbox mode"
-        assert b.switchboard.report() == {"mode": "poll", "mode_from": "outbox mode", "sources": {}}
+        told = {"mode": "poll", "mode_from": "outbox mode", "configured": ["listen", "realtime"], "sources": {}}
+        assert b.switchboard.report() == told
         b.switchboard.apply({})
         assert (await b.runs("listen")).why == "set by OUTBOX_MODE"
         assert b.changes >= 3

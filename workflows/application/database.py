@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from outbox.connection import Where
 from outbox.database import open_pool, translated_errors
 from outbox.errors import DatabaseRefused
 from outbox.migrate import require_current
@@ -110,7 +111,7 @@ def _result_of(row: object, activity_type: str) -> str:
 
 
 @asynccontextmanager
-async def open_application(dsn: str, schema: str, *, size: int) -> AsyncIterator[Application]:
+async def open_application(dsn: Where, schema: str, *, size: int) -> AsyncIterator[Application]:
     """Open the application's database with up to `size` connections.
 
     Raises SchemaError where `outbox workflows migrate` is due; `schema` is the outbox's.

@@ -105,7 +105,7 @@ async def _run(console: Console, servers: Servers, orders: int, rate: float) -> 
     settings = config.load(database_url=servers.dsn)
     await migrate(settings.dsn, settings.schema_name)
     run = uuid4().hex[:8]
-    shop = Shop(settings.dsn, settings.schema_name, run, task_queue=f"demo-{run}", orders=orders, rate=rate)
+    shop = Shop(servers.dsn, settings.schema_name, run, task_queue=f"demo-{run}", orders=orders, rate=rate)
     tally = Tally()
     relay = Worker(settings, temporal_sink, Events(tally))
     client = await connect()

@@ -14,6 +14,7 @@ import typer
 from outbox import config
 from outbox.asking import ask
 from outbox.bulk import Stop, stopping
+from outbox.connection import Where
 from outbox.database import open_pool
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.migrate import require_current
@@ -92,7 +93,7 @@ async def _with_books(settings: config.Settings, work: Callable[[Books], Awaitab
 
 
 async def _move(
-    chosen: ImportMapping, result: Report, books: Books, *, dsn: str, foreign: bool, batch: int, dry_run: bool
+    chosen: ImportMapping, result: Report, books: Books, *, dsn: Where, foreign: bool, batch: int, dry_run: bool
 ) -> None:
     """Move the rows, or only say what would become of them."""
     async with opened(chosen, dsn, foreign=foreign) as source:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from outbox.connection import Where
 from outbox.database import connected, translated_errors
 from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused
 from workflows.importing.mapping import ImportMapping
@@ -57,7 +58,7 @@ class RowSource:
 
 
 @asynccontextmanager
-async def opened(mapping: ImportMapping, dsn: str, *, foreign: bool) -> AsyncIterator[RowSource]:
+async def opened(mapping: ImportMapping, dsn: Where, *, foreign: bool) -> AsyncIterator[RowSource]:
     """Open the source and compare its columns with the mapping. Raises ConfigurationError for every fault at once.
 
     `foreign`: the connection string came from the command's own flag, which faults of it shall name.
@@ -72,7 +73,7 @@ async def opened(mapping: ImportMapping, dsn: str, *, foreign: bool) -> AsyncIte
 
 
 @asynccontextmanager
-async def _connected(dsn: str, *, foreign: bool) -> AsyncIterator[Connection]:
+async def _connected(dsn: Where, *, foreign: bool) -> AsyncIterator[Connection]:
     try:
         async with connected(dsn, application_name="outbox import") as connection:
             yield connection

@@ -1,0 +1,131 @@
+"""One connection to PostgreSQL: host by host, each attempt bounded, and no way in but the one that was asked for.
+
+The driver is told everything, so that it neither reads the environment on its own nor falls back to less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from outbox.connection import Where, at
+from outbox.connection.sockets import within_reach
+from outbox.database.refusals import explained
+from outbox.database.translation import MISCONFIGURED, translated_errors
+from outbox.errors import ConfigurationError, DatabaseUnavailable, OutboxError
+
+if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
+    import ssl
+    from collections.abc import Mapping
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    from outbox.connection import Given, Host, Server
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+async def connect(
+    where: Where,
+    *,
+    application_name: str,
+    statements_kept: int = 0,
+    session: Mapping[str, str] | None = None,
+) -> asyncpg.Connection[asyncpg.Record]:
+    """Open one connection, bounded for each host. The caller owns it.
+
+    It keeps no prepared statements unless told so. `session` are server parameters. A connection string instead of an
+    address is completed by libpq's variables. Raises ConfigurationError for what stays wrong until somebody mends it,
+    and then tries no other host; DatabaseUnavailable when no host can be had now.
+    """
+    server = (at(where) if isinstance(where, str) else where).resolve()
+    parameters = {**({"options": o} if (o := server.optional("options")) else {}), **(session or {})}
+    parameters["application_name"] = application_name
+    reasons: list[tuple[Host, OutboxError, Exception]] = []
+    for host in server.in_turn():
+        try:
+            return await _knock(server, host, statements_kept, parameters)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            reason = explained(error, server, host)
+            if isinstance(reason, ConfigurationError):
+                raise ConfigurationError(f"connect to PostgreSQL at {host}: {reason}") from error
+            reasons.append((host, reason, error))
+    raise _none_left(reasons)
+
+
+def _none_left(reasons: list[tuple[Host, OutboxError, Exception]]) -> DatabaseUnavailable:
+    text = "; ".join(f"{host}: {reason}" for host, reason, _ in reasons)
+    unavailable = DatabaseUnavailable(f"connect to PostgreSQL at {text}")
+    unavailable.__cause__ = reasons[-1][2]
+    return unavailable
+
+
+async def _knock(
+    server: Server, host: Host, statements_kept: int, parameters: dict[str, str]
+) -> asyncpg.Connection[asyncpg.Record]:
+    """Try one host, with and without TLS only where both were asked for."""
+    *attempts, last = server.tls.contexts(host.name)
+    knock = partial(_connect, server, host, server.password(host), statements_kept, parameters)
+    for context in attempts:
+        try:
+            return await knock(context)
+        except (OSError, *MISCONFIGURED):
+            continue
+    return await knock(last)
+
+
+async def _connect(
+    server: Server,
+    host: Host,
+    password: Given | None,
+    statements_kept: int,
+    parameters: dict[str, str],
+    context: ssl.SSLContext | None,
+) -> asyncpg.Connection[asyncpg.Record]:
+    return await asyncpg.connect(
+        host=within_reach(host.name, host.port) if host.is_socket else host.name,
+        port=host.port,
+        user=server.user,
+        password=lambda: password.value if password else "",  # a function, or the driver would look for one itself
+        database=server.database,
+        ssl=context or False,
+        direct_tls=context is not None and server.tls.direct(),
+        target_session_attrs=SessionAttribute(server.target),
+        krbsrvname=server.optional("krbsrvname"),
+        gsslib=cast("Literal['gssapi', 'sspi'] | None", server.optional("gsslib")),
+        timeout=server.timeout_s,
+        statement_cache_size=statements_kept,
+        server_settings=parameters,
+    )
+
+
+async def is_pooled(connection: Connection) -> bool:
+    """Say whether something stands between this connection and its PostgreSQL backend, as poolers do.
+
+    It does not say in which mode the pooler works; that only shows when notifications do not arrive.
+    """
+    return bool(connection.get_server_pid() != await connection.fetchval("select pg_backend_pid()"))
+
+
+@asynccontextmanager
+async def connected(where: Where, *, application_name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Open one connection for a block of work; it is terminated, not drained, if the block fails."""
+    connection = await connect(where, application_name=application_name)
+    try:
+        yield connection
+        with translated_errors("close"):
+            await connection.close(timeout=CLOSE_TIMEOUT_S)
+    finally:
+        connection.terminate()
+
+
+def place(where: Where) -> str:
+    """Where an address or a connection string leads, for people, and nothing else of it."""
+    return str(at(where) if isinstance(where, str) else where)

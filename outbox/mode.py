@@ -1,0 +1,76 @@
+"""The command `outbox mode`: what wakes each worker, and the switch for all of them."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from time import monotonic
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from outbox import config
+from outbox.asking import ask, with_store
+from outbox.errors import ConfigurationError
+from outbox.maintenance import HEARTBEAT_S
+from outbox.screens import show_modes
+from outbox.store import Store
+from outbox.switchboard import MODES, SWITCH
+
+_SWITCHED_WITHIN_S = 3.0
+"""How long the command waits for the workers to obey; those that listen do so at once, the others within a second."""
+
+
+def mode(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODE]", help=f"{', '.join(MODES)}, or default for each worker's own OUTBOX_MODE."),
+    ] = None,
+) -> None:
+    """Show what wakes each worker and why, or switch every running worker within a second.
+
+    The switch is kept in the database and holds, also for workers that start later, until it is set to default.
+    """
+    if wanted is not None and wanted not in (*MODES, "default"):
+        raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
+    workers = ask(partial(with_store, config.load(), Store, partial(_switch_mode, wanted=wanted)))
+    show_modes(workers)
+    late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
+    if late:
+        sys.stderr.write(f"outbox: the switch is set, but no answer yet from {', '.join(late)}\n")
+    unable = [worker["name"] for worker in workers if wanted == "realtime" and not _has_realtime(worker)]
+    if unable:
+        sys.stderr.write(
+            f"outbox: the switch is set, but only polls without Realtime's settings: {', '.join(unable)}\n"
+        )
+    if late or unable:
+        raise typer.Exit(1)
+
+
+async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, Any]]:
+    """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
+    if wanted == "realtime":
+        living = _living(await store.status())
+        if living and not any(map(_has_realtime, living)):
+            raise ConfigurationError(
+                "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY for them and "
+                "restart them; the switch was left as it was"
+            )
+    if wanted is not None:
+        await store.set_switch(SWITCH, None if wanted == "default" else wanted)
+    end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted in MODES else 0.0)
+    while True:
+        workers = _living(await store.status())
+        if monotonic() >= end_s or all(worker["detail"].get("mode") == wanted for worker in workers):
+            return workers
+        await anyio.sleep(0.1)
+
+
+def _living(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [worker for worker in status["workers"] if worker["seen_s_ago"] < 2 * HEARTBEAT_S]
+
+
+def _has_realtime(worker: dict[str, Any]) -> bool:
+    """Whether a worker could be woken by Realtime; one that does not tell, of a former version, is not doubted."""
+    return "realtime" in worker["detail"].get("configured", ["realtime"])
