@@ -152,7 +152,7 @@ class Condition:
             if isinstance(error, DatabaseRefused) and error.sqlstate in _NO_SCHEMA:
                 return {
                     "database": OK,
-                    "schema": f"the database has no outbox schema {self.schema!r}: run `outbox migrate`",
+                    "schema": f"the database has no schema {self.schema!r}: run `outbox migrate`",
                 }
             return {"database": str(error), "schema": "not known without the database"}
         return {"database": OK, "schema": OK}

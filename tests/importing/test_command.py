@@ -90,7 +90,7 @@ async def test_faults_of_a_mapping_are_a_line_each_and_exit_code_2(tmp_path: Pat
 
 async def test_a_database_without_schema_is_exit_code_3(empty_database: str, tmp_path: Path) -> None:
     code, _, err = await ended(start(empty_database, written(tmp_path), cwd=tmp_path))
-    assert (code, err) == (3, "outbox: the database has no outbox schema 'outbox': run `outbox migrate`\n")
+    assert (code, err) == (3, "outbox: the database has no schema 'outbox': run `outbox migrate`\n")
 
 
 async def test_a_rollback_asks_first_and_does_nothing_without_consent(database: str, tmp_path: Path) -> None:
