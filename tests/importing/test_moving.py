@@ -261,7 +261,7 @@ async def test_two_runs_at_once_move_each_row_once(database: str, tmp_path: Path
 async def test_another_schema_does_as_well(empty_database: str, tmp_path: Path) -> None:
     await migrate(empty_database, "team_events")
     await build(empty_database, 20)
-    assert (await moved(empty_database, written(tmp_path), batch=7, OUTBOX_SCHEMA="team_events")).counts["moved"] == 20
+    assert (await moved(empty_database, written(tmp_path), batch=7, schema_name="team_events")).counts["moved"] == 20
     [row] = await fetch(empty_database, "select count(*) as n from team_events.message")
     assert row["n"] == 20
 
