@@ -100,4 +100,6 @@ create table app.audit (
 );
 create index audit_workflow on app.audit (tenant_id, workflow_id, audit_id);
 select app.isolate('app.audit');
+revoke update, delete on app.event, app.audit from app_tenant;
+revoke delete on app.step from app_tenant;
 comment on table app.audit is 'Who did what in which workflow: one table for all families.';

@@ -39,9 +39,9 @@ declare
 begin
     if coalesce(data ->> 'organization_id', '') !~ uuid then
         return 'organization_id must be a UUID in lower case: it becomes the workflow id';
-    elsif coalesce(data ->> 'name', '') !~ '\S' or data ->> 'name' ~ '[\n\r]' or length(data ->> 'name') > 200 then
+    elsif jsonb_typeof(data -> 'name') <> 'string' or coalesce(data ->> 'name', '') !~ '\S' or data ->> 'name' ~ '[\n\r]' or length(data ->> 'name') > 200 then
         return 'name must be one line of at most 200 characters';
-    elsif coalesce(data ->> 'subdomain', '') !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$' then
+    elsif jsonb_typeof(data -> 'subdomain') <> 'string' or coalesce(data ->> 'subdomain', '') !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$' then
         return 'subdomain must be one DNS label in lower case';
     elsif jsonb_typeof(addresses) <> 'array' then
         return 'invitations must be an array of e-mail addresses';

@@ -163,7 +163,7 @@ async def test_an_event_becomes_a_message_of_its_id_with_the_transaction(
 
     async def work(connection: Connection) -> None:
         events.append(await emit(connection, "organization-7", "organization.created", {"organization_id": 7}))
-        await audit(connection, "system", "created", {"organization_id": 7})
+        await audit(connection, "system", "created", {"organization_id": 7, "said": ["\0", "\ud83d"]})
 
     async def step() -> None:
         await application.once(tenant_id, type(None), work)
@@ -179,6 +179,10 @@ async def test_an_event_becomes_a_message_of_its_id_with_the_transaction(
     async with application.as_tenant(tenant_id) as connection:
         [entry] = await connection.fetch("select actor, action, workflow_id from app.audit")
     assert tuple(entry) == ("system", "created", ActivityEnvironment.default_info().workflow_id)
+    for statement in ("delete from app.audit", "update app.event set type = 'forged'", "delete from app.step"):
+        with pytest.raises(DatabaseRefused, match="permission denied"):
+            async with application.as_tenant(tenant_id) as connection:
+                await connection.execute(statement)
 
 
 async def test_without_its_schema_the_application_is_refused_with_the_cure(database: str) -> None:

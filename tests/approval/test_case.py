@@ -33,6 +33,25 @@ def command(actor: str, command_id: str = "c1", to: str = "") -> Command:
     return Command(command_id, actor, to=to)
 
 
+HALF = "\ud83d"
+"""Half of a character, as a producer's `slice` leaves it."""
+
+
+@pytest.mark.parametrize("bad", [HALF, "\0"])
+def test_a_text_that_cannot_be_stored_harms_nobody(bad: str) -> None:
+    case = opened()
+    refused = case.hear("approve", Command("c0" + bad, "mallory" + bad), NOW)
+    taken = case.take("approve", Command("c1", "alice", comment="fine " + bad), NOW)
+    for step in (refused, taken):
+        assert step is not None
+        written = repr((step.actor, step.detail, step.standing)).encode()  # fails for half a character
+        assert b"\\x00" not in written
+    assert taken is not None
+    assert taken.standing.state == "approved"
+    [fault] = faults(replace(REQUEST, subject="A laptop" + bad))
+    assert "cannot be stored" in fault
+
+
 def test_unanswered_it_passes_through_the_chain_and_expires() -> None:
     case = opened()
     seen = []

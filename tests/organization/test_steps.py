@@ -64,6 +64,8 @@ async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
         ({"organization_id": 42}, "organization_id must be a UUID"),
         ({"organization_id": None}, "organization_id must be a UUID"),
         ({"name": " "}, "name must be one line"),
+        ({"name": 42}, "name must be one line"),
+        ({"subdomain": 7}, "subdomain must be one DNS label"),
         ({"name": "two\nlines"}, "name must be one line"),
         ({"subdomain": "Acme.Ltd"}, "subdomain must be one DNS label"),
         ({"invitations": "ada@example.org"}, "invitations must be an array"),

@@ -66,6 +66,7 @@ async def test_families_are_started_asked_and_told(
         assert (await approval.standing()).approver == "alice@acme.example"
         standing = await approval.approve(Command("c1", actor="alice@acme.example"))
         assert (standing.state, standing.decided_by) == ("approved", "alice@acme.example")
+        assert await approval.approve(Command("c1", actor="alice@acme.example")) == standing, "answered as before"
         with pytest.raises((CommandRefused, WorkflowUnknown)):
             await approval.reject(Command("c2", actor="bob@acme.example"))
         assert (await approval.result()).state == "approved"

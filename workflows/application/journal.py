@@ -8,6 +8,8 @@ from uuid import UUID
 import orjson
 from temporalio import activity
 
+from workflows.application.texts import storable_json
+
 if TYPE_CHECKING:
     from outbox.database import Connection
 
@@ -29,7 +31,7 @@ async def emit(connection: Connection, stream: str, type_: str, data: dict[str, 
     """
     info = activity.info()
     event_id: UUID = await connection.fetchval(
-        _EVENT, stream, type_, orjson.dumps(data).decode(), info.workflow_id, info.workflow_run_id
+        _EVENT, stream, type_, orjson.dumps(storable_json(data)).decode(), info.workflow_id, info.workflow_run_id
     )
     return event_id
 
@@ -38,5 +40,5 @@ async def audit(connection: Connection, actor: str, action: str, detail: dict[st
     """Add to the audit trail of the current activity's workflow."""
     info = activity.info()
     await connection.execute(
-        _AUDIT, info.workflow_id, info.workflow_run_id, actor, action, orjson.dumps(detail).decode()
+        _AUDIT, info.workflow_id, info.workflow_run_id, actor, action, orjson.dumps(storable_json(detail)).decode()
     )

@@ -5,11 +5,12 @@ Every change is a step (`words.Step`), made at once or refused; whoever keeps th
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
+from workflows.application.texts import is_storable, storable
 from workflows.approval.words import (
     SYSTEM,
     Action,
@@ -49,12 +50,22 @@ def faults(request: Request) -> list[str]:
         found.append("nobody is asked: name the approver (Approval) or the approvers (EscalatingApproval)")
     if request.requested_by in request.chain:
         found.append(f"{request.requested_by} is asked about a request of their own: name somebody else")
+    texts = (request.approval_id, request.subject, request.requested_by, *request.chain)
+    if not all(map(is_storable, texts)):
+        found.append(
+            "a text has NUL or half of a character in it, which cannot be stored: cut texts between characters"
+        )
     durations = ("answer_within_s", "remind_every_s", "step_timeout_s", "mail_within_s")
     for name in durations:
         lowest = 0.0 if name == "remind_every_s" else 0.001
         if not lowest <= getattr(request, name) <= _LONGEST_S:
             found.append(f"{name} is {getattr(request, name):g}: give seconds from {lowest:g} to {_LONGEST_S:g}")
     return found
+
+
+def _storable(command: Command) -> Command:
+    """A command whose texts can be written down, whatever a producer's JSON has made of them."""
+    return Command(*(storable(getattr(command, each.name)) for each in fields(command)))
 
 
 def next_reminder(last: datetime, now: datetime, every: timedelta, deadline: datetime) -> datetime | None:
@@ -108,6 +119,7 @@ class Case:
 
     def check(self, verb: Verb, command: Command) -> None:
         """Raise Refused unless the command can be taken now, or was taken before."""
+        command = _storable(command)
         if self._faults:
             raise Refused("InvalidRequest", "; ".join(self._faults))
         for name in ("command_id", "actor"):
@@ -127,6 +139,7 @@ class Case:
     def take(self, verb: Verb, command: Command, now: datetime) -> Step | None:
         """Carry a command out; None if that was done before. Raises Refused, and then nothing has changed."""
         self.check(verb, command)
+        command = _storable(command)
         if command.command_id in self._heard:
             return None
         self._heard[command.command_id] = Heard(verb, command.actor)
@@ -139,6 +152,7 @@ class Case:
 
     def hear(self, verb: Verb, command: Command, now: datetime) -> Step | None:
         """Take a command from whom nobody waits for an answer: a refusal is a step, too."""
+        command = _storable(command)
         try:
             return self.take(verb, command, now)
         except Refused as refusal:
@@ -168,6 +182,7 @@ class Case:
         """Cancel from outside; None if it was too late for that."""
         if self.over or self._faults:
             return None
+        reason = storable(reason)
         self._end("cancelled", SYSTEM, now, reason)
         return self._step("cancelled", SYSTEM, comment=reason)
 

@@ -126,6 +126,10 @@ async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger)
     if since < horizon:
         sys.stderr.write(f"outbox: the history reaches back to {moment(horizon)} only (OUTBOX_HISTORY_DAYS)\n")
         since = horizon
+    if since >= until:
+        raise ConfigurationError(
+            f"there is no history before {moment(until)} any more (OUTBOX_HISTORY_DAYS): nothing to compare"
+        )
     try:
         client = await connect()
     except RuntimeError as error:

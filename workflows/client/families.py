@@ -49,19 +49,19 @@ class Approval(Running[Standing]):
 
     async def approve(self, command: Command) -> Standing:
         """Decide in favour."""
-        return await self.command("approve", command, Standing)
+        return await self.command("approve", command, command.command_id, Standing)
 
     async def reject(self, command: Command) -> Standing:
         """Decide against it."""
-        return await self.command("reject", command, Standing)
+        return await self.command("reject", command, command.command_id, Standing)
 
     async def delegate(self, command: Command) -> Standing:
         """Let `command.to` decide as well."""
-        return await self.command("delegate", command, Standing)
+        return await self.command("delegate", command, command.command_id, Standing)
 
     async def cancel(self, command: Command) -> Standing:
         """Take the request back, as who asked."""
-        return await self.command("cancel", command, Standing)
+        return await self.command("cancel", command, command.command_id, Standing)
 
 
 class Tenants:
@@ -95,11 +95,11 @@ class Creation(Running[Created]):
 
     async def change(self, change: Change) -> Progress:
         """Change parameters whose step has not begun."""
-        return await self.command("change", change, Progress)
+        return await self.command("change", change, change.command_id, Progress)
 
     async def cancel(self, command: Cancel) -> Progress:
         """Have it undone, unless it is too late."""
-        return await self.command("cancel", command, Progress)
+        return await self.command("cancel", command, command.command_id, Progress)
 
 
 class Deletion(Running[Deleted]):
@@ -111,7 +111,7 @@ class Deletion(Running[Deleted]):
 
     async def cancel(self, command: Cancel) -> Progress:
         """Keep the tenant, unless it is too late."""
-        return await self.command("cancel", command, Progress)
+        return await self.command("cancel", command, command.command_id, Progress)
 
 
 class Organizations:

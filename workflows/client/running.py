@@ -69,10 +69,11 @@ class Running(Generic[R]):
             raise self._translated(error) from error
         return told
 
-    async def command(self, name: str, command: object, answer: type[T]) -> T:
+    async def command(self, name: str, command: object, command_id: str, answer: type[T]) -> T:
         """Tell, and wait for the answer. Raises CommandRefused."""
         try:
-            told: T = await self.handle.execute_update(name, command, result_type=answer)
+            update_id = f"{name}-{command_id}"  # a repetition is answered as before, also after the end
+            told: T = await self.handle.execute_update(name, command, id=update_id, result_type=answer)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             code = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause).__name__

@@ -41,7 +41,11 @@ update app.invitation set status = 'revoked', token = null, changed_at = now()
 where organization_id = $1 and status <> 'revoked'
 returning invitation_id::text, email
 """
-_ACTIVATE = "update app.organization set status = 'active', changed_at = now() where organization_id = $1"
+_ACTIVATE = """
+update app.organization set status = 'active', changed_at = now()
+where organization_id = $1 and status = 'bootstrapping'
+returning true
+"""
 _NOTE = """
 insert into app.organization (organization_id, tenant_id, workflow_id, name)
 values ($1, app.current_tenant(), $2, $3)
@@ -49,7 +53,7 @@ on conflict (organization_id) do nothing
 """
 _END = """
 update app.organization set status = $3, reason = $4, changed_at = now()
-where organization_id = $1 and workflow_id = $2
+where organization_id = $1 and workflow_id = $2 and status <> 'active'
 """
 _BAR = """
 insert into app.step (tenant_id, workflow_id, step, activity) values (app.current_tenant(), $1, $2, 'undone')
@@ -153,7 +157,8 @@ class OrganizationActivities:
         bootstrap = site.bootstrap
 
         async def work(connection: Connection) -> None:
-            await connection.execute(_ACTIVATE, UUID(bootstrap.organization_id))
+            if not await connection.fetchval(_ACTIVATE, UUID(bootstrap.organization_id)):
+                raise ApplicationError("the bootstrap was given up meanwhile", type=REFUSED, non_retryable=True)
             await _tell(connection, bootstrap, "organization.bootstrap.completed", domain=site.domain)
 
         await self._once(bootstrap, type(None), work)
@@ -188,6 +193,7 @@ class OrganizationActivities:
         told = {"step": ending.step, "reason": ending.reason, "left": ending.left}
 
         async def work(connection: Connection) -> None:
+            await _bar(connection, "complete")
             organization_id, workflow_id = UUID(bootstrap.organization_id), _workflow_id()
             await connection.execute(_NOTE, organization_id, workflow_id, bootstrap.name)
             await connection.execute(_END, organization_id, workflow_id, outcome, ending.reason)

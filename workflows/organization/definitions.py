@@ -84,7 +84,7 @@ class OrganizationBootstrap:
         for number, invitation in enumerate(invitations, 1):
             await self._step(f"send-invitation-{number}", "organization.send_invitation", Sending(site, invitation))
         # Others will act on its event, so whoever cancels from here on comes too late.
-        await _to_its_end(self._take("complete", "organization.complete", site))
+        await _to_its_end(self._take("complete", "organization.complete", site, within=None))
         return Bootstrapped(bootstrap.organization_id, domain, len(invitations))
 
     async def _step(
@@ -103,7 +103,16 @@ class OrganizationBootstrap:
             raise asyncio.CancelledError
         return outcome
 
-    async def _take(self, step: str, name: str, argument: object, result: type[T] | None = None) -> T:
+    async def _take(
+        self,
+        step: str,
+        name: str,
+        argument: object,
+        result: type[T] | None = None,
+        *,
+        within: timedelta | None = _FORWARD,
+    ) -> T:
+        """Take a step, trying again for so long; None is without end, for the one that has no way back."""
         self._progress = replace(self._progress, step=step)
         outcome: T = await workflow.execute_activity(
             name,
@@ -111,7 +120,7 @@ class OrganizationBootstrap:
             activity_id=step,
             result_type=result,
             start_to_close_timeout=_TRY,
-            schedule_to_close_timeout=_FORWARD,
+            schedule_to_close_timeout=within,
             retry_policy=_RETRIES,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from uuid import UUID
 
+from workflows.application.texts import is_storable
 from workflows.tenant.words import Change, NewTenant
 
 _LONGEST_NAME = 200
@@ -45,7 +46,7 @@ def faults_of(request: NewTenant) -> list[str]:
         ),
         (not request.billing_plan.strip(), "billing_plan is missing"),
         (not all(name.strip() for name in request.preferences), "a preference has no name"),
-        (any("\0" in text for text in _texts(request)), "a NUL character, which PostgreSQL does not take"),
+        (not all(map(is_storable, _texts(request))), "a NUL character or half of one, which PostgreSQL does not take"),
     ]
     return [fault for wrong, fault in found if wrong]
 

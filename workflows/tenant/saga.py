@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
+    from workflows.application.texts import storable
     from workflows.tenant.words import Cancel, Patience, Progress, Undo
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class Saga:
     def cancel(self, command: Cancel) -> None:
         """Have the steps end and be undone. Only while `cancellable`."""
         if self._cancel is None:
-            self._cancel = command
+            self._cancel = replace(command, actor=storable(command.actor), reason=storable(command.reason))
             if self._steps is not None:
                 self._steps.cancel()
 

@@ -94,7 +94,7 @@ class StandingActivities:
             async with self._application.as_tenant(tenant_id, "list the tables") as connection:
                 tables = [row[0] for row in await connection.fetch(_TABLES)]
             for table in tables:
-                while await self._delete_batch(tenant_id, order.requested_by, table) == _BATCH:
+                while await self._delete_batch(tenant_id, order.requested_by, table) >= _BATCH:
                     pass
             async with self._application.as_tenant(tenant_id, "count what was deleted") as connection:
                 rows = await connection.fetch(_DELETED, tenant_id, activity.info().workflow_id)
