@@ -173,14 +173,14 @@ language plpgsql
 as $$
 begin
     -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
-    -- it before itself, and call it (claim_gated.sql).
+    -- it before itself, and call it (claim_gated.sql). So does one that is called although another of its key is in flight: a claim parks
+    -- it behind that one, which is marked as followed only then.
     update outbox.message m
     set due_at = least(clock_timestamp(), m.available_at), ready = true, followed = true
     where m.message_id = (select n.message_id from outbox.message n
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
                           order by n.seq limit 1
-                          for no key update skip locked)
-      and not exists (select from outbox.message l where l.key = old.key and l.in_flight);
+                          for no key update skip locked);
     return null;
 end
 $$;

@@ -12,9 +12,10 @@ import anyio
 import asyncpg
 import pytest
 
+from outbox.dead_letters import DeadLetters
 from outbox.message import Message
 from outbox.sink import Delivered
-from outbox.store import Retry
+from outbox.store import Burial, Retry
 from tests.support.sql import Clock, blocked_on, clock, connected
 
 
@@ -524,6 +525,26 @@ async def test_cancellation_that_did_not_see_the_first_follower_is_refused_and_t
         await transaction.rollback()
         await person.execute(CANCEL_A0)
     assert topics(await worker.claim()) == ["a1"]
+
+
+async def test_who_waits_is_called_also_if_another_than_the_first_leaves_meanwhile(worker: Clock) -> None:
+    """The first comes back as a dead letter does, and goes while the one that was followed is taken away."""
+    await enqueue(worker, "a0", key="a")
+    [first] = await worker.claim()
+    await worker.store.bury([Burial(first, "rejected", counted=True, kind="K", detail="d")])
+    await enqueue(worker, "a1", key="a")
+    await enqueue(worker, "a2", key="a")
+    [second] = await worker.claim()
+    assert await worker.claim() == [], "a2 waits behind a1"
+    await worker.store.retry([Retry(second, 1000.0, counted=True, kind="K", detail="d")])
+    assert await DeadLetters(worker.pool, "outbox").requeue([first.message_id]) == {first.message_id: True}
+    worker.pass_s(1)
+    [again] = await worker.claim()
+    assert again.topic == "a0"
+    await worker.pool.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a1'")
+    assert await worker.claim() == [], "a0 is still in flight"
+    await worker.store.complete([(again, Delivered())])
+    assert topics(await worker.claim()) == ["a2"]
 
 
 async def test_suspect_goes_first_and_starves_nobody(worker: Clock) -> None:
