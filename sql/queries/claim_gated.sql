@@ -115,6 +115,8 @@ held as materialized (
     select h.message_id, h.due_at = 'infinity' and h.parked is null and h.lease_token is null as asleep
     from outbox.message h
     where h.message_id = any (array(select l.head from looked_at l where l.head <> l.message_id and l.pause is null))
+      -- Who has just come back can be marked as followed by the next claim only: a statement writes a row once.
+      and h.message_id not in (select message_id from filed) and h.message_id not in (select message_id from unparked)
     for no key update skip locked
 ),
 behind as materialized (

@@ -547,6 +547,17 @@ async def test_who_waits_is_called_also_if_another_than_the_first_leaves_meanwhi
     assert topics(await worker.claim()) == ["a2"]
 
 
+async def test_who_waits_is_called_also_if_the_first_has_come_back_in_the_very_claim_that_met_both(
+    worker: Clock,
+) -> None:
+    await enqueue(worker, "a0", key="a", available_at=worker.now + timedelta(seconds=10))
+    await enqueue(worker, "a1", key="a", tenant="t")
+    worker.pass_s(20)
+    while claimed := await worker.claim():
+        await worker.store.complete([(message, Delivered()) for message in claimed])
+    assert await worker.pool.fetchval("select count(*) from outbox.message") == 0
+
+
 async def test_suspect_goes_first_and_starves_nobody(worker: Clock) -> None:
     for n in range(40):
         await enqueue(worker, f"a{n}", tenant="a")
