@@ -34,20 +34,25 @@ CREATE FUNCTION outbox.call_next() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 begin
+    -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
+    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null limit 1;
+    if not found then
+        return null;
+    end if;
     -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
-    -- it before itself, and call it (claim_gated.sql). So does one that is called although another of its key is in flight: a claim parks
-    -- it behind that one, which is marked as followed only then.
+    -- it before itself, and call it (claim_gated.sql).
     update outbox.message m
-    set due_at = least(clock_timestamp(), m.available_at), ready = true, followed = true
+    set due_at = least(clock_timestamp(), m.available_at), ready = true
     where m.message_id = (select n.message_id from outbox.message n
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
                           order by n.seq limit 1
-                          for no key update skip locked);
+                          for no key update skip locked)
+      and not exists (select from outbox.message l where l.key = old.key and l.in_flight);
     return null;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message that others of its key wait behind has left, whoever took it away; the next may come.';
+COMMENT ON FUNCTION outbox.call_next() IS 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
 
 CREATE FUNCTION outbox.call_sleepers() RETURNS bigint
     LANGUAGE plpgsql
@@ -64,7 +69,7 @@ begin
     ),
     awake as (
         update outbox.message m
-        set due_at = least(clock_timestamp(), m.available_at), ready = true, followed = true
+        set due_at = least(clock_timestamp(), m.available_at), ready = true
         where m.message_id = any (array(
             select f.message_id
             from sleeper s,
@@ -1210,7 +1215,6 @@ CREATE TABLE outbox.message (
     gated boolean DEFAULT false NOT NULL,
     ready boolean DEFAULT true NOT NULL,
     in_flight boolean DEFAULT false NOT NULL,
-    followed boolean DEFAULT false NOT NULL,
     parked bigint,
     dedup_key text,
     dedup_window interval,
@@ -1252,8 +1256,6 @@ COMMENT ON COLUMN outbox.message.gated IS 'Whether it must pass gates, because i
 COMMENT ON COLUMN outbox.message.ready IS 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
 
 COMMENT ON COLUMN outbox.message.in_flight IS 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
-
-COMMENT ON COLUMN outbox.message.followed IS 'Whether others of its key may be parked behind it, of whom one is called when it leaves.';
 
 COMMENT ON COLUMN outbox.message.parked IS 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
@@ -1679,7 +1681,7 @@ CREATE INDEX worker_presence ON outbox.worker USING btree (worker_id) WHERE (pre
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 
-CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN (old.followed) EXECUTE FUNCTION outbox.call_next();
+CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN ((old.key IS NOT NULL)) EXECUTE FUNCTION outbox.call_next();
 
 CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 

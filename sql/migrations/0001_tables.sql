@@ -31,7 +31,6 @@ create table outbox.message (
     gated        boolean     not null default false,
     ready        boolean     not null default true,
     in_flight    boolean     not null default false,
-    followed     boolean     not null default false,
     parked       bigint,
     dedup_key    text,
     dedup_window interval,
@@ -71,7 +70,6 @@ comment on column outbox.message.tenant is 'Whose message it is: tenants take tu
 comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
 comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
 comment on column outbox.message.in_flight is 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
-comment on column outbox.message.followed is 'Whether others of its key may be parked behind it, of whom one is called when it leaves.';
 comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
 -- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. What has to pass gates is not in the way

@@ -48,21 +48,21 @@ filed as (
     returning m.message_id
 ),
 turn as (
-    select $6::text as lane, 0 as place, false as round, null::tid as first, false as due
+    select $6::text as lane, 0 as place, false as round
     union all
-    select n.lane, t.place + 1, n.round, n.first, n.due
+    select n.lane, t.place + 1, n.round
     from turn t
     cross join lateral (
-        (select outbox.lane(m.tenant, m.key) as lane, false as round, m.ctid as first, m.due_at <= (select now from moment) as due
+        (select outbox.lane(m.tenant, m.key) as lane, false as round
          from outbox.message m
          where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
-         order by outbox.lane(m.tenant, m.key), m.due_at, m.seq limit 1)
+         order by outbox.lane(m.tenant, m.key) limit 1)
         union all  -- and once around: both ends of the walk are bounds of an index scan
-        (select outbox.lane(m.tenant, m.key), true, m.ctid, m.due_at <= (select now from moment)
+        (select outbox.lane(m.tenant, m.key), true
          from outbox.message m
          where m.gated and m.ready
            and outbox.lane(m.tenant, m.key) > case when t.round then t.lane else '' end and outbox.lane(m.tenant, m.key) <= $6::text
-         order by outbox.lane(m.tenant, m.key), m.due_at, m.seq limit 1)
+         order by outbox.lane(m.tenant, m.key) limit 1)
         limit 1
     ) n
     where t.place < $1
@@ -72,19 +72,7 @@ lanes as materialized (
     from turn
     where place > 0
 ),
-rules as materialized (
-    select exists (select from outbox.pause) as paused, exists (select from outbox.topic_limit) as limited,
-           exists (select from outbox.pause where topic is null and key is null) as everything
-),
-first_of_lane as materialized (  -- where each lane has one turn the walk has found whose it is; a tenant's lane goes on behind a locked one
-    select m.ctid as place, m.message_id, m.key, m.topic, m.seq, m.due_at, m.parked, m.deliveries >= $4 as suspect, t.place as turn
-    from turn t
-    join outbox.message m on m.ctid = t.first
-    where t.place > 0 and t.due and t.lane like 'k%' and (select share = 1 from lanes)
-      and m.gated and m.ready and m.due_at <= (select now from moment) and not (select everything from rules)
-    for update of m skip locked
-),
-next_of_lane as materialized (
+candidate as materialized (
     select c.*, t.place as turn
     from turn t
     cross join lateral (
@@ -95,10 +83,10 @@ next_of_lane as materialized (
         limit (select share from lanes)
         for update skip locked
     ) c
-    where t.place > 0 and t.due and not (t.lane like 'k%' and (select share = 1 from lanes)) and not (select everything from rules)
+    where t.place > 0 and not exists (select from outbox.pause where topic is null and key is null)
 ),
-candidate as not materialized (
-    select * from first_of_lane union all select * from next_of_lane
+rules as materialized (
+    select exists (select from outbox.pause) as paused, exists (select from outbox.topic_limit) as limited
 ),
 looked_at as materialized (
     select c.*,
@@ -115,69 +103,59 @@ held as materialized (
     select h.message_id, h.due_at = 'infinity' and h.parked is null and h.lease_token is null as asleep
     from outbox.message h
     where h.message_id = any (array(select l.head from looked_at l where l.head <> l.message_id and l.pause is null))
-      -- Who has just come back can be marked as followed by the next claim only: a statement writes a row once.
-      and h.message_id not in (select message_id from filed) and h.message_id not in (select message_id from unparked)
     for no key update skip locked
 ),
-behind as materialized (
-    select l.place, l.head from looked_at l where l.pause is null and l.head in (select message_id from held)
+called as (
+    update outbox.message m
+    set due_at = least(m.available_at, (select now from moment)), ready = true
+    where m.message_id = any (array(select message_id from held where asleep))
+    returning m.message_id
 ),
-limited as materialized (
-    select l.*, l.parked is not distinct from l.rule as slotted,
-           row_number() over (partition by l.rule, l.parked is not distinct from l.rule order by l.due_at, l.seq) as nth
-    from looked_at l
-    where l.rule is not null and l.pause is null and (l.head is null or l.head = l.message_id)
+at_the_front as materialized (
+    select *, coalesce(parked = rule, false) as slotted
+    from looked_at
+    where pause is null and (head is null or head = message_id)
+),
+free as materialized (
+    select f.*, null::bigint as nth from at_the_front f where f.rule is null
+    union all
+    select f.*, row_number() over (partition by f.rule, f.slotted order by f.due_at, f.seq) from at_the_front f where f.rule is not null
 ),
 taken as materialized (
     select a.rule, k.*
-    from (select l.rule, count(*) filter (where l.slotted) as slotted, count(*) filter (where not l.slotted) as fresh
-          from limited l group by l.rule) a
+    from (select f.rule, count(*) filter (where f.slotted) as slotted, count(*) filter (where not f.slotted) as fresh
+          from free f where f.rule is not null group by f.rule) a
     cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
 ),
 passed as materialized (
-    select l.place, l.message_id, l.suspect, l.turn, l.due_at, l.seq, null::bigint as rule
-    from looked_at l
-    where l.rule is null and l.pause is null and (l.head is null or l.head = l.message_id)
-    union all
-    select l.place, l.message_id, l.suspect, l.turn, l.due_at, l.seq, l.rule
-    from limited l
-    join taken k on k.rule = l.rule
-    where l.nth <= case when l.slotted then k.slotted_taken else k.fresh_taken end
+    select f.place, f.suspect, f.turn, f.due_at, f.seq, k.rule
+    from free f
+    left join taken k on k.rule = f.rule
+    where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
 ),
 suspect as materialized (  -- almost always none
     select place from passed where suspect order by turn, due_at, seq limit 1
 ),
 chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
-    select place, message_id, rule
+    select place, rule
     from passed
     where ((select count(*) = 0 from suspect) or place = (select place from suspect)) and (select count(*) from held) is not null
 ),
 sent_away as (
-    select l.place, l.message_id, 'infinity'::timestamptz as due_at, l.pause as parked from looked_at l where l.pause is not null
+    select l.place, 'infinity'::timestamptz as due_at, l.pause as parked
+    from looked_at l
+    where l.pause is not null or (l.head <> l.message_id and l.head in (select message_id from held))
     union all
-    select b.place, null, 'infinity', null from behind b
-    union all
-    select l.place, l.message_id,
-           case when l.slotted then k.slotted_from + k.step * (l.nth - k.slotted_taken) else k.fresh_from + k.step * (l.nth - k.fresh_taken) end,
-           l.rule
-    from limited l
-    join taken k on k.rule = l.rule
-    where l.nth > case when l.slotted then k.slotted_taken else k.fresh_taken end and k.step is not null
-),
-followed as (  -- each row is written by one part of a statement only
-    update outbox.message m
-    set followed = true,
-        due_at = case when h.asleep then least(m.available_at, (select now from moment)) else m.due_at end,
-        ready = m.ready or h.asleep
-    from held h
-    where m.message_id = h.message_id and (h.asleep or not m.followed)
-      and m.message_id not in (select message_id from chosen) and m.message_id not in (select message_id from sent_away where message_id is not null)
-    returning h.asleep
+    select f.place,
+           case when f.slotted then k.slotted_from + k.step * (f.nth - k.slotted_taken) else k.fresh_from + k.step * (f.nth - k.fresh_taken) end,
+           f.rule
+    from free f
+    join taken k on k.rule = f.rule
+    where f.nth > case when f.slotted then k.slotted_taken else k.fresh_taken end and k.step is not null
 ),
 parked as (
     update outbox.message m
-    set followed = m.followed or m.message_id in (select head from behind),
-        due_at = s.due_at, parked = s.parked, ready = false, leased_until = null, lease_token = null, in_flight = false, worker_id = null
+    set due_at = s.due_at, parked = s.parked, ready = false, leased_until = null, lease_token = null, in_flight = false, worker_id = null
     from sent_away s
     where m.ctid = s.place
     returning m.due_at
@@ -188,7 +166,6 @@ claimed as (
         leased_until = (select now from moment) + make_interval(secs => $2),
         ready = false,
         in_flight = true,
-        followed = m.followed or m.message_id in (select head from behind),
         parked = c.rule,  -- should it come back, it has its place before those who have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
@@ -204,7 +181,7 @@ claimed as (
 ),
 done as (
     select (select count(*) from claimed) + (select count(*) from parked) as met,
-           exists (select from unparked) or exists (select from filed) or exists (select from followed where asleep) as moved
+           exists (select from unparked) or exists (select from filed) or exists (select from called) as moved
 )
 select
     c.*,
