@@ -102,7 +102,7 @@ def migrate_command(
     """Bring the outbox schema in the database to this version."""
     settings = config.load()
     if not status and not dry_run:
-        applied = ask(partial(migrate, settings.dsn, settings.schema_name))
+        applied = ask(partial(migrate, settings.dsn, settings.schema_name, warn=_warn))
         show_steps(applied, done="applied")
         sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
         return
@@ -111,6 +111,10 @@ def migrate_command(
     show_steps(steps if status else wrong)
     if status and wrong:
         raise typer.Exit(3)
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f"outbox: {line}\n")
 
 
 @app.command()

@@ -5,7 +5,7 @@ A migration that was applied is never edited: its checksum is recorded, and a di
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,7 +40,7 @@ class Lineage:
     command: str
     """What brings a database up to date, for people."""
     finish: str
-    """Statement at the end of every run, also where nothing was pending."""
+    """Statements at the end of every run, also where nothing was pending."""
     schema: str | None = None
     """Schema that it fills, which keeps its register; None for the outbox's, whatever that is called."""
     stands_on: Lineage | None = None
@@ -51,7 +51,9 @@ class Lineage:
         return self.schema or schema
 
 
-OUTBOX = Lineage("migrations", "outbox migrate", "select outbox.create_history_partitions(7)")
+OUTBOX = Lineage(
+    "migrations", "outbox migrate", "select outbox.create_history_partitions(7); select outbox.grant_roles()"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +65,21 @@ class Step:
     state: Literal["applied", "pending", "edited", "unknown"]
 
 
-async def migrate(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
+async def migrate(
+    dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX, *, warn: Callable[[str], None] | None = None
+) -> list[Step]:
     """Apply what is pending, in one transaction, and return the steps that were applied now.
 
-    `schema` is the outbox's, which the text of every lineage may name.
+    `schema` is the outbox's, which the text of every lineage may name. `warn` hears what the database warns of, such as
+    roles that it did not let the migrator make; a line each, and none of it keeps the schema from being this version's.
 
     Raises SchemaError when the database holds an edited migration or one that this version does not know.
     """
     validated_schema(schema)
     own = lineage.name(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:
+        if warn is not None:
+            database.hear_warnings(connection, warn)
         with database.translated_errors("migrate"):
             async with connection.transaction(isolation="read_committed"):
                 # A waiter must see what the one before it has done, whatever isolation the database defaults to.

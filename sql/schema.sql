@@ -89,7 +89,8 @@ $$;
 COMMENT ON FUNCTION outbox.call_sleepers() IS 'Call the first message of each key that waits although nothing of the key is in flight. Workers do it now and then.';
 
 CREATE FUNCTION outbox.cancel(message_id uuid) RETURNS boolean
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 begin
@@ -513,7 +514,8 @@ end
 $$;
 
 CREATE FUNCTION outbox.create_history_partitions(days_ahead integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '10s'
     AS $_$
 declare
@@ -590,8 +592,7 @@ $$;
 COMMENT ON FUNCTION outbox.dead_letters(topic text, kind text, reason text, key text, older_than interval, newer_than interval, message_ids uuid[]) IS 'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';
 
 CREATE FUNCTION outbox.delivered_lately(dedup_key text) RETURNS uuid
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
+    LANGUAGE sql STABLE
     AS $$
     select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp()
 $$;
@@ -620,7 +621,8 @@ end
 $$;
 
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s'
     AS $_$
 declare
@@ -695,7 +697,8 @@ $$;
 COMMENT ON FUNCTION outbox.enable_broadcast(enabled boolean) IS 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
 
 CREATE FUNCTION outbox.enqueue(topic text, payload json DEFAULT NULL::json, key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, target jsonb DEFAULT NULL::jsonb, message_id uuid DEFAULT NULL::uuid, dedup_key text DEFAULT NULL::text, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, commit_order boolean DEFAULT false, dedup_window interval DEFAULT '01:00:00'::interval, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, on_expiry text DEFAULT 'bury'::text) RETURNS uuid
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 declare
@@ -759,7 +762,8 @@ $$;
 COMMENT ON FUNCTION outbox.enqueue(topic text, payload json, key text, headers jsonb, target jsonb, message_id uuid, dedup_key text, available_at timestamp with time zone, priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamp with time zone, on_expiry text) IS 'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message has, or a dedup_key delivered less than its window ago, returns that message''s id and adds nothing.';
 
 CREATE FUNCTION outbox.enqueue_many(messages json) RETURNS SETOF uuid
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if messages is null or json_typeof(messages) <> 'array' then
@@ -849,6 +853,38 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.fault_of_message(message json) IS 'Why enqueue_many would refuse a message; null if it would not. Changes nothing.';
+
+CREATE FUNCTION outbox.grant_roles() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    schema  text := (select c.relnamespace::regnamespace::text from pg_class c where c.oid = 'outbox.message'::regclass);
+    name    text;
+    missing text[] := '{}';
+    wanted  text;
+begin
+    for name in select distinct schema || '_' || r.role from outbox.rights() r order by 1 loop
+        continue when to_regrole(name) is not null;
+        begin
+            execute format('create role %I nologin', name);
+        exception
+            when duplicate_object or unique_violation then null;  -- another database's migration was faster
+            when insufficient_privilege then missing := missing || name;
+        end;
+    end loop;
+    foreach wanted in array array(select outbox.wanted_grants()) loop
+        execute wanted;
+    end loop;
+    if missing <> '{}' then
+        raise warning 'outbox: % may not make roles, so these are missing: %', current_user, array_to_string(missing, ', ')
+            using hint = format('to have them, let somebody who may run: %s; and then run outbox migrate again',
+                                (select string_agg(format('create role %I', m), '; ') from unnest(missing) m));
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.grant_roles() IS 'Make the roles of this schema that are missing, and give each the rights that it lacks. Every outbox migrate ends with it.';
 
 CREATE FUNCTION outbox.lane(tenant text, key text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -987,6 +1023,42 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.resume(topic text, key text) IS 'End a pause of everything, of a topic or of a key. Returns whether there was one.';
+
+CREATE FUNCTION outbox.rights() RETURNS TABLE(role text, privilege text, object text)
+    LANGUAGE sql STABLE
+    AS $$
+    select role, privilege, object
+    from (values
+        -- What says which version the schema has, at every start.
+        ('{producer,worker,reader}'::text[], '{select}'::text[], '{migration}'::text[]),
+
+        ('{producer,worker}', '{execute}',
+         '{enqueue, enqueue_many, start_workflow, signal_workflow, signal_with_start_workflow, cancel_workflow, terminate_workflow, cancel}'),
+        -- These only compute, for the functions above and for those that captures write.
+        ('{producer,worker}', '{execute}',
+         '{arguments, seconds, present, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
+           check_target, check_names_of_target, check_word, check_object}'),
+        -- Who installs a capture needs more than these: the table, and `create` on the schema.
+        ('{producer}', '{execute}',
+         '{capture, uncapture, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,
+           capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
+
+        ('{worker,reader}', '{select}',
+         '{message, history, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
+           message_life, capture_trigger, captures}'),
+        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe}'),
+
+        ('{worker}', '{insert,update,delete}',
+         '{message, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported}'),
+        ('{worker}', '{insert}', '{history}'),
+        ('{worker}', '{usage}', '{rule_id}'),
+        ('{worker}', '{execute}',
+         '{wake, take_from_limit, call_sleepers, create_history_partitions, drop_history_partitions, set_switch, pause, resume,
+           check_pattern, limit_topic, fault_of_message}')
+    ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
+$$;
+
+COMMENT ON FUNCTION outbox.rights() IS 'What each role may do in this schema: tables, views, sequences and functions by their names. What is not told here is the owner''s alone.';
 
 CREATE FUNCTION outbox.ring() RETURNS trigger
     LANGUAGE plpgsql
@@ -1162,6 +1234,54 @@ CREATE FUNCTION outbox.wake() RETURNS void
 $$;
 
 COMMENT ON FUNCTION outbox.wake() IS 'Wakes the workers that listen, once the transaction commits.';
+
+CREATE FUNCTION outbox.wanted_grants() RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with here as (
+        select c.relnamespace as oid, c.relnamespace::regnamespace::text as name from pg_class c where c.oid = 'outbox.message'::regclass
+    ),
+    owed as (
+        select g.oid as grantee, g.rolname, r.role, r.privilege, r.object, here.oid as schema
+        from here, outbox.rights() r
+        join pg_roles g on g.rolname = (select name from here) || '_' || r.role
+    )
+    -- PostgreSQL lets everyone call a new function.
+    select format('revoke execute on function %s from public', p.oid::regprocedure)
+    from here
+    join pg_proc p on p.pronamespace = here.oid
+    where pg_has_role(p.proowner, 'usage')
+      and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+    union all
+    select distinct format('grant usage on schema %I to %I', here.name, o.rolname)
+    from here, owed o
+    where not has_schema_privilege(o.grantee, o.schema, 'usage')
+    union all
+    select format('grant execute on function %s to %I', p.oid::regprocedure, o.rolname)
+    from owed o
+    join pg_proc p on p.pronamespace = o.schema and p.proname = o.object
+    where o.privilege = 'execute'
+      and not exists (select from aclexplode(p.proacl) a where a.grantee = o.grantee)  -- what everyone may is revoked above
+    union all
+    select format('grant %s on %s %s to %I', string_agg(o.privilege, ', '), case c.relkind when 'S' then 'sequence' else 'table' end,
+                  c.oid::regclass, o.rolname)
+    from owed o
+    join pg_class c on c.relnamespace = o.schema and c.relname = o.object
+    where case when o.privilege = 'execute' then false
+               when c.relkind = 'S' then not has_sequence_privilege(o.grantee, c.oid, o.privilege)
+               else not has_table_privilege(o.grantee, c.oid, o.privilege) end
+    group by c.oid, c.relkind, o.rolname
+    union all
+    -- Row-level security, which somebody may enable for Realtime's sake, hides every row from whoever has no policy; owners need none.
+    select format('create policy %s on %s for %s to %I using (true)', o.role, c.oid::regclass,
+                  case when bool_or(o.privilege <> 'select') then 'all' else 'select' end, o.rolname)
+    from owed o
+    join pg_class c on c.relnamespace = o.schema and c.relname = o.object
+    where c.relkind in ('r', 'p') and o.privilege <> 'execute'
+      and not exists (select from pg_policy y where y.polrelid = c.oid and y.polname = o.role)
+    group by o.role, c.oid, o.rolname
+$$;
 
 CREATE FUNCTION outbox.write_capture(source regclass, name text, operation text, with_old boolean, body text, definition jsonb) RETURNS void
     LANGUAGE plpgsql
@@ -1691,3 +1811,53 @@ CREATE TRIGGER wakeup AFTER INSERT ON outbox.message FOR EACH STATEMENT EXECUTE 
 
 ALTER TABLE ONLY outbox.imported
     ADD CONSTRAINT imported_import_id_fkey FOREIGN KEY (import_id) REFERENCES outbox.import(import_id) ON DELETE CASCADE;
+
+CREATE POLICY producer ON outbox.migration FOR SELECT TO outbox_producer USING (true);
+
+CREATE POLICY reader ON outbox.control FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.dead_letter FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.delivered_key FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.ended_rule FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.history FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.import FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.imported FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.message FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.migration FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.pause FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.topic_limit FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY reader ON outbox.worker FOR SELECT TO outbox_reader USING (true);
+
+CREATE POLICY worker ON outbox.control TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.dead_letter TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.delivered_key TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.ended_rule TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.history TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.import TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.imported TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.message TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.migration FOR SELECT TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.pause TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.topic_limit TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.worker TO outbox_worker USING (true);

@@ -5,7 +5,7 @@ The driver is told everything, so that it neither reads the environment on its o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -124,6 +124,16 @@ async def connected(where: Where, *, application_name: str) -> AsyncIterator[asy
             await connection.close(timeout=CLOSE_TIMEOUT_S)
     finally:
         connection.terminate()
+
+
+def hear_warnings(connection: Connection, tell: Callable[[str], None]) -> None:
+    """Have the server's warnings told, a line each, as they arrive on this connection."""
+
+    def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            tell(" HINT: ".join(filter(None, (message.message, message.hint))).removeprefix("outbox: "))
+
+    connection.add_log_listener(hear)
 
 
 def place(where: Where) -> str:

@@ -1,5 +1,8 @@
--- What producers call. Every function runs in the caller's transaction with the caller's rights, and refuses bad arguments there and
--- then with SQLSTATE 22023 (invalid_parameter_value), so that a mistake is the producer's error and never a dead letter.
+-- What producers call. Every function runs in the caller's transaction, and refuses bad arguments there and then with SQLSTATE 22023
+-- (invalid_parameter_value), so that a mistake is the producer's error and never a dead letter.
+--
+-- enqueue and enqueue_many, through which all the others go, run with the rights of the schema's owner: producers need none on its
+-- tables. Their search_path holds nothing that a producer could put a name into.
 
 create function outbox.new_message_id() returns uuid
 language sql volatile parallel safe
@@ -163,8 +166,7 @@ $$;
 comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
 
 create function outbox.delivered_lately(dedup_key text) returns uuid
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
+language sql stable
 as $$
     select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp()
 $$;
@@ -186,7 +188,8 @@ create function outbox.enqueue(
     expires_at   timestamptz default null,
     on_expiry    text        default 'bury'
 ) returns uuid
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -282,7 +285,8 @@ end
 $$;
 
 create function outbox.enqueue_many(messages json) returns setof uuid
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if messages is null or json_typeof(messages) <> 'array' then

@@ -2,9 +2,12 @@
 --
 -- One at a time: workers and a migrator may come at once. And not at any price: attaching and dropping need locks behind which
 -- every settle would queue, so whoever finds a long reader in the way gives up soon and comes again at the next maintenance.
+--
+-- Only an owner may do either. Workers own nothing, so both run with the rights of the schema's owner.
 
 create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '10s'
 as $$
 declare
@@ -35,7 +38,8 @@ comment on function outbox.create_history_partitions is
     'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
 
 create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
 declare

@@ -1,7 +1,10 @@
 -- What people do by hand: taking a message back before it is delivered, and finding dead letters.
 
+-- With the rights of the schema's owner: whoever enqueued a message knows its id, nobody else can guess it, and it gives away nothing.
+
 create function outbox.cancel(message_id uuid) returns boolean
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin

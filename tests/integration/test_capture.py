@@ -645,7 +645,7 @@ async def test_functions_of_captures_run_for_nobody_elses_tables(db: Connection)
 
 
 async def test_owner_of_a_table_who_is_no_superuser_can_capture_it(db: Connection) -> None:
-    rights = ("usage, create on schema outbox", "select, insert on outbox.message", "create on schema public")
+    rights = ("outbox_producer", "create on schema outbox", "insert on outbox.message", "create on schema public")
     async with role(db, *rights) as owner:
         await db.execute(f"set role {owner}; create table public.orders (id int)")
         assert await capture(db, "'owned'", "public.orders", key="new.id") == "installed"
@@ -659,7 +659,7 @@ async def test_owner_of_a_table_who_is_no_superuser_can_capture_it(db: Connectio
 
 
 async def test_installer_who_may_not_enqueue_is_refused_at_once(db: Connection) -> None:
-    async with role(db, "usage, create on schema outbox", "create on schema public") as owner:
+    async with role(db, "outbox_producer", "create on schema outbox", "create on schema public") as owner:
         await db.execute(f"set role {owner}; create table public.orders (id int)")
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table message"):
             await capture(db, source="public.orders")

@@ -333,20 +333,6 @@ async def test_refusal_undoes_the_business_data_with_it(db: Connection) -> None:
     assert await db.fetchval("select count(*) from orders") == 0
 
 
-async def test_producer_without_other_rights_than_insert_can_enqueue(db: Connection) -> None:
-    """Functions run with the caller's rights; what operations.md grants must suffice."""
-    await db.execute("drop role if exists shop_app")
-    await db.execute("create role shop_app")
-    try:
-        await db.execute("grant usage on schema outbox to shop_app; grant select, insert on outbox.message to shop_app")
-        await db.execute("set role shop_app")
-        await db.execute("select outbox.enqueue('t', dedup_key => 'd'), outbox.start_workflow('W', 'w')")
-        await db.execute('select * from outbox.enqueue_many(\'[{"topic": "u"}]\')')
-    finally:
-        await db.execute("reset role; drop owned by shop_app; drop role shop_app")
-    assert await count(db) == 3
-
-
 async def test_works_with_an_empty_search_path(db: Connection) -> None:
     await db.execute("set search_path = ''")
     await db.execute("select outbox.enqueue('t', dedup_key => 'd'), outbox.signal_with_start_workflow('W', 'w', 's')")
