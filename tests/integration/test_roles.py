@@ -1,0 +1,506 @@
+"""The three roles that come with the schema: each does its work, and is refused everything else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import asyncpg
+import pytest
+
+from outbox import producer
+from outbox.database import open_pool
+from outbox.errors import DatabaseRefused
+from outbox.message import Pause
+from outbox.migrate import migrate
+from outbox.sqlfiles import query
+from outbox.store import Store
+from tests.integration.test_cli import outbox
+from tests.support.eventually import eventually
+from tests.support.processes import worker_process
+from tests.support.running import fetch
+from tests.support.sql import connected
+
+PRODUCER, WORKER, READER = "producer", "worker", "reader"
+ROLES = (PRODUCER, WORKER, READER)
+every_role = pytest.mark.parametrize("role", ROLES)
+
+READ = {"select"}
+CHANGED = {"select", "insert", "update", "delete"}
+RELATIONS = {
+    "migration": {PRODUCER: READ, WORKER: READ, READER: READ},
+    "history": {WORKER: READ | {"insert"}, READER: READ},
+    "history_default": {},
+    **dict.fromkeys(("message_life", "captures", "capture_trigger"), {WORKER: READ, READER: READ}),
+    **dict.fromkeys(
+        (
+            "message",
+            "dead_letter",
+            "delivered_key",
+            "worker",
+            "control",
+            "pause",
+            "topic_limit",
+            "ended_rule",
+            "import",
+            "imported",
+        ),
+        {WORKER: CHANGED, READER: READ},
+    ),
+}
+"""What each role may do to each table and view; the daily partitions are reached through `history` alone."""
+VISIBLE_TO_ALL = {"captures", "capture_trigger"}
+"""They tell what the catalogue tells everyone, to whoever may use the schema."""
+
+FUNCTIONS = {
+    **dict.fromkeys(
+        (
+            *("enqueue", "enqueue_many", "start_workflow", "signal_workflow", "signal_with_start_workflow"),
+            *("cancel_workflow", "terminate_workflow", "cancel"),
+            *("arguments", "seconds", "present", "refuse", "new_message_id", "due_at", "lane", "check_message"),
+            *("check_name", "check_names", "check_values", "check_target", "check_names_of_target", "check_word"),
+            "check_object",
+        ),
+        {PRODUCER, WORKER},
+    ),
+    **dict.fromkeys(
+        (
+            *("capture", "uncapture", "check_capture", "check_expressions", "capture_operations", "capture_rows"),
+            *("capture_fault", "capture_columns", "capture_body", "write_capture", "drop_captures"),
+            "drop_unused_capture_functions",
+        ),
+        {PRODUCER},
+    ),
+    **dict.fromkeys(("dead_letters", "matches", "probe"), {WORKER, READER}),
+    **dict.fromkeys(
+        (
+            *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "drop_history_partitions"),
+            *("set_switch", "pause", "resume", "check_pattern", "limit_topic", "fault_of_message"),
+        ),
+        {WORKER},
+    ),
+    **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
+    **dict.fromkeys(("rights", "wanted_grants", "grant_roles"), set()),
+    **dict.fromkeys(("ring", "tell_switch", "call_next", "broadcast"), set()),  # triggers', which nobody calls
+}
+"""Who may call each function."""
+
+QUERIES = {path.stem for path in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql")}
+MAY_RUN = {
+    PRODUCER: {"applied_migrations", "audit_clock", "enqueue_many", "wakeup_facts"},
+    WORKER: QUERIES,
+    READER: {
+        *("absent", "applied_migrations", "audit_clock", "audit_extent", "audit_lookup", "audit_messages", "control"),
+        *("dead_letter_totals", "facts", "find_dead_letters", "has_presence", "imported_rows", "known_rows"),
+        *("outlook", "pending_ends", "probe", "read_dead_letters", "read_import", "status", "wakeup_facts"),
+    },
+}
+"""The statements of this package that each role may run."""
+
+FORBIDDEN = {
+    PRODUCER: [
+        "select payload from outbox.message",
+        "select * from outbox.dead_letter",
+        "delete from outbox.message",
+        "select * from outbox.message_life",
+        "insert into outbox.message (message_id, due_at, available_at, created_at, topic) "
+        "values (gen_random_uuid(), now(), now(), now(), 't')",
+        "set role outbox_worker",
+    ],
+    WORKER: [
+        "truncate outbox.message",
+        "drop table outbox.history_default",
+        "alter table outbox.message add column mine int",
+        "drop trigger wakeup on outbox.message",
+        "alter table outbox.message disable trigger wakeup",
+        "create table outbox.mine ()",
+        "create function outbox.mine() returns int language sql as 'select 1'",
+        "create schema mine",
+        "insert into outbox.migration values (9999, 'mine', '')",
+        "delete from outbox.history",
+        "select * from shop.customers",
+        "select outbox.enable_broadcast()",
+        "grant outbox_worker to outbox_reader",
+    ],
+    READER: [
+        "select outbox.enqueue('t')",
+        "select outbox.cancel(gen_random_uuid())",
+        "select outbox.pause()",
+        "select outbox.set_switch('mode', '\"poll\"')",
+        "select * from outbox.message for update",
+        "select * from shop.customers",
+        "create table outbox.mine ()",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Logins:
+    """A database's owner, and a login for each role of its outbox."""
+
+    owner: str
+    producer: str
+    worker: str
+    reader: str
+
+    def of(self, role: str) -> str:
+        """The DSN of the login with this role."""
+        dsn: str = getattr(self, role)
+        return dsn
+
+
+def as_user(dsn: str, name: str) -> str:
+    return dsn.replace("postgres@", f"{name}@")
+
+
+@asynccontextmanager
+async def login(dsn: str, *attributes: str) -> AsyncIterator[str]:
+    """A role that may log in, for the block; roles are the whole server's."""
+    name = f"login_{uuid4().hex[:12]}"
+    await fetch(dsn, f"create role {name} login {' '.join(attributes)}")
+    try:
+        yield as_user(dsn, name)
+    finally:
+        await fetch(dsn, f"drop owned by {name} cascade")
+        await fetch(dsn, f"drop role {name}")
+
+
+@asynccontextmanager
+async def logins_for(dsn: str, schema: str = "outbox") -> AsyncIterator[Logins]:
+    async with (
+        login(dsn, f"in role {schema}_producer") as producing,
+        login(dsn, f"in role {schema}_worker") as working,
+        login(dsn, f"in role {schema}_reader") as reading,
+    ):
+        yield Logins(dsn, producing, working, reading)
+
+
+@pytest.fixture
+async def logins(database: str) -> AsyncIterator[Logins]:
+    """A login for each role, and somebody else's data in the same database."""
+    await fetch(database, "create schema shop")
+    await fetch(database, "create table shop.customers (id int, name text)")
+    async with logins_for(database) as made:
+        yield made
+
+
+def new_schema() -> str:
+    """A name whose roles nobody has made yet on this server."""
+    return f"s{uuid4().hex[:12]}"
+
+
+async def is_refused(connection: asyncpg.Connection, statement: str, *arguments: object) -> bool:
+    """Whether the statement fails for want of a right; nothing of it stays."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(statement, *arguments)
+    except asyncpg.InsufficientPrivilegeError:
+        return True
+    except asyncpg.PostgresError:
+        return False
+    else:
+        return False
+    finally:
+        await transaction.rollback()
+
+
+# What each may do, exactly
+
+
+async def test_every_function_is_for_those_who_need_it_and_none_for_everyone(logins: Logins) -> None:
+    """A new function: decide whom it is for, in outbox.rights() and in FUNCTIONS."""
+    found = await fetch(
+        logins.owner,
+        """
+        select p.proname as name, p.prorettype = 'trigger'::regtype as of_trigger,
+               array(select r from unnest($1::text[]) as r where has_function_privilege('outbox_' || r, p.oid, 'execute')) as able
+        from pg_proc p where p.pronamespace = 'outbox'::regnamespace
+        """,
+        ROLES,
+    )
+    assert {row["name"]: set(row["able"]) for row in found} == FUNCTIONS
+
+
+@every_role
+async def test_a_role_is_refused_every_function_that_is_not_for_it(logins: Logins, role: str) -> None:
+    calls = await fetch(
+        logins.owner,
+        """
+        select p.proname as name,
+               format('select * from outbox.%I(%s)', p.proname, (select string_agg('null::' || format_type(t.oid, null), ', ' order by a.place)
+                      from unnest(p.proargtypes) with ordinality as a (type, place) join pg_type t on t.oid = a.type)) as call
+        from pg_proc p where p.pronamespace = 'outbox'::regnamespace and p.prorettype <> 'trigger'::regtype
+        """,
+    )
+    async with connected(logins.of(role)) as connection:
+        let_in = [
+            row["name"]
+            for row in calls
+            if role not in FUNCTIONS[row["name"]] and not await is_refused(connection, row["call"])
+        ]
+    assert let_in == []
+
+
+@every_role
+async def test_a_role_may_do_to_each_table_what_it_needs_and_nothing_else(logins: Logins, role: str) -> None:
+    tables = await fetch(
+        logins.owner,
+        """
+        select c.relname as name, c.relkind in ('r', 'p') as written,
+               (select quote_ident(a.attname) from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and a.attidentity = '' limit 1) as field
+        from pg_class c
+        where c.relnamespace = 'outbox'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relname !~ '^history_2'
+        """,
+    )
+    attempts = {
+        "select": "select {field} from outbox.{name} limit 0",
+        "insert": "insert into outbox.{name} ({field}) select null where false",
+        "update": "update outbox.{name} set {field} = default where false",
+        "delete": "delete from outbox.{name} where false",
+        "truncate": "truncate outbox.{name} cascade",
+    }
+    able: dict[str, set[str]] = {}
+    async with connected(logins.of(role)) as connection:
+        for table in tables:
+            tried = attempts if table["written"] else {"select": attempts["select"]}
+            able[table["name"]] = {
+                what
+                for what, statement in tried.items()
+                if not await is_refused(connection, statement.format(**dict(table)))
+            }
+    wanted = {name: grants.get(role, READ if name in VISIBLE_TO_ALL else set()) for name, grants in RELATIONS.items()}
+    assert able == wanted
+
+
+@every_role
+async def test_a_role_may_run_the_statements_of_its_work_and_no_others(logins: Logins, role: str) -> None:
+    """Explaining a statement asks for every right that running it takes, those of the functions it calls included."""
+    refused = set()
+    async with connected(logins.of(role)) as connection:
+        for name in QUERIES:
+            try:
+                statement = await connection.prepare(query(name))
+                await statement.explain(*[None] * len(statement.get_parameters()))
+            except asyncpg.InsufficientPrivilegeError:
+                refused.add(name)
+    assert QUERIES - refused == MAY_RUN[role]
+
+
+@pytest.mark.parametrize(("role", "statement"), [(role, each) for role in ROLES for each in FORBIDDEN[role]])
+async def test_a_role_is_refused(logins: Logins, role: str, statement: str) -> None:
+    async with connected(logins.of(role)) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+
+
+@every_role
+async def test_a_role_may_not_migrate(logins: Logins, role: str) -> None:
+    with pytest.raises(DatabaseRefused, match="permission denied"):
+        await migrate(logins.of(role))
+
+
+# Each at its work
+
+
+async def test_a_producer_produces_from_sql_and_python_and_takes_back(logins: Logins) -> None:
+    async with connected(logins.producer) as connection, connection.transaction():
+        taken_back = await connection.fetchval(
+            "select outbox.enqueue('a', dedup_key => 'd', key => 'k', commit_order => true)"
+        )
+        assert await connection.fetchval("select outbox.enqueue('a', dedup_key => 'd')") == taken_back
+        assert await connection.fetchval("select outbox.cancel($1)", taken_back)
+        await connection.execute("select outbox.start_workflow('W', 'w'), outbox.signal_workflow('w', 's')")
+        await connection.execute("select outbox.signal_with_start_workflow('W', 'w', 's')")
+        await connection.execute("select outbox.cancel_workflow('w'), outbox.terminate_workflow('w')")
+        await producer.enqueue(connection, "topic", {"n": 1}, tenant="t")
+        await producer.enqueue_many(connection, [{"topic": "one"}, {"topic": "two", "dedup_key": "d"}])
+        await producer.start_workflow(connection, "W", "w-2", input={"n": 1})
+        await producer.signal_workflow(connection, "w-2", "s")
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="topic must not be empty"):
+            async with connection.transaction():
+                await connection.execute("select outbox.enqueue('')")
+    assert (await outbox(logins.producer, "enqueue", "from.the.shell")).code == 0
+    assert await topics(logins.owner) == [
+        *("W", "s", "W", "cancel_workflow", "terminate_workflow", "topic", "one", "two", "W", "s", "from.the.shell")
+    ]
+
+
+async def test_a_producer_writes_to_a_captured_table(logins: Logins) -> None:
+    await fetch(logins.owner, "select outbox.capture('shop.customers', 'new.name', key => 'new.id')")
+    user = await fetch(logins.producer, "select current_user")
+    await fetch(logins.owner, f"grant usage on schema shop to {user[0][0]}")
+    await fetch(logins.owner, f"grant insert on shop.customers to {user[0][0]}")
+    await fetch(logins.producer, "insert into shop.customers values (1, 'ada')")
+    assert await topics(logins.owner) == ["ada"]
+
+
+async def test_a_producer_cannot_put_names_of_his_own_into_what_runs_as_the_owner(logins: Logins) -> None:
+    async with connected(logins.owner) as owner:
+        await owner.execute("""
+            create schema evil;
+            grant usage on schema evil to public;
+            create function evil.octet_length(text) returns int language plpgsql as $$ begin raise 'evil %', current_user; end $$;
+            create function evil.taken(uuid, uuid) returns bool language plpgsql as $$ begin raise 'evil %', current_user; end $$;
+            create operator evil.= (leftarg = uuid, rightarg = uuid, function = evil.taken);
+        """)
+    async with connected(logins.producer) as connection:
+        await connection.execute("set search_path = evil, pg_catalog; create temp table message (x int)")
+        with pytest.raises(asyncpg.RaiseError, match="evil"):
+            await connection.execute("select octet_length('x')")
+        taken_back = await connection.fetchval("select outbox.enqueue('t', dedup_key => 'd')")
+        await connection.execute("select outbox.enqueue('t', dedup_key => 'd')")
+        await connection.execute('select * from outbox.enqueue_many(\'[{"topic": "t"}]\')')
+        assert await connection.fetchval("select outbox.cancel($1)", taken_back)
+
+
+async def test_a_worker_does_all_that_outbox_run_does(logins: Logins, tmp_path: Path) -> None:
+    """Delivers, keeps the history's partitions, shows its presence, hears notifications, drains."""
+    async with connected(logins.owner) as owner:
+        await owner.execute("select outbox.drop_history_partitions(1, now() + interval '1 year')")
+        old = await owner.fetchval("select outbox.create_history_partitions(0, now() - interval '60 days')")
+        await owner.execute("select outbox.limit_topic('limited', 100)")
+        chosen = {"OUTBOX_SINK": "tests.support.sinks:null_sink", "DATABASE_URL": logins.worker}
+        with worker_process(tmp_path, "relay", **chosen) as relay:
+            await relay.logged("wake-up source subscribed")
+            await fetch(logins.producer, "select outbox.enqueue('plain', dedup_key => 'd'), outbox.enqueue('limited')")
+            await fetch(logins.producer, "select outbox.enqueue('keyed', key => 'k') from generate_series(1, 3)")
+            await eventually(lambda: owner.fetchval("select count(*) from outbox.history"), lambda n: n == 5)
+            await relay.logged("presence shown")
+            parts = "select array_agg(inhrelid::regclass::text) from pg_inherits where inhparent = 'outbox.history'::regclass"
+            await eventually(lambda: owner.fetchval(parts), lambda found: len(found) == len(("default", *range(4))))
+            assert f"outbox.{old}" not in await owner.fetchval(parts)
+            assert relay.stop() == 0
+        assert await owner.fetchval("select array_agg(state) from outbox.worker") == ["stopped"]
+    assert "permission denied" not in relay.log.read_text()
+    assert relay.lines("maintenance failed, will try again") == []
+
+
+async def test_people_with_the_role_of_workers_operate_and_those_with_the_readers_look_on(logins: Logins) -> None:
+    async with connected(logins.owner) as owner:
+        dead = str(await owner.fetchval(bury()))
+    requeue = ["dead", "requeue", dead, "--yes", "--retention", "3d"]
+    refused = await outbox(logins.reader, *requeue)
+    assert (refused.code, refused.fault) == (1, "requeue: permission denied for table dead_letter")
+    said: list[str] = []
+
+    async def look(*arguments: str) -> None:
+        done = await outbox(logins.reader, *arguments)
+        assert done.code == 0, done
+        said.append(done.out)
+
+    async with anyio.create_task_group() as tasks:
+        for arguments in (["status"], ["dead", "list"], ["dead", "show", dead], ["doctor"]):
+            tasks.start_soon(look, *arguments)
+    assert sum(dead in text for text in said) == 2
+    assert (await outbox(logins.worker, *requeue)).code == 0
+    async with open_pool(logins.worker, size=1, application_name="test", statement_timeout_s=30) as pool:
+        store = Store(pool, "outbox")
+        await store.pause(Pause("p.*", None))
+        assert await store.resume(Pause("p.*", None))
+        await store.limit_topic("l", 5.0, None)
+        await store.set_switch("mode", "poll")
+    assert len(await fetch(logins.worker, query("cancel"), [dead])) == 1
+
+
+async def test_row_level_security_hides_nothing_from_the_roles(logins: Logins) -> None:
+    async with connected(logins.owner) as owner:
+        for name in ("message", "history", "dead_letter", "worker", "control", "migration"):
+            await owner.execute(f"alter table outbox.{name} enable row level security")
+    await fetch(logins.producer, "select outbox.enqueue('t')")
+    assert len(await fetch(logins.producer, "select from outbox.migration")) > 0
+    for dsn in (logins.worker, logins.reader):
+        assert len(await fetch(dsn, "select from outbox.message")) == 1
+    await fetch(logins.worker, "update outbox.message set priority = 1")
+    await fetch(logins.worker, query("register"), "name", "version", "{}")
+    assert len(await fetch(logins.reader, "select from outbox.worker")) == 1
+
+
+# Where the roles come from
+
+
+async def test_another_schema_has_roles_of_its_own(logins: Logins) -> None:
+    schema = new_schema()
+    await migrate(logins.owner, schema)
+    async with logins_for(logins.owner, schema) as theirs:
+        await fetch(theirs.producer, f"select {schema}.start_workflow('W', 'w')")
+        assert len(await fetch(theirs.reader, f"select from {schema}.message")) == 1
+        for dsn, statement in (
+            (theirs.producer, "select outbox.enqueue('t')"),
+            (theirs.worker, "select from outbox.message"),
+            (logins.producer, f"select {schema}.enqueue('t')"),
+            (logins.reader, f"select from {schema}.message"),
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await fetch(dsn, statement)
+
+
+async def test_two_databases_that_make_the_same_role_at_once_both_migrate(database: str, empty_database: str) -> None:
+    schema = new_schema()
+    async with connected(database) as first, connected(empty_database) as observer:
+        faster = first.transaction()
+        await faster.start()
+        await first.execute(f"create role {schema}_producer; create role {schema}_reader; create role {schema}_worker")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(migrate, empty_database, schema)
+            waits = "select count(*) > 0 from pg_locks where not granted and locktype = 'transactionid'"
+            await eventually(lambda: observer.fetchval(waits), bool)
+            await faster.commit()
+    assert await migrate(database, schema) != []
+    for dsn in (database, empty_database):
+        async with logins_for(dsn, schema) as made:
+            await fetch(made.producer, f"select {schema}.enqueue('t')")
+            assert len(await fetch(made.worker, f"select from {schema}.message")) == 1
+
+
+async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_missing(empty_database: str) -> None:
+    schema = new_schema()
+    roles = ", ".join(f"{schema}_{role}" for role in sorted(ROLES))
+    async with login(empty_database) as limited:
+        async with connected(empty_database) as superuser:
+            name = await superuser.fetchval("select current_database()")
+            await superuser.execute(f'alter database "{name}" owner to {limited.partition("//")[2].partition("@")[0]}')
+        done = await outbox(limited, "migrate", OUTBOX_SCHEMA=schema)
+        assert done.code == 0
+        [told] = done.err.splitlines()
+        assert f"may not make roles, so these are missing: {roles} HINT: " in told
+        assert f"create role {schema}_worker" in told
+        assert "run outbox migrate again" in told
+        await fetch(limited, f"select {schema}.enqueue('t')")  # owners need no role
+        for statement in told.partition("may run: ")[2].split("; ")[: len(ROLES)]:
+            await fetch(empty_database, statement)
+        warnings: list[str] = []
+        assert await migrate(limited, schema, warn=warnings.append) == []
+        assert warnings == []
+        async with logins_for(empty_database, schema) as made:
+            await fetch(made.producer, f"select {schema}.enqueue('t')")
+            assert len(await fetch(made.reader, f"select from {schema}.message")) == 2
+            await fetch(made.worker, f"select * from {schema}.create_history_partitions(9)")
+            await fetch(made.worker, f"select * from {schema}.drop_history_partitions(1)")
+        await fetch(empty_database, f"reassign owned by {limited.partition('//')[2].partition('@')[0]} to postgres")
+
+
+async def test_a_schema_that_was_dropped_comes_again_with_its_rights(logins: Logins) -> None:
+    await fetch(logins.owner, "drop schema outbox cascade")
+    await migrate(logins.owner)
+    await fetch(logins.producer, "select outbox.enqueue('t')")
+    assert len(await fetch(logins.worker, "select from outbox.message")) == 1
+
+
+def bury() -> str:
+    """A dead letter, made by hand."""
+    return """
+        insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority,
+                                        reason, topic, headers, errors)
+        values (gen_random_uuid(), 1, now(), now(), now(), now(), 1, 1, 0, 'rejected', 't', '{}',
+                jsonb_build_array(jsonb_build_object('at', now(), 'kind', 'K', 'detail', 'd', 'counted', true)))
+        returning message_id
+    """
+
+
+async def topics(dsn: str) -> list[str]:
+    return [row[0] for row in await fetch(dsn, "select topic from outbox.message order by seq")]
