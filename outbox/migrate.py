@@ -91,7 +91,9 @@ async def migrate(
                 await _refuse_word(connection, schema)
                 if lineage.stands_on is not None:
                     await require_current(connection, schema, lineage.stands_on)
-                await connection.execute(f"create schema if not exists {own}")
+                # The owner of a schema that is there may lack the right to make one, and `if not exists` asks for it.
+                if await connection.fetchval("select to_regnamespace($1) is null", own):
+                    await connection.execute(f"create schema {own}")
                 await connection.execute(in_schema(_CREATE_REGISTER, own))
                 steps = await _steps(connection, own, lineage, refuse=True)
                 pending = [step for step in steps if step.state == "pending"]

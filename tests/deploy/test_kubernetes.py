@@ -97,8 +97,20 @@ def test_the_sidecar_starts_before_the_application_and_does_not_decide_about_its
 
 
 def test_every_setting_in_the_manifests_exists() -> None:
-    secret = manifest(FOLDER / "secret.example.yaml")["stringData"]
-    assert {*SETTINGS, *secret} <= known_settings()
+    secrets = [manifest(path)["stringData"] for path in FOLDER.glob("secret*.yaml")]
+    assert {*SETTINGS, *chain(*secrets)} <= known_settings()
+
+
+def test_every_secret_that_a_container_reads_has_an_example() -> None:
+    examples = {manifest(path)["metadata"]["name"] for path in FOLDER.glob("secret*.yaml")}
+    read = {
+        source["secretRef"]["name"]
+        for pod in pods()
+        for container in containers(pod.values[0])
+        for source in container.get("envFrom", [])
+        if "secretRef" in source
+    }
+    assert read == examples
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)

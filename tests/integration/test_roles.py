@@ -372,7 +372,9 @@ async def test_a_worker_does_all_that_outbox_run_does(logins: Logins, tmp_path: 
             await eventually(lambda: owner.fetchval("select count(*) from outbox.history"), lambda n: n == 5)
             await relay.logged("presence shown")
             parts = "select array_agg(inhrelid::regclass::text) from pg_inherits where inhparent = 'outbox.history'::regclass"
-            await eventually(lambda: owner.fetchval(parts), lambda found: len(found) == len(("default", *range(4))))
+            await eventually(
+                lambda: owner.fetchval(parts), lambda found: len(found) >= 5
+            )  # the default, today, three ahead
             assert f"outbox.{old}" not in await owner.fetchval(parts)
             assert relay.stop() == 0
         assert await owner.fetchval("select array_agg(state) from outbox.worker") == ["stopped"]
@@ -461,9 +463,8 @@ async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_
     schema = new_schema()
     roles = ", ".join(f"{schema}_{role}" for role in sorted(ROLES))
     async with login(empty_database) as limited:
-        async with connected(empty_database) as superuser:
-            name = await superuser.fetchval("select current_database()")
-            await superuser.execute(f'alter database "{name}" owner to {limited.partition("//")[2].partition("@")[0]}')
+        [[name]] = await fetch(limited, "select current_user")
+        await fetch(empty_database, f"create schema {schema} authorization {name}")
         done = await outbox(limited, "migrate", OUTBOX_SCHEMA=schema)
         assert done.code == 0
         [told] = done.err.splitlines()
@@ -481,7 +482,6 @@ async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_
             assert len(await fetch(made.reader, f"select from {schema}.message")) == 2
             await fetch(made.worker, f"select * from {schema}.create_history_partitions(9)")
             await fetch(made.worker, f"select * from {schema}.drop_history_partitions(1)")
-        await fetch(empty_database, f"reassign owned by {limited.partition('//')[2].partition('@')[0]} to postgres")
 
 
 async def test_a_schema_that_was_dropped_comes_again_with_its_rights(logins: Logins) -> None:
