@@ -484,6 +484,17 @@ async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_
             await fetch(made.worker, f"select * from {schema}.drop_history_partitions(1)")
 
 
+async def test_migrating_again_takes_what_is_new_from_everyone_and_gives_what_was_taken(logins: Logins) -> None:
+    await fetch(logins.owner, "create function outbox.later() returns int language sql as 'select 1'")
+    await fetch(logins.owner, "revoke all on outbox.message from outbox_reader")
+    assert await fetch(logins.producer, "select outbox.later()")
+    assert await migrate(logins.owner) == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await fetch(logins.producer, "select outbox.later()")
+    assert await fetch(logins.reader, "select from outbox.message") == []
+    assert await fetch(logins.owner, "select outbox.wanted_grants()") == []
+
+
 async def test_a_schema_that_was_dropped_comes_again_with_its_rights(logins: Logins) -> None:
     await fetch(logins.owner, "drop schema outbox cascade")
     await migrate(logins.owner)
