@@ -29,6 +29,8 @@ from outbox.events import Events
 from outbox.health import health
 from outbox.migrate import inspect, migrate
 from outbox.mode import mode
+from outbox.prune import prune
+from outbox.reset import reset
 from outbox.screens import show_findings, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
@@ -42,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-for command in (cancel, health, mode, rules.pause, rules.resume, rules.limit):
+for command in (cancel, health, mode, prune, reset, rules.pause, rules.resume, rules.limit):
     app.command()(command)
 app.command("config")(config_command)
 

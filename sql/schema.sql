@@ -619,32 +619,40 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
+CREATE FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     SET lock_timeout TO '1s'
-    AS $_$
+    AS $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    if not exists (select from outbox.old_history_partitions(before) o where o.part = drop_history_partition.part) then
+        return false;  -- somebody was faster
+    end if;
+    execute format('drop table outbox.%I', part);
+    return true;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) IS 'Drop one of old_history_partitions, and return whether it was there.';
+
+CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
+    LANGUAGE plpgsql
+    AS $$
 declare
-    part text;
+    before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
+    part   text;
 begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
-    for part in
-        select c.relname
-        from pg_inherits i
-        join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'outbox.history'::regclass
-          and c.relname ~ '^history_[0-9]{8}$'
-          and to_date(right(c.relname, 8), 'YYYYMMDD') < (now at time zone 'UTC')::date - keep_days
-        order by c.relname
-    loop
-        execute format('drop table outbox.%I', part);
-        return next part;
+    for part in select o.part from outbox.old_history_partitions(before) o loop
+        if outbox.drop_history_partition(part, before) then
+            return next part;
+        end if;
     end loop;
     delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
 end
-$_$;
+$$;
 
 COMMENT ON FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone) IS 'Drop the daily partitions that ended more than keep_days days ago, and return their names.';
 
@@ -926,6 +934,22 @@ CREATE FUNCTION outbox.new_message_id() RETURNS uuid
 $$;
 
 COMMENT ON FUNCTION outbox.new_message_id() IS 'A new message id: a time-ordered UUID (version 7).';
+
+CREATE FUNCTION outbox.old_history_partitions(before timestamp with time zone) RETURNS TABLE(part text, begins timestamp with time zone, ends timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $_$
+    select d.part, d.day at time zone 'UTC', (d.day + interval '1 day') at time zone 'UTC'
+    from (
+        select c.relname::text as part, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp as day
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$'
+    ) d
+    where d.day + interval '1 day' <= before at time zone 'UTC'
+    order by d.part
+$_$;
+
+COMMENT ON FUNCTION outbox.old_history_partitions(before timestamp with time zone) IS 'The daily partitions of history whose day was over by then, the oldest first.';
 
 CREATE FUNCTION outbox.pause(topic text DEFAULT NULL::text, key text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql

@@ -34,28 +34,51 @@ $$;
 comment on function outbox.create_history_partitions is
     'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
 
-create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
+create function outbox.old_history_partitions(before timestamptz)
+returns table (part text, begins timestamptz, ends timestamptz)
+language sql stable
+as $$
+    select d.part, d.day at time zone 'UTC', (d.day + interval '1 day') at time zone 'UTC'
+    from (
+        select c.relname::text as part, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp as day
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$'
+    ) d
+    where d.day + interval '1 day' <= before at time zone 'UTC'
+    order by d.part
+$$;
+comment on function outbox.old_history_partitions is 'The daily partitions of history whose day was over by then, the oldest first.';
+
+create function outbox.drop_history_partition(part text, before timestamptz) returns boolean
 language plpgsql
 set lock_timeout = '1s'
 as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    if not exists (select from outbox.old_history_partitions(before) o where o.part = drop_history_partition.part) then
+        return false;  -- somebody was faster
+    end if;
+    execute format('drop table outbox.%I', part);
+    return true;
+end
+$$;
+comment on function outbox.drop_history_partition is 'Drop one of old_history_partitions, and return whether it was there.';
+
+create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
+language plpgsql
+as $$
 declare
-    part text;
+    before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
+    part   text;
 begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
-    for part in
-        select c.relname
-        from pg_inherits i
-        join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'outbox.history'::regclass
-          and c.relname ~ '^history_[0-9]{8}$'
-          and to_date(right(c.relname, 8), 'YYYYMMDD') < (now at time zone 'UTC')::date - keep_days
-        order by c.relname
-    loop
-        execute format('drop table outbox.%I', part);
-        return next part;
+    for part in select o.part from outbox.old_history_partitions(before) o loop
+        if outbox.drop_history_partition(part, before) then
+            return next part;
+        end if;
     end loop;
     delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
 end
