@@ -62,10 +62,11 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Delete old history, old dead letters, and what else is over; never a message that is not settled.
+    """Delete history and dead letters that are old enough.
 
-    Without options: what the workers themselves delete once an hour, history older than OUTBOX_HISTORY_DAYS and dedup
-    keys whose window is over. Dead letters stay unless --dead-older-than says which go.
+    Never a message that is not settled. Without options: what the workers themselves delete once an hour, history older
+    than OUTBOX_HISTORY_DAYS and dedup keys whose window is over. Dead letters stay unless --dead-older-than says
+    which go.
     """
     settings = config.load()
     keep_s = settings.history_days * _DAY_S if history_older_than is None else history_older_than

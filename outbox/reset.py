@@ -35,10 +35,11 @@ def reset(
         typer.Option("--drop-schema", help="Drop the schema and make it anew, whatever state or version it is in."),
     ] = False,
 ) -> None:
-    """Delete everything in the outbox, settled or not, for development and tests; there is no way back.
+    """Delete everything, for development and tests.
 
-    The tables are emptied in one transaction. Captures, rights and publications stay, and so does whatever was started
-    in Temporal: a start under the same workflow id is a duplicate there.
+    Settled or not, and there is no way back. The tables are emptied in one transaction. Captures, rights and
+    publications stay, and so does whatever was started in Temporal: a start under the same workflow id is a
+    duplicate there.
     """
     settings = config.load()
     if drop_schema and settings.schema_name == "public":

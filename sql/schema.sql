@@ -522,11 +522,12 @@ declare
     part  text;
 begin
     perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    perform set_config('lock_timeout', '2s', true);  -- until the end of this function
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
         -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
-        -- come to their end, and those that come wait. Readers go on.
+        -- come to their end, and those that come wait. Readers go on, but attaching waits for those of the default partition.
         lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
@@ -589,6 +590,21 @@ $$;
 
 COMMENT ON FUNCTION outbox.dead_letters(topic text, kind text, reason text, key text, older_than interval, newer_than interval, message_ids uuid[]) IS 'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';
 
+CREATE FUNCTION outbox.delete_stray_history(before timestamp with time zone, at_most bigint DEFAULT NULL::bigint) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with deleted as (
+        delete from outbox.history_default h
+        where h.ctid = any (array(
+            select o.ctid from outbox.history_default o where o.settled_at < before limit at_most for update skip locked))
+        returning h.seq
+    )
+    select count(*) from deleted
+$$;
+
+COMMENT ON FUNCTION outbox.delete_stray_history(before timestamp with time zone, at_most bigint) IS 'Delete history settled before then that no daily partition took, at most so many, and return how many.';
+
 CREATE FUNCTION outbox.delivered_lately(dedup_key text) RETURNS uuid
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -620,7 +636,8 @@ end
 $$;
 
 CREATE FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) RETURNS boolean
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s'
     AS $$
 begin
@@ -636,7 +653,8 @@ $$;
 COMMENT ON FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) IS 'Drop one of old_history_partitions, and return whether it was there.';
 
 CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
@@ -650,7 +668,7 @@ begin
             return next part;
         end if;
     end loop;
-    delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
+    perform outbox.delete_stray_history(now - make_interval(days => keep_days));
 end
 $$;
 

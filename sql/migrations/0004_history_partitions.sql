@@ -13,11 +13,12 @@ declare
     part  text;
 begin
     perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    perform set_config('lock_timeout', '2s', true);  -- until the end of this function
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
         -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
-        -- come to their end, and those that come wait. Readers go on.
+        -- come to their end, and those that come wait. Readers go on, but attaching waits for those of the default partition.
         lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
@@ -51,7 +52,8 @@ $$;
 comment on function outbox.old_history_partitions is 'The daily partitions of history whose day was over by then, the oldest first.';
 
 create function outbox.drop_history_partition(part text, before timestamptz) returns boolean
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
 begin
@@ -65,8 +67,25 @@ end
 $$;
 comment on function outbox.drop_history_partition is 'Drop one of old_history_partitions, and return whether it was there.';
 
+-- What no daily partition took, because its day had none.
+create function outbox.delete_stray_history(before timestamptz, at_most bigint default null) returns bigint
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with deleted as (
+        delete from outbox.history_default h
+        where h.ctid = any (array(
+            select o.ctid from outbox.history_default o where o.settled_at < before limit at_most for update skip locked))
+        returning h.seq
+    )
+    select count(*) from deleted
+$$;
+comment on function outbox.delete_stray_history is
+    'Delete history settled before then that no daily partition took, at most so many, and return how many.';
+
 create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
@@ -80,8 +99,10 @@ begin
             return next part;
         end if;
     end loop;
-    delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
+    perform outbox.delete_stray_history(now - make_interval(days => keep_days));
 end
 $$;
 comment on function outbox.drop_history_partitions is
     'Drop the daily partitions that ended more than keep_days days ago, and return their names.';
+
+revoke execute on function outbox.drop_history_partition, outbox.drop_history_partitions, outbox.delete_stray_history from public;

@@ -31,6 +31,8 @@ FILL = """
     insert into outbox.delivered_key values ('k', outbox.new_message_id(), now());
     insert into outbox.worker (name, version, seen_at, presence) values
         ('killed just now', '1', now(), 1234567), ('silent', '1', now() - interval '1 hour', null);
+    select outbox.pause(topic => 'other');
+    select outbox.resume(topic => 'other');
     select outbox.pause(topic => 't');
     select outbox.limit_topic('t', 1, 1);
     select outbox.set_switch('mode', '"poll"');
