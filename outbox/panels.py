@@ -26,8 +26,17 @@ class Commands(TyperGroup):
         for name, command in self.commands.items():
             if isinstance(command, TyperCommand | TyperGroup):
                 command.rich_help_panel = _PLACES.get(name, "More")
+                _reflow(command)
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Their names in that order."""
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: _ORDER.index(name) if name in _PLACES else len(_ORDER))
+
+
+def _reflow(command: TyperCommand | TyperGroup) -> None:
+    """Have the terminal break the lines of a help text, and not the docstring as well."""
+    command.help = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
+    for inner in command.commands.values() if isinstance(command, TyperGroup) else ():
+        if isinstance(inner, TyperCommand | TyperGroup):
+            _reflow(inner)

@@ -16,9 +16,10 @@ from rich.filesize import decimal
 from outbox import config
 from outbox.asking import ask, with_store
 from outbox.bulk import Stop, stopping
-from outbox.dead_screens import moment, progress, span
+from outbox.dead_screens import progress
 from outbox.errors import ConfigurationError, DatabaseUnavailable
 from outbox.retention import Prunable, Retention
+from outbox.screens import span
 from outbox.words import duration_s
 
 _DAY_S = 86_400.0
@@ -73,7 +74,7 @@ def prune(
     asked = partial(with_store, settings, Retention)
     found = ask(partial(asked, lambda retention: retention.prunable(keep_s, dead_older_than)))
     if not as_json and (dry_run or not yes):
-        _show(found, _why(keep_s, given=history_older_than is not None), dead_older_than)
+        _show(found, keep_s, dead_older_than, given=history_older_than is not None)
     if dry_run:
         _say(as_json, _as_json(found), "nothing was done")
         return
@@ -157,36 +158,35 @@ def _anything(found: Prunable) -> bool:
     return bool(found.days or found.strays or found.dead_letters or found.dedup_keys or found.workers)
 
 
-def _show(found: Prunable, why: str, dead_s: float | None) -> None:
+def _show(found: Prunable, keep_s: float, dead_s: float | None, *, given: bool) -> None:
     """What would go, a line each, and by which age."""
     messages = sum(day.messages for day in found.days) + found.strays
     size = decimal(sum(day.bytes or 0 for day in found.days))
-    history = (
-        f"{len(found.days)} days, {messages:,} messages, {size}; settled before {moment(found.history_before)}, {why}"
-    )
-    dead = "all stay; --dead-older-than says which go"
-    if dead_s is not None and found.dead_before is not None:
-        dead = f"{found.dead_letters:,}; died before {moment(found.dead_before)}, {span(dead_s)} ago"
     lines = {
-        "history": history,
-        "dead letters": dead,
+        "history": f"{len(found.days)} days, {messages:,} messages, {size}; older than {span(keep_s)}",
+        "dead letters": "all stay; --dead-older-than says which go",
         "dedup keys": f"{found.dedup_keys:,}; their windows are over",
         "workers": f"{found.workers:,}; not heard of for as long as the history is kept",
     }
+    if dead_s is not None:
+        lines["dead letters"] = f"{found.dead_letters:,}; dead for more than {span(dead_s)}"
     for name, line in lines.items():
         sys.stdout.write(f"{name:{_LABEL}}{line}\n")
+    if not given:
+        sys.stdout.write(f"{span(keep_s)} is what OUTBOX_HISTORY_DAYS says\n")
     sys.stdout.flush()
 
 
-def _why(keep_s: float, *, given: bool) -> str:
-    return f"{span(keep_s)} ago" if given else f"{span(keep_s)} ago as OUTBOX_HISTORY_DAYS says"
-
-
 def _sum(done: Pruned) -> str:
-    return (
-        f"{done.days} days of history, {done.messages:,} messages; {done.dead_letters:,} dead letters; "
-        f"{done.dedup_keys:,} dedup keys; {done.workers:,} workers"
-    )
+    """What was done, without what was not."""
+    counts = {
+        "days of history": done.days,
+        "messages of history": done.messages,
+        "dead letters": done.dead_letters,
+        "dedup keys": done.dedup_keys,
+        "workers": done.workers,
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
 
 
 def _as_json(found: Prunable) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def reset(
     yes: Annotated[
         bool, typer.Option("--yes-delete-everything", help="Do not ask for the database's name. Scripts need it.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also while workers run: they go on, with nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while workers run; they go on with nothing to do.")
+    ] = False,
     drop_schema: Annotated[
         bool,
         typer.Option("--drop-schema", help="Drop the schema and make it anew, whatever state or version it is in."),

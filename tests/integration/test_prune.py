@@ -107,11 +107,11 @@ async def test_without_options_the_retention_of_the_setting_counts_and_dead_lett
 ) -> None:
     await settled(db, 9, 7.1, 5)
     await db.execute(DEAD, 1000, "t", 1)
-    week = {"OUTBOX_HISTORY_DAYS": "7", "COLUMNS": "200"}
+    week = {"OUTBOX_HISTORY_DAYS": "7"}
     refused = await outbox(database, "prune", **week)
     assert refused.code == 2
     assert refused.err == "outbox: nothing was done: say --yes to prune without being asked, or --dry-run to look\n"
-    assert "7 d ago as OUTBOX_HISTORY_DAYS says" in refused.out
+    assert "7 d is what OUTBOX_HISTORY_DAYS says" in refused.out
     assert "all stay; --dead-older-than says which go" in refused.out
     assert await ages(db, "history", "settled_at") == [9, 7, 5]
     done = await outbox(database, "prune", "--yes", **week)
@@ -157,7 +157,7 @@ async def test_an_interrupted_prune_tells_what_it_did_and_the_same_command_goes_
     assert process.returncode == 130
     left = await db.fetchval("select count(*) from outbox.dead_letter")
     assert 0 < left <= 2 * _BATCH
-    assert f" {5 * _BATCH - left:,} dead letters;" in out.splitlines()[-1]
+    assert out.splitlines()[-1] == f"pruned: {5 * _BATCH - left:,} dead letters"
     assert err == "outbox: interrupted; the same command goes on with the rest\n"
     assert (await outbox(database, *command)).code == 0
     assert await db.fetchval("select count(*) from outbox.dead_letter") == 0
@@ -170,7 +170,7 @@ async def test_a_long_reader_keeps_the_history_and_nothing_else(db: Connection, 
         await reader.fetch("select count(*) from outbox.history")
         done = await outbox(database, "prune", "--dead-older-than", "90d", "--yes")
     assert done.code == 1
-    assert done.out == "pruned: 0 days of history, 0 messages; 1 dead letters; 0 dedup keys; 0 workers\n"
+    assert done.out == "pruned: 1 dead letters\n"
     assert done.err == (
         "outbox: 20 days of history stay: drop history: canceling statement due to lock timeout; "
         "a transaction that reads the history may be in the way: come again\n"
