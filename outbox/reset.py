@@ -22,6 +22,7 @@ _COUNTED = {
     "imported": "rows noted as imported: the same import would move them again",
     "rules": "pauses, limits and switches",
 }
+_ALWAYS = {"messages", "dead_letters", "history"}
 _NAMED = 10
 
 
@@ -64,18 +65,20 @@ def _show(stock: Stock, *, drop_schema: bool) -> None:
     if not stock.there:
         sys.stdout.write("  no such schema yet: nothing is lost\n")
         return
-    if stock.counts is None:
+    counts = stock.counts
+    if counts is None:
         sys.stdout.write("  what is in it cannot be read by this version\n")
-    for name, what in _COUNTED.items() if stock.counts else ():
-        count = stock.counts[name]
-        if count or name in ("messages", "dead_letters", "history"):
-            sys.stdout.write(f"  {f'over {COUNTED:,}' if count > COUNTED else f'{count:,}':>9} {what}\n")
+    else:
+        for name, what in _COUNTED.items():
+            if counts[name] or name in _ALWAYS:
+                shown = f"over {COUNTED:,}" if counts[name] > COUNTED else f"{counts[name]:,}"
+                sys.stdout.write(f"  {shown:>9} {what}\n")
     if drop_schema:
-        shown = stock.bystanders[:_NAMED] + ["…"] * (len(stock.bystanders) > _NAMED)
-        for name in [*shown, "rights that were granted in it"]:
+        gone = stock.bystanders[:_NAMED] + ["…"] * (len(stock.bystanders) > _NAMED)
+        for name in [*gone, "rights that were granted in it"]:
             sys.stdout.write(f"  goes too: {name}\n")
-    elif stock.counts and stock.counts["captured"]:
-        sys.stdout.write(f"  stays: captures of {', '.join(stock.counts['captured'])}\n")
+    elif counts and counts["captured"]:
+        sys.stdout.write(f"  stays: captures of {', '.join(counts['captured'])}\n")
 
 
 def _refuse_unread(stock: Stock) -> None:
