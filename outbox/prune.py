@@ -69,6 +69,8 @@ def prune(
     than OUTBOX_HISTORY_DAYS and dedup keys whose window is over. Dead letters stay unless --dead-older-than says
     which go.
     """
+    if as_json and not (yes or dry_run):
+        raise ConfigurationError("nothing was done: --json does not ask: say --yes as well, or --dry-run")
     settings = config.load()
     keep_s = settings.history_days * _DAY_S if history_older_than is None else history_older_than
     asked = partial(with_store, settings, Retention)

@@ -100,6 +100,7 @@ async def test_a_dry_run_counts_exactly_what_goes_and_nothing_else_goes(db: Conn
     assert await db.fetchval("select count(*) from outbox.message") == 2
     again = await outbox(database, *arguments, "--yes")
     assert not any(json.loads(again.out).values())
+    assert (await outbox(database, "prune", "--json")).fault.startswith("nothing was done: --json does not ask")
 
 
 async def test_without_options_the_retention_of_the_setting_counts_and_dead_letters_stay(

@@ -122,6 +122,7 @@ async def test_a_schema_of_whatever_state_is_made_anew_and_what_goes_with_it_is_
     db: Connection, database: str
 ) -> None:
     await db.execute("create view public.life as select status from outbox.message_life")
+    await db.execute("create publication elsewhere for table outbox.message")
     await db.execute("update outbox.migration set checksum = 'edited' where version = 1")
     done = await outbox(database, "reset", SURE)
     assert done.code == 3
@@ -129,6 +130,7 @@ async def test_a_schema_of_whatever_state_is_made_anew_and_what_goes_with_it_is_
     shown = await outbox(database, "reset", "--drop-schema")
     assert shown.code == 2
     assert "goes too: view life" in shown.out
+    assert "in publication elsewhere" in shown.out
     assert "goes too: trigger outbox_rows_insert on table orders" in shown.out
     assert all((await filled(db)).values())
     done = await outbox(database, "reset", SURE, "--drop-schema")
