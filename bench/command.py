@@ -20,7 +20,7 @@ from bench.session import Session
 from outbox.asking import ask
 from outbox.errors import ConfigurationError
 
-app = typer.Typer(help="Measure what the outbox does, on your servers or on throwaway ones.", no_args_is_help=True)
+app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_args_is_help=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ _INSTEAD = {
 def cancel(
     message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID", parser=message_id)],
 ) -> None:
-    """Take messages back before their delivery; exit 1 unless all of them are.
+    """Take messages back before their delivery.
 
-    A message that a worker holds right now may be on its way and is left alone. This is about messages: to cancel a
-    workflow, enqueue outbox.cancel_workflow.
+    Exit 1 unless all of them are. A message that a worker holds right now may be on its way and is left alone. This is
+    about messages: to cancel a workflow, enqueue outbox.cancel_workflow.
     """
     answers = ask(partial(with_store, config.load(), DeadLetters, lambda letters: letters.cancel(message_ids)))
     by_id = {answer.message_id: answer for answer in answers}

@@ -29,20 +29,29 @@ from outbox.events import Events
 from outbox.health import health
 from outbox.migrate import inspect, migrate
 from outbox.mode import mode
+from outbox.panels import Commands
+from outbox.prune import prune
+from outbox.reset import reset
 from outbox.screens import show_findings, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
 from outbox.worker import Worker, spare_collector, stop_on_signals
 
+_WHAT = "Transactional outbox for PostgreSQL and Temporal: commit an event with your data, and its workflow starts."
+_BEGIN = (
+    "New here? See `outbox demo`. Then set DATABASE_URL and TEMPORAL_ADDRESS, and `outbox migrate`, `outbox run`, "
+    "`outbox status`."
+)
 app = typer.Typer(
     name="outbox",
-    help="Transactional outbox for PostgreSQL and Temporal: commit an event with your data, and its workflow starts.",
+    help=f"{_WHAT}\n\n{_BEGIN}",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-for command in (cancel, health, mode, rules.pause, rules.resume, rules.limit):
+for command in (cancel, health, mode, prune, reset, rules.pause, rules.resume, rules.limit):
     app.command()(command)
 app.command("config")(config_command)
 
@@ -125,7 +134,10 @@ def run(
     sink: Annotated[str | None, typer.Option(help="Where messages go: module:attribute.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Deliveries in flight at once, at most.")] = None,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
+    """Run a worker until SIGTERM or SIGINT, then drain.
+
+    A second signal ends it at once.
+    """
     prepared = prepare(mode=mode, sink=sink, concurrency=concurrency)
     logs.configure(prepared.settings.log_level, prepared.settings.log_format)
     logs.warn_of(prepared.doubts)

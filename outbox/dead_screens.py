@@ -17,6 +17,7 @@ from rich.text import Text
 
 from outbox.dead_letters import DeadLetter, Total
 from outbox.recall import Risk
+from outbox.screens import span
 from outbox.sink import Unavailable
 
 _KEPT = 20
@@ -145,11 +146,3 @@ def moment(at: datetime) -> str:
 def age(at: datetime) -> str:
     """How long ago, by this machine's clock."""
     return span((datetime.now(UTC) - at).total_seconds())
-
-
-def span(seconds: float) -> str:
-    """A duration in the largest unit of which it has two, and seconds below."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

@@ -48,7 +48,10 @@ def prepare(**flags: object) -> Prepared:
 def config_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show every setting in effect and where it comes from, secrets masked; exit 2 if anything is wrong with them."""
+    """Show every setting in effect, and where it comes from.
+
+    Secrets are masked. Exit 2 if anything is wrong.
+    """
     reading, faults = config.read(), Faults()
     groups = {
         "database": list(_connection(reading.settings.dsn)),

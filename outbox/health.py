@@ -15,7 +15,10 @@ def health(
         bool, typer.Option("--live", help="Only whether its loops turn, not whether it can deliver.")
     ] = False,
 ) -> None:
-    """Ask the worker on this machine whether it is ready; exit 0 if it is, 1 if not, and say why in one line."""
+    """Ask the worker on this machine whether it is ready.
+
+    Exit 0 if it is, 1 if not, and why in one line.
+    """
     well, line = ask(live=live)
     sys.stdout.write(f"{line}\n")
     if not well:

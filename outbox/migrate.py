@@ -76,34 +76,39 @@ async def migrate(
     Raises SchemaError when the database holds an edited migration or one that this version does not know.
     """
     validated_schema(schema)
-    own = lineage.name(schema)
     async with database.connected(dsn, application_name="outbox migrate") as connection:
         if warn is not None:
             database.hear_warnings(connection, warn)
         with database.translated_errors("migrate"):
             async with connection.transaction(isolation="read_committed"):
                 # A waiter must see what the one before it has done, whatever isolation the database defaults to.
-                await connection.execute(
-                    "select pg_advisory_xact_lock(hashtextextended($1, 0))",
-                    f"outbox.migrate.{own}",
-                    timeout=_WAIT_FOR_OTHERS_S,
-                )
-                await _refuse_word(connection, schema)
-                if lineage.stands_on is not None:
-                    await require_current(connection, schema, lineage.stands_on)
-                # The owner of a schema that is there may lack the right to make one, and `if not exists` asks for it.
-                if await connection.fetchval("select to_regnamespace($1) is null", own):
-                    await connection.execute(f"create schema {own}")
-                await connection.execute(in_schema(_CREATE_REGISTER, own))
-                steps = await _steps(connection, own, lineage, refuse=True)
-                pending = [step for step in steps if step.state == "pending"]
-                for migration in _of(pending, lineage):
-                    await connection.execute(in_schema(migration.text, schema))
-                    await connection.execute(
-                        in_schema(_ENTER, own), migration.version, migration.name, migration.checksum
-                    )
-                await connection.execute(in_schema(lineage.finish, schema))
-            return pending
+                await keep_others_out(connection, schema, lineage)
+                return await bring_up(connection, schema, lineage)
+
+
+async def keep_others_out(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> None:
+    """Be the only one that changes this schema until the transaction ends; wait for whoever is at it."""
+    lock = f"outbox.migrate.{lineage.name(schema)}"
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock, timeout=_WAIT_FOR_OTHERS_S)
+
+
+async def bring_up(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> list[Step]:
+    """Apply what is pending in the caller's transaction, which keeps others out, and return it."""
+    own = lineage.name(schema)
+    await _refuse_word(connection, schema)
+    if lineage.stands_on is not None:
+        await require_current(connection, schema, lineage.stands_on)
+    # The owner of a schema that is there may lack the right to make one, and `if not exists` asks for it.
+    if await connection.fetchval("select to_regnamespace($1) is null", own):
+        await connection.execute(f"create schema {own}")
+    await connection.execute(in_schema(_CREATE_REGISTER, own))
+    steps = await _steps(connection, own, lineage, refuse=True)
+    pending = [step for step in steps if step.state == "pending"]
+    for migration in _of(pending, lineage):
+        await connection.execute(in_schema(migration.text, schema))
+        await connection.execute(in_schema(_ENTER, own), migration.version, migration.name, migration.checksum)
+    await connection.execute(in_schema(lineage.finish, schema))
+    return pending
 
 
 async def inspect(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:

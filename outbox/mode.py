@@ -28,9 +28,10 @@ def mode(
         typer.Argument(metavar="[MODE]", help=f"{', '.join(MODES)}, or default for each worker's own OUTBOX_MODE."),
     ] = None,
 ) -> None:
-    """Show what wakes each worker and why, or switch every running worker within a second.
+    """Show what wakes each worker, or switch all of them.
 
-    The switch is kept in the database and holds, also for workers that start later, until it is set to default.
+    Running workers obey within a second. The switch is kept in the database and holds, also for workers that start
+    later, until it is set to default.
     """
     if wanted is not None and wanted not in (*MODES, "default"):
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")

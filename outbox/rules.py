@@ -20,7 +20,10 @@ Key = Annotated[str | None, typer.Option(help="Only messages with this key.")]
 
 
 def pause(topic: Topic = None, key: Key = None) -> None:
-    """Deliver nothing any more, or nothing of a topic or a key, until it is resumed. Enqueueing goes on."""
+    """Deliver nothing, or nothing of a topic or key, until resumed.
+
+    Enqueueing goes on.
+    """
     what = _what(topic, key)
     ask(partial(with_store, config.load(), Store, lambda store: store.pause(what)))
     sys.stdout.write(f"paused: {_words(what)}\n")

@@ -13,6 +13,15 @@ from rich.text import Text
 _SILENT_AFTER_S = 65.0
 """Two heartbeats without one."""
 
+_STATES = {
+    "pending": "due now",
+    "processing": "in a worker's hands",
+    "scheduled": "due later, retries included",
+    "waiting": "for another of their key, or the end of a pause",
+    "retrying": "of all these have failed before",
+}
+"""What `status.sql` counts among the unsettled messages."""
+
 _WIDE = 10_000
 """Columns of what is never cut: it may be piped."""
 
@@ -32,46 +41,67 @@ def show_steps(steps: list[Step], done: Literal["applied"] | None = None) -> Non
 
 def show_status(report: dict[str, Any]) -> None:
     """The answer of `status.sql`."""
-    console = Console()
-    messages, completed = report["messages"], report["completed"]
-    table = Table("messages", "", show_header=False, box=None)
-    for name in ("pending", "processing", "scheduled", "waiting", "retrying"):
-        table.add_row(name, f"{messages[name]}")
-    table.add_row("oldest due", _seconds(messages["oldest_pending_s"]))
-    table.add_row("dead letters", ", ".join(f"{n} {reason}" for reason, n in report["dead_letters"].items()) or "0")
+    console = Console(highlight=False)
+    console.print(_counts(report))
+    _show_rules(console, report)
+    if report["errors"]:
+        console.print("\nlatest errors of messages and dead letters", style="bold")
+    for error in report["errors"]:
+        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"))
+    console.print()
+    _show_workers(console, report["workers"])
+
+
+def _counts(report: dict[str, Any]) -> Table:
+    """How many messages are where."""
+    messages, completed, dead = report["messages"], report["completed"], report["dead_letters"]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dead.items())
+    table = Table("", "", "", show_header=False, box=None, pad_edge=False)
+    table.columns[1].justify, table.columns[2].style = "right", "dim"
+    for name, note in _STATES.items():
+        table.add_row(name, f"{messages[name]:,}", note)
+    oldest_s = messages["oldest_pending_s"]
+    table.add_row("oldest due", _seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
+    table.add_row("dead letters", f"{sum(dead.values()):,}", f"{reasons}; see `outbox dead list`" if dead else "")
     table.add_row(
-        "completed", f"{completed['last_minute']} in the last minute, {completed['last_hour']} in the last hour"
+        "completed", f"{completed['last_hour']:,}", f"in the last hour, {completed['last_minute']:,} in the last minute"
     )
-    table.add_row("latency", f"p50 {_seconds(completed['latency_p50_s'])}, p99 {_seconds(completed['latency_p99_s'])}")
-    console.print(table)
+    p50, p99 = (_seconds(completed[f"latency_{name}_s"]) for name in ("p50", "p99"))
+    table.add_row("latency", p50, f"half of them within that, 99 % within {p99}" if completed["last_hour"] else "")
+    return table
+
+
+def _show_rules(console: Console, report: dict[str, Any]) -> None:
+    """What is held back: pauses, limits, keys whose first message does not get through."""
+    if report["pauses"] or report["limits"] or report["blocked_keys"]:
+        console.print("\nheld back", style="bold")
     for pause in report["pauses"]:
-        console.print(
-            f"paused: {pause['name']}, for {_seconds(pause['for_s'])}, by {pause['paused_by']}", style="yellow"
-        )
+        console.print(Text(f"paused: {pause['name']}, for {span(pause['for_s'])}, by {pause['paused_by']}", "yellow"))
     for limit in report["limits"]:
         behind = f", {_seconds(limit['behind_s'])} behind" if limit["behind_s"] else ""
-        console.print(f"limited: {limit['topic']}, {limit['rate']:g} a second, {limit['burst']} at once{behind}")
+        console.print(Text(f"limited: {limit['topic']}, {limit['rate']:g} a second, {limit['burst']} at once{behind}"))
     for key in report["blocked_keys"]:
         why = "is paused" if key["parked"] else f"failed {key['attempts']} times: {key['last_error']}"
         console.print(Text(f"key {key['key']}: {key['waiting']} wait for {key['message_id']}, which {why}", "yellow"))
-    for error in report["errors"]:
-        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"), highlight=False)
-    workers = Table("worker", "state", "seen", "in flight", "version", box=None)
-    for worker in report["workers"]:
-        detail = worker["detail"]
+
+
+def _show_workers(console: Console, workers: list[dict[str, Any]]) -> None:
+    table = Table("worker", "state", "seen", "in flight", "version", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for worker in workers:
         silent = worker["seen_s_ago"] > _SILENT_AFTER_S
         shown = [
             worker["name"],
             "silent" if silent else worker["state"],
-            f"{worker['seen_s_ago']:.0f} s ago",
-            str(detail.get("in_flight", "")),
+            f"{span(worker['seen_s_ago'])} ago",
+            str(worker["detail"].get("in_flight", "")),
             worker["version"],
         ]
-        workers.add_row(*map(escape, shown), style="red" if silent else None)
-    if report["workers"]:
-        console.print(workers)
-    if all(worker["seen_s_ago"] > _SILENT_AFTER_S for worker in report["workers"]):
-        console.print("no worker is running", style="red")
+        table.add_row(*map(escape, shown), style="red" if silent else None)
+    if workers:
+        console.print(table)
+    if all(worker["seen_s_ago"] > _SILENT_AFTER_S for worker in workers):
+        console.print("no worker is running: `outbox run` starts one", style="red")
 
 
 def show_findings(findings: list[Finding]) -> None:
@@ -115,7 +145,17 @@ def show_modes(workers: list[dict[str, Any]]) -> None:
     Console(highlight=False).print(table if workers else "no worker is running")
 
 
+def span(seconds: float) -> str:
+    """A duration in the largest unit of which it has two, and seconds below."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
+    if value >= 120:
+        return span(value)
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"

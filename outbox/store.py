@@ -213,12 +213,17 @@ class Store(Statements):
             await self._pool.execute(self._sql("probe"))
 
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
-        """Create and drop history partitions unless another worker is at it; return (what, name) of each."""
+        """Create history partitions, then drop old ones, unless another worker is at it; return (what, name) of each.
+
+        Workers that the history does not know any more are forgotten.
+        """
+        duties = {"create_history": days_ahead, "drop_history": keep_days, "forget_workers": keep_days * 86_400.0}
+        done: list[tuple[str, str]] = []
         async with self._errors("maintain"):
-            rows = await self._pool.fetch_slowly(
-                self._sql("maintain"), days_ahead, keep_days, timeout_s=_MAINTAIN_TIMEOUT_S
-            )
-        return [(row["what"], row["name"]) for row in rows]
+            for duty, argument in duties.items():
+                rows = await self._pool.fetch_slowly(self._sql(duty), argument, timeout_s=_MAINTAIN_TIMEOUT_S)
+                done += [(row["what"], row["name"]) for row in rows]
+        return done
 
     async def forget_keys(self, limit: int) -> int:
         """Forget dedup keys whose window is over, at most `limit`; return how many."""

@@ -524,11 +524,12 @@ declare
     part  text;
 begin
     perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    perform set_config('lock_timeout', '2s', true);  -- until the end of this function
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
         -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
-        -- come to their end, and those that come wait. Readers go on.
+        -- come to their end, and those that come wait. Readers go on, but attaching waits for those of the default partition.
         lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
@@ -591,6 +592,21 @@ $$;
 
 COMMENT ON FUNCTION outbox.dead_letters(topic text, kind text, reason text, key text, older_than interval, newer_than interval, message_ids uuid[]) IS 'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';
 
+CREATE FUNCTION outbox.delete_stray_history(before timestamp with time zone, at_most bigint DEFAULT NULL::bigint) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with deleted as (
+        delete from outbox.history_default h
+        where h.ctid = any (array(
+            select o.ctid from outbox.history_default o where o.settled_at < before limit at_most for update skip locked))
+        returning h.seq
+    )
+    select count(*) from deleted
+$$;
+
+COMMENT ON FUNCTION outbox.delete_stray_history(before timestamp with time zone, at_most bigint) IS 'Delete history settled before then that no daily partition took, at most so many, and return how many.';
+
 CREATE FUNCTION outbox.delivered_lately(dedup_key text) RETURNS uuid
     LANGUAGE sql STABLE
     AS $$
@@ -620,33 +636,42 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
+CREATE FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s'
-    AS $_$
+    AS $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    if not exists (select from outbox.old_history_partitions(before) o where o.part = drop_history_partition.part) then
+        return false;  -- somebody was faster
+    end if;
+    execute format('drop table outbox.%I', part);
+    return true;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.drop_history_partition(part text, before timestamp with time zone) IS 'Drop one of old_history_partitions, and return whether it was there.';
+
+CREATE FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone DEFAULT now()) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
 declare
-    part text;
+    before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
+    part   text;
 begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
-    for part in
-        select c.relname
-        from pg_inherits i
-        join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'outbox.history'::regclass
-          and c.relname ~ '^history_[0-9]{8}$'
-          and to_date(right(c.relname, 8), 'YYYYMMDD') < (now at time zone 'UTC')::date - keep_days
-        order by c.relname
-    loop
-        execute format('drop table outbox.%I', part);
-        return next part;
+    for part in select o.part from outbox.old_history_partitions(before) o loop
+        if outbox.drop_history_partition(part, before) then
+            return next part;
+        end if;
     end loop;
-    delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
+    perform outbox.delete_stray_history(now - make_interval(days => keep_days));
 end
-$_$;
+$$;
 
 COMMENT ON FUNCTION outbox.drop_history_partitions(keep_days integer, now timestamp with time zone) IS 'Drop the daily partitions that ended more than keep_days days ago, and return their names.';
 
@@ -963,6 +988,22 @@ $$;
 
 COMMENT ON FUNCTION outbox.new_message_id() IS 'A new message id: a time-ordered UUID (version 7).';
 
+CREATE FUNCTION outbox.old_history_partitions(before timestamp with time zone) RETURNS TABLE(part text, begins timestamp with time zone, ends timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $_$
+    select d.part, d.day at time zone 'UTC', (d.day + interval '1 day') at time zone 'UTC'
+    from (
+        select c.relname::text as part, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp as day
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$'
+    ) d
+    where d.day + interval '1 day' <= before at time zone 'UTC'
+    order by d.part
+$_$;
+
+COMMENT ON FUNCTION outbox.old_history_partitions(before timestamp with time zone) IS 'The daily partitions of history whose day was over by then, the oldest first.';
+
 CREATE FUNCTION outbox.pause(topic text DEFAULT NULL::text, key text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1044,7 +1085,7 @@ CREATE FUNCTION outbox.rights() RETURNS TABLE(role text, privilege text, object 
            capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
 
         ('{worker,reader}', '{select}',
-         '{message, history, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
+         '{message, history, history_default, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
         ('{worker,reader}', '{execute}', '{dead_letters, matches, probe}'),
 
@@ -1053,7 +1094,8 @@ CREATE FUNCTION outbox.rights() RETURNS TABLE(role text, privilege text, object 
         ('{worker}', '{insert}', '{history}'),
         ('{worker}', '{usage}', '{rule_id}'),
         ('{worker}', '{execute}',
-         '{wake, take_from_limit, call_sleepers, create_history_partitions, drop_history_partitions, set_switch, pause, resume,
+         '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition,
+           delete_stray_history, set_switch, pause, resume,
            check_pattern, limit_topic, fault_of_message}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;
@@ -1824,6 +1866,8 @@ CREATE POLICY reader ON outbox.ended_rule FOR SELECT TO outbox_reader USING (tru
 
 CREATE POLICY reader ON outbox.history FOR SELECT TO outbox_reader USING (true);
 
+CREATE POLICY reader ON outbox.history_default FOR SELECT TO outbox_reader USING (true);
+
 CREATE POLICY reader ON outbox.import FOR SELECT TO outbox_reader USING (true);
 
 CREATE POLICY reader ON outbox.imported FOR SELECT TO outbox_reader USING (true);
@@ -1847,6 +1891,8 @@ CREATE POLICY worker ON outbox.delivered_key TO outbox_worker USING (true);
 CREATE POLICY worker ON outbox.ended_rule TO outbox_worker USING (true);
 
 CREATE POLICY worker ON outbox.history TO outbox_worker USING (true);
+
+CREATE POLICY worker ON outbox.history_default FOR SELECT TO outbox_worker USING (true);
 
 CREATE POLICY worker ON outbox.import TO outbox_worker USING (true);
 

@@ -16,11 +16,12 @@ declare
     part  text;
 begin
     perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    perform set_config('lock_timeout', '2s', true);  -- until the end of this function
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
         -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
-        -- come to their end, and those that come wait. Readers go on.
+        -- come to their end, and those that come wait. Readers go on, but attaching waits for those of the default partition.
         lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
         -- A day that began before its partition existed has rows in the default partition: they move along.
@@ -37,32 +38,74 @@ $$;
 comment on function outbox.create_history_partitions is
     'Create the missing daily partitions of history from today to days_ahead days from now, and return their names.';
 
-create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
+create function outbox.old_history_partitions(before timestamptz)
+returns table (part text, begins timestamptz, ends timestamptz)
+language sql stable
+as $$
+    select d.part, d.day at time zone 'UTC', (d.day + interval '1 day') at time zone 'UTC'
+    from (
+        select c.relname::text as part, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp as day
+        from pg_inherits i
+        join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$'
+    ) d
+    where d.day + interval '1 day' <= before at time zone 'UTC'
+    order by d.part
+$$;
+comment on function outbox.old_history_partitions is 'The daily partitions of history whose day was over by then, the oldest first.';
+
+create function outbox.drop_history_partition(part text, before timestamptz) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    if not exists (select from outbox.old_history_partitions(before) o where o.part = drop_history_partition.part) then
+        return false;  -- somebody was faster
+    end if;
+    execute format('drop table outbox.%I', part);
+    return true;
+end
+$$;
+comment on function outbox.drop_history_partition is 'Drop one of old_history_partitions, and return whether it was there.';
+
+-- What no daily partition took, because its day had none.
+create function outbox.delete_stray_history(before timestamptz, at_most bigint default null) returns bigint
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with deleted as (
+        delete from outbox.history_default h
+        where h.ctid = any (array(
+            select o.ctid from outbox.history_default o where o.settled_at < before limit at_most for update skip locked))
+        returning h.seq
+    )
+    select count(*) from deleted
+$$;
+comment on function outbox.delete_stray_history is
+    'Delete history settled before then that no daily partition took, at most so many, and return how many.';
+
+create function outbox.drop_history_partitions(keep_days integer, now timestamptz default now()) returns setof text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
 declare
-    part text;
+    before timestamptz := ((now at time zone 'UTC')::date - keep_days)::timestamp at time zone 'UTC';
+    part   text;
 begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
-    for part in
-        select c.relname
-        from pg_inherits i
-        join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'outbox.history'::regclass
-          and c.relname ~ '^history_[0-9]{8}$'
-          and to_date(right(c.relname, 8), 'YYYYMMDD') < (now at time zone 'UTC')::date - keep_days
-        order by c.relname
-    loop
-        execute format('drop table outbox.%I', part);
-        return next part;
+    for part in select o.part from outbox.old_history_partitions(before) o loop
+        if outbox.drop_history_partition(part, before) then
+            return next part;
+        end if;
     end loop;
-    delete from outbox.history_default where settled_at < now - make_interval(days => keep_days);
+    perform outbox.delete_stray_history(now - make_interval(days => keep_days));
 end
 $$;
 comment on function outbox.drop_history_partitions is
     'Drop the daily partitions that ended more than keep_days days ago, and return their names.';
+
+revoke execute on function outbox.drop_history_partition, outbox.drop_history_partitions, outbox.delete_stray_history from public;

@@ -26,7 +26,7 @@ as $$
            capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
 
         ('{worker,reader}', '{select}',
-         '{message, history, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
+         '{message, history, history_default, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
         ('{worker,reader}', '{execute}', '{dead_letters, matches, probe}'),
 
@@ -35,7 +35,8 @@ as $$
         ('{worker}', '{insert}', '{history}'),
         ('{worker}', '{usage}', '{rule_id}'),
         ('{worker}', '{execute}',
-         '{wake, take_from_limit, call_sleepers, create_history_partitions, drop_history_partitions, set_switch, pause, resume,
+         '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition, drop_history_partitions,
+           delete_stray_history, set_switch, pause, resume,
            check_pattern, limit_topic, fault_of_message}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;

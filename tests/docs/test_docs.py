@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+from importlib.metadata import entry_points
 from pathlib import Path
 from time import monotonic
 
@@ -19,6 +20,7 @@ from outbox.connection.parameters import PARAMETERS, Parameter
 from outbox.counts import Counts
 from outbox.endpoints import LIVE, METRICS, READY, STATUS
 from outbox.metrics import FACTS, STATES, Metrics
+from outbox.panels import PANELS
 from outbox.reading import Answer
 from outbox.sqlfiles import migrations
 from workflows import settings as adapter
@@ -128,6 +130,13 @@ def test_every_command_is_documented_and_has_help(command: str) -> None:
     assert commands()[command].help
 
 
+def test_every_command_has_its_panel_in_the_help() -> None:
+    own = {word.partition(" ")[0] for word in commands()}
+    foreign = {entry.name for entry in entry_points(group="outbox.commands")}
+    named = [name for names in PANELS.values() for name in names]
+    assert sorted(named) == sorted(own | foreign)
+
+
 @pytest.mark.parametrize("event", typing.get_args(events.Event), ids=lambda event: event.__name__)
 def test_every_event_is_explained_to_operators(event: type) -> None:
     assert f"`{event.__name__}`" in DOCS["docs/operations.md"]
@@ -199,6 +208,13 @@ def test_a_metric_is_named_as_prometheus_asks(name: str) -> None:
     assert metric.documentation.endswith(".")
     for sample in metric.samples:
         assert len(sample.labels) <= 2
+
+
+def test_every_storage_setting_of_the_hot_table_is_explained_with_its_value() -> None:
+    vacuum = DOCS["docs/operations.md"].partition("**Vacuum.**")[2]
+    [settings] = re.findall(r"^with \(\n(.*?)\n\);", migrations()[0].text, re.MULTILINE | re.DOTALL)
+    for name, value in re.findall(r"(\w+) = ([\d.]+)", settings):
+        assert f"`{name}` {value}" in vacuum
 
 
 @pytest.mark.parametrize("path", [LIVE, READY, STATUS, METRICS])

@@ -10,6 +10,7 @@ import pytest
 from asyncpg import Connection, LockNotAvailableError
 
 from outbox.database import open_pool
+from outbox.errors import DatabaseUnavailable
 from outbox.sink import Delivered
 from outbox.store import Store
 from tests.support.sql import clock, connected
@@ -133,13 +134,15 @@ async def test_retention_of_less_than_a_day_is_refused(db: Connection, days: int
         await db.execute("select outbox.drop_history_partitions($1)", days)
 
 
-async def test_long_reader_of_the_history_makes_dropping_give_up_soon(db: Connection, database: str) -> None:
-    """Dropping waits for every reader, and every settle would wait behind it."""
+async def test_long_reader_of_the_history_makes_dropping_and_making_give_up_soon(db: Connection, database: str) -> None:
+    """Either waits for readers, and every settle would wait behind it."""
     await db.execute(f"select outbox.create_history_partitions(0, {NOW} - interval '9 days')")
     async with connected(database) as reader, reader.transaction():
         await reader.fetch("select count(*) from outbox.message_life")
         with anyio.fail_after(15), pytest.raises(LockNotAvailableError):
             await db.execute(f"select outbox.drop_history_partitions(7, {NOW})")
+        with anyio.fail_after(15), pytest.raises(LockNotAvailableError):
+            await db.execute(f"select outbox.create_history_partitions(0, {NOW})")
     assert await db.fetchval("show lock_timeout") == "0"
     assert len(await db.fetch(f"select * from outbox.drop_history_partitions(7, {NOW})")) == 1
 
@@ -197,6 +200,50 @@ async def test_maintenance_skips_while_another_worker_is_at_it(db: Connection, d
         await other.execute("select pg_advisory_xact_lock(hashtextextended('outbox.maintenance', 0))")
         with anyio.fail_after(15):
             assert await Store(pool, "outbox").maintain(days_ahead=1, keep_days=30) == []
+
+
+async def test_a_reader_of_an_old_day_does_not_keep_tomorrows_partition_from_being_made(
+    db: Connection, database: str
+) -> None:
+    old = await db.fetchval("select outbox.create_history_partitions(0, now() - interval '40 days')")
+    async with (
+        connected(database) as reader,
+        reader.transaction(),
+        open_pool(database, size=1, application_name="test", statement_timeout_s=30) as pool,
+    ):
+        await reader.fetch(f"select count(*) from outbox.{old}")
+        with pytest.raises(DatabaseUnavailable):
+            await Store(pool, "outbox").maintain(days_ahead=3, keep_days=30)
+    assert len(await partitions(db)) == 1 + 4
+
+
+async def test_whoever_was_away_for_a_week_settles_at_once_and_the_day_gets_its_partition_later(
+    db: Connection, database: str
+) -> None:
+    """The partitions that were made ahead ended days ago; the first maintenance failed or is still to come."""
+    await db.execute("select outbox.create_history_partitions(3, now() - interval '7 days')")
+    async with clock(database) as worker:
+        worker.store.now = None
+        await db.execute("select outbox.enqueue('a'), outbox.enqueue('b')")
+        assert await worker.store.complete([(message, Delivered()) for message in await worker.claim()]) == set()
+        assert await places(db) == {"default": 2}
+        await worker.store.maintain(days_ahead=3, keep_days=30)
+    today: date = await db.fetchval("select (now() at time zone 'UTC')::date")
+    assert await places(db) == {f"{today:%Y%m%d}": 2}
+
+
+async def test_a_settle_at_midnight_finds_a_partition_on_either_side(db: Connection, database: str) -> None:
+    await db.execute(f"select outbox.create_history_partitions(1, {NOW})")
+    midnight = await db.fetchval("select '2031-03-31 00:00+00'::timestamptz")
+    async with clock(database) as worker:
+        worker.store.now = midnight - timedelta(seconds=30)
+        await worker.enqueue("before", "after")
+        before, after = await worker.claim()
+        worker.store.now = midnight - timedelta(microseconds=1)
+        assert await worker.store.complete([(before, Delivered())]) == set()
+        worker.store.now = midnight
+        assert await worker.store.complete([(after, Delivered())]) == set()
+    assert await places(db) == {"20310330": 1, "20310331": 1}
 
 
 async def test_settles_go_on_while_partitions_come_and_go(db: Connection, database: str) -> None:

@@ -34,7 +34,7 @@ CHANGED = {"select", "insert", "update", "delete"}
 RELATIONS = {
     "migration": {PRODUCER: READ, WORKER: READ, READER: READ},
     "history": {WORKER: READ | {"insert"}, READER: READ},
-    "history_default": {},
+    "history_default": {WORKER: READ, READER: READ},
     **dict.fromkeys(("message_life", "captures", "capture_trigger"), {WORKER: READ, READER: READ}),
     **dict.fromkeys(
         (
@@ -78,7 +78,8 @@ FUNCTIONS = {
     **dict.fromkeys(("dead_letters", "matches", "probe"), {WORKER, READER}),
     **dict.fromkeys(
         (
-            *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "drop_history_partitions"),
+            *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "old_history_partitions"),
+            *("drop_history_partition", "drop_history_partitions", "delete_stray_history"),
             *("set_switch", "pause", "resume", "check_pattern", "limit_topic", "fault_of_message"),
         ),
         {WORKER},

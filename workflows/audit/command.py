@@ -78,7 +78,7 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
 ) -> None:
-    """Compare the outbox's history with Temporal, and explain each difference.
+    """Compare the history with Temporal, and explain differences.
 
     Exit code 0: no fault found. 1: faults, or something could not be compared. 2: usage. 130: interrupted, after
     telling what was found so far.

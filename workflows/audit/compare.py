@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from outbox.dead_screens import moment, span
+from outbox.dead_screens import moment
+from outbox.screens import span
 from workflows.audit.facts import Entry, Run, Scope
 from workflows.audit.findings import Finding, Kind
 

@@ -39,7 +39,7 @@ def demo(
     rate: Annotated[float, typer.Option(help="Transactions a second.", min=1)] = 30.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards, until Ctrl-C.")] = False,
 ) -> None:
-    """See the main job on real servers: orders are committed, and become workflows.
+    """See it work: orders are committed, and become workflows.
 
     PostgreSQL and Temporal come from their wheels, in temporary directories. DATABASE_URL and TEMPORAL_ADDRESS, where
     set, name servers to use instead; the outbox schema is then made there, and stays.

@@ -1,0 +1,7 @@
+-- Workers that run: those whose presence is seen, by the lock that their session holds (assert_presence.sql), and those that cannot show any
+-- and were heard of lately.
+select w.worker_id, w.name
+from outbox.worker w
+where w.stopped_at is null
+  and case when w.presence is null then w.seen_at > now() - interval '65 seconds' else not pg_try_advisory_xact_lock_shared(w.presence) end
+order by w.worker_id
