@@ -1414,6 +1414,7 @@ CREATE TABLE outbox.import (
     name text NOT NULL,
     identity text NOT NULL,
     rolling_back boolean DEFAULT false NOT NULL,
+    rollbacks integer DEFAULT 0 NOT NULL,
     begun_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT import_name_check CHECK ((name <> ''::text))
 );
@@ -1423,6 +1424,8 @@ COMMENT ON TABLE outbox.import IS 'Imports, by the names that their mappings giv
 COMMENT ON COLUMN outbox.import.identity IS 'The column of the source that tells its rows apart. It must not change between runs.';
 
 COMMENT ON COLUMN outbox.import.rolling_back IS 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
+
+COMMENT ON COLUMN outbox.import.rollbacks IS 'How many rollbacks have begun: a run that finds another number than it began with moves, or takes back, no more.';
 
 ALTER TABLE outbox.import ALTER COLUMN import_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.import_import_id_seq
