@@ -39,6 +39,7 @@ class Board:
         self.log = EventLog()
         self.wakeup = Wakeup(self.log, lambda: self.now_s)
         self.sources = {name: SilentSource() for name in names}
+        self.changes = 0
         self.changed = anyio.Event()
         sources: dict[str, Source] = dict(self.sources)
         self.switchboard = Switchboard(
@@ -46,6 +47,7 @@ class Board:
         )
 
     def change(self) -> None:
+        self.changes += 1
         self.changed.set()
         self.changed = anyio.Event()
 
