@@ -493,12 +493,19 @@ $$;
 CREATE FUNCTION outbox.check_values(place text, message json) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+    name text;
 begin
-    perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
-            (message -> 'headers')::jsonb, (message -> 'target')::jsonb, (message ->> 'commit_order')::boolean,
-            (message ->> 'dedup_window')::interval, (message ->> 'expires_at')::timestamptz;
+    name := 'message_id'; perform (message ->> name)::uuid;
+    name := 'available_at'; perform (message ->> name)::timestamptz;
+    name := 'priority'; perform (message ->> name)::integer;
+    name := 'headers'; perform (message -> name)::jsonb;
+    name := 'target'; perform (message -> name)::jsonb;
+    name := 'commit_order'; perform (message ->> name)::boolean;
+    name := 'dedup_window'; perform (message ->> name)::interval;
+    name := 'expires_at'; perform (message ->> name)::timestamptz;
 exception when data_exception then
-    perform outbox.refuse(place || sqlerrm);
+    perform outbox.refuse(format('%s%s: %s', place, name, sqlerrm));
 end
 $$;
 
@@ -858,11 +865,12 @@ $$;
 
 COMMENT ON FUNCTION outbox.lane(tenant text, key text) IS 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
 
-CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer DEFAULT NULL::integer) RETURNS void
+CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer DEFAULT NULL::integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 declare
     wanted integer;
+    was    boolean;
     rule   bigint := nextval('outbox.rule_id');
 begin
     perform outbox.check_pattern(topic);
@@ -873,8 +881,10 @@ begin
         perform outbox.refuse(format('burst is %s, it must lie between 1 and 1000000', burst));
     end if;
     wanted := coalesce(burst, greatest(1, ceil(rate))::integer);
+    perform from outbox.topic_limit l where l.topic = limit_topic.topic for update;
+    was := found;
     with before as (
-        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic for update
+        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic
     ),
     lifted as (
         delete from outbox.topic_limit l using before b where l.topic = b.topic and limit_topic.rate is null
@@ -891,10 +901,11 @@ begin
     select b.rule_id from before b where limit_topic.rate is null or b.rate <> limit_topic.rate or b.burst <> wanted
     on conflict do nothing;
     perform outbox.wake();
+    return was;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer) IS 'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit.';
+COMMENT ON FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer) IS 'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit. Returns whether there was one.';
 
 CREATE FUNCTION outbox.lock_key(key text) RETURNS void
     LANGUAGE sql
