@@ -127,6 +127,13 @@ def json_type(annotation: typing.Any) -> str:
     return "text" if origin is typing.Literal else JSON_TYPES[origin or plain]
 
 
+def words_of(annotation: typing.Any) -> list[str]:
+    """The words among which a field has a choice."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return [word for part in typing.get_args(annotation) for word in words_of(part)]
+
+
 def test_the_table_of_a_targets_fields_is_that_of_the_code() -> None:
     rows = {row[0].strip("`"): row for row in table_of("docs/producing.md", "| field | JSON | of |")}
     assert list(rows) == list(Target.model_fields)
@@ -139,7 +146,7 @@ def test_the_table_of_a_targets_fields_is_that_of_the_code() -> None:
         assert of == ("all" if len(meant) == len(short) else ", ".join(meant)), name
         needed = field.is_required() or any(name in needs for needs in NEEDS.values())
         assert ("**required**" in meaning) is needed, name
-        words = re.findall(r"'(\w+)'", str(field.annotation))
+        words = words_of(field.annotation)
         assert [word for word in words if f"`{word}`" not in meaning] == [], name
         if words and isinstance(field.default, str):
             assert f"`{field.default}` (default)" in meaning, name

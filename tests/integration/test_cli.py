@@ -52,7 +52,7 @@ async def outbox(dsn: str | None, *arguments: str, stdin: str = "", **environmen
     env = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_"))
+        if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_", "COLUMNS"))
     }
     env |= environment | ({} if dsn is None else {"DATABASE_URL": dsn})
     command: Callable[[], subprocess.CompletedProcess[str]] = partial(
