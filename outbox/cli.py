@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import orjson
 import typer
@@ -24,6 +24,7 @@ from outbox.asking import ask, with_store
 from outbox.cancel import cancel
 from outbox.doctor import examine
 from outbox.effective import config_command, prepare
+from outbox.enqueue import enqueue
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
 from outbox.health import health
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead.app, name="dead")
-for command in (cancel, health, mode, prune, reset, rules.pause, rules.resume, rules.limit):
+for command in (cancel, enqueue, health, mode, prune, reset, rules.pause, rules.resume, rules.limit):
     app.command()(command)
 app.command("config")(config_command)
 
@@ -173,48 +174,6 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
-def enqueue(
-    topic: Annotated[
-        str | None,
-        typer.Argument(help="Topic; leave it out to read messages from standard input, one JSON object a line."),
-    ] = None,
-    payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the message.")] = None,
-    headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Target as a JSON object, as in the documentation of enqueue.")
-    ] = None,
-    dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None,
-    available_at: Annotated[
-        str | None, typer.Option(help="Earliest delivery, as PostgreSQL reads a timestamp.")
-    ] = None,
-    priority: Annotated[int, typer.Option(help="0 to 9.", min=0, max=9)] = 0,
-) -> None:
-    """Enqueue messages in one transaction and print their ids.
-
-    A line on standard input is an object with the names of the SQL function's parameters:
-    {"topic": "orders", "payload": {"id": 1}}. All lines are enqueued, or none.
-    """
-    if topic is None:
-        lines = [(number, line.strip()) for number, line in enumerate(sys.stdin.buffer, 1)]
-        # Fragments: the database shall get the payloads as they were written, not as Python reads numbers.
-        messages: list[Any] = [_fragment(line, f"line {number}") for number, line in lines if line]
-    else:
-        one: dict[str, Any] = {
-            "topic": topic,
-            "key": key,
-            "dedup_key": dedup_key,
-            "available_at": available_at,
-            "priority": priority,
-        }
-        texts = {"payload": payload, "headers": headers, "target": target}
-        messages = [one | {name: _fragment(text, name) for name, text in texts.items() if text is not None}]
-    body = orjson.dumps(messages)
-    for message_id in ask(partial(with_store, config.load(), Store, lambda store: store.enqueue_many(body))):
-        sys.stdout.write(f"{message_id}\n")
-
-
 async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
     events = Events(logs.EventLog())
@@ -228,15 +187,6 @@ async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> b
         await worker.run()
         return True
     return False
-
-
-def _fragment(text: str | bytes, where: str) -> orjson.Fragment:
-    """Checked JSON that will be written exactly as it was read."""
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ConfigurationError(f"{where} is not JSON: {error}") from error
-    return orjson.Fragment(text)
 
 
 def _add_command(name: str, load: Callable[[], object]) -> None:

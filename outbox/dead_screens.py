@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import orjson
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -22,13 +24,16 @@ from outbox.sink import Unavailable
 
 _KEPT = 20
 _WIDE = 110
+"""Columns from which on a dead letter has one line, with everything."""
+_PIPED = 10_000
+"""Columns where nobody looks: nothing is folded or cut."""
 _NAMED = 3
 _JSON_COLUMNS = ("target", "headers", "payload", "errors")
 
 
 def show_totals(totals: Sequence[Total]) -> None:
     """Dead letters by reason and kind, with an example of each."""
-    console = Console(highlight=False)
+    console = _list_console()
     if not totals:
         console.print("no dead letters")
     for total in totals:
@@ -39,22 +44,32 @@ def show_totals(totals: Sequence[Total]) -> None:
 
 
 def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
-    """A row each. The id is never cut: it is what the next command wants."""
+    """A row each, of two lines where there is little room. Nothing is cut; the id is what the next command wants."""
     if not letters:
         return
-    console = Console(highlight=False)
-    wide = console.width >= _WIDE
-    table = Table("message id", "died", "kind", "topic", *(("key", "reason") if wide else ()), box=None)
-    for column in table.columns[:2]:
+    console = _list_console()
+    console.print()
+    if console.width < _WIDE:
+        _show_in_two_lines(console, letters)
+        return
+    table = Table("message id", "died", "reason", "kind", "topic", "key", box=None, pad_edge=False)
+    for column in table.columns[:3]:
         column.no_wrap = True
-    for column in table.columns[2:]:
+    for column in table.columns[3:]:
         column.overflow = "fold"
     for letter in letters:
-        more = (plain(letter.key or ""), letter.reason) if wide else ()
-        shown = (str(letter.message_id), age(letter.died_at), plain(letter.kind), plain(letter.topic), *more)
-        table.add_row(*map(Text, shown))
-    console.print()
+        quoted = map(plain, (letter.kind, letter.topic, letter.key or ""))
+        table.add_row(*map(Text, (str(letter.message_id), age(letter.died_at), letter.reason, *quoted)))
     console.print(table)
+
+
+def _show_in_two_lines(console: Console, letters: Sequence[DeadLetter]) -> None:
+    console.print(Text(f"{'message id':36}  {'died':6}  reason", "bold"), overflow="fold")
+    for letter in letters:
+        console.print(Text(f"{letter.message_id}  {age(letter.died_at):6}  {letter.reason}"), overflow="fold")
+        key = "" if letter.key is None else f"  key {plain(letter.key)}"
+        what = Text(plain(letter.kind), "red") + Text(f"  {plain(letter.topic)}{key}")
+        console.print(Padding(what, (0, 0, 0, 4)), overflow="fold")
 
 
 def show_dead_letter(letter: DeadLetter) -> None:
@@ -116,6 +131,12 @@ def show_risk(risk: Risk, *, force: bool) -> None:
         sys.stderr.write(f"outbox: warning: {count} forced, {why}; {twice}: {ids}\n")
     else:
         sys.stderr.write(f"outbox: {count} left dead, {why}; {twice}; {cure} use --force: {ids}\n")
+
+
+def _list_console() -> Console:
+    """Standard output as wide as the terminal, or as COLUMNS says; without either, wide enough for everything."""
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if told else _PIPED)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ only the event loop can find out is asked for by `Reading`, at most every so oft
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from email.message import Message as Headers
 from http import HTTPStatus
@@ -30,33 +30,46 @@ if TYPE_CHECKING:
     from outbox.condition import Condition, Parts
     from outbox.config import Settings
     from outbox.events import Events
+    from outbox.pulse import Pulse
 
 LIVE, READY, STATUS, METRICS = "/livez", "/readyz", "/status", "/metrics"
-_PROBE_WAIT_S = 0.7
+PROBE_WAIT_S = 0.7
 """How long a probe waits for news. Kubernetes gives it a second."""
 _PROBE_EVERY_S = 2.0
-_BELIEVED_S = 15.0
+BELIEVED_S = 15.0
 """How old an answer may be that a probe still goes by while the next one is on its way."""
 _FACTS_EVERY_S = 10.0
 _FACTS_WAIT_S = 3.0
 _STATUS_EVERY_S = 2.0
 _STATUS_WAIT_S = 8.0
 _LOOK_AGAIN_S = 0.05
-_NO_ANSWER = "no answer yet"
+NO_ANSWER = "no answer yet"
 
 
 @asynccontextmanager
 async def serving(settings: Settings, condition: Condition, events: Events) -> AsyncIterator[None]:
-    """Serve for the block. Raises ConfigurationError when the port cannot be had."""
-    listener = listen(settings.http_host, settings.http_port)
+    """Serve a worker's pages for the block. Raises ConfigurationError when the port cannot be had."""
     counts = Counts()
     events.subscribe(counts)
     endpoints = Endpoints(condition, counts, slots=settings.concurrency)
+    async with served(settings, endpoints.pages(), condition.pulse, endpoints.readings):
+        yield
+
+
+@asynccontextmanager
+async def served(
+    settings: Settings, pages: Pages, pulse: Pulse, readings: Sequence[Reading[Any]]
+) -> AsyncIterator[None]:
+    """Serve pages for the block, have the event loop's pulse beat, and answer on it what the pages ask.
+
+    Raises ConfigurationError when the port cannot be had.
+    """
+    listener = listen(settings.http_host, settings.http_port)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(condition.pulse.beat)
-        for reading in endpoints.readings:
+        tasks.start_soon(pulse.beat)
+        for reading in readings:
             tasks.start_soon(reading.answer)
-        server = Server(listener, endpoints.pages())
+        server = Server(listener, pages)
         try:
             yield
         finally:
@@ -89,21 +102,21 @@ class Endpoints:
 
         A process that was frozen, or waited for a processor, gets a moment to catch up first.
         """
-        end_s = monotonic() + _PROBE_WAIT_S
+        end_s = monotonic() + PROBE_WAIT_S
         while (overdue := self._condition.overdue()) is not None and monotonic() < end_s:
             sleep(_LOOK_AGAIN_S)
         return judged({"live": overdue is None}, {"loops": overdue or OK})
 
     def ready(self, _headers: Headers) -> Page:
         """Whether messages would be delivered now, and if not, why: the latest that was found out, or what is known."""
-        end_s = monotonic() + _PROBE_WAIT_S
-        parts: Parts = {"relay": OK, "database": _NO_ANSWER, "schema": _NO_ANSWER, "sink": _NO_ANSWER}
+        end_s = monotonic() + PROBE_WAIT_S
+        parts: Parts = {"relay": OK, "database": NO_ANSWER, "schema": NO_ANSWER, "sink": NO_ANSWER}
         for reading in (self._database, self._sink):
             answer = reading.look(max(0.0, end_s - monotonic()))
-            if answer is not None and answer.age_s <= _BELIEVED_S:
+            if answer is not None and answer.age_s <= BELIEVED_S:
                 parts |= answer.value
         for part, reason in self._condition.known().items():
-            if reason != OK and parts[part] in (OK, _NO_ANSWER):
+            if reason != OK and parts[part] in (OK, NO_ANSWER):
                 parts[part] = reason
         ready = all(reason == OK for reason in parts.values())
         return judged({"ready": ready, "state": self._condition.state}, parts)

@@ -48,7 +48,9 @@ def limit(
         raise ConfigurationError("give a rate in messages a second, or --off to lift the limit, and not both")
     if burst is not None and burst > _LARGEST_BURST:
         raise ConfigurationError(f"--burst is {burst}, the limit is {_LARGEST_BURST}")
-    ask(partial(with_store, config.load(), Store, lambda store: store.limit_topic(topic, rate, burst)))
+    was_limited = ask(partial(with_store, config.load(), Store, lambda store: store.limit_topic(topic, rate, burst)))
+    if off and not was_limited:
+        raise ConfigurationError(f"not limited: {topic}; `outbox status` tells what is")
     sys.stdout.write(f"not limited any more: {topic}\n" if off else f"limited: {topic} to {rate:g} a second\n")
 
 

@@ -192,10 +192,10 @@ class Store(Statements):
         async with self._errors("resume"):
             return bool(await self._pool.fetchval(self._sql("resume"), what.topic, what.key))
 
-    async def limit_topic(self, topic: str, rate: float | None, burst: int | None) -> None:
-        """Have at most `rate` messages a second claimed of a topic; None lifts the limit."""
+    async def limit_topic(self, topic: str, rate: float | None, burst: int | None) -> bool:
+        """Have at most `rate` messages a second claimed of a topic, None: any. Return whether it had a limit."""
         async with self._errors("limit"):
-            await self._pool.execute(self._sql("limit_topic"), topic, rate, burst)
+            return bool(await self._pool.fetchval(self._sql("limit_topic"), topic, rate, burst))
 
     async def wakeup_facts(self, role: str) -> dict[str, Any]:
         """What `wakeup_facts.sql` tells, for a Realtime key of this role."""

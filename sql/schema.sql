@@ -494,12 +494,19 @@ $$;
 CREATE FUNCTION outbox.check_values(place text, message json) RETURNS void
     LANGUAGE plpgsql
     AS $$
+declare
+    name text;
 begin
-    perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
-            (message -> 'headers')::jsonb, (message -> 'target')::jsonb, (message ->> 'commit_order')::boolean,
-            (message ->> 'dedup_window')::interval, (message ->> 'expires_at')::timestamptz;
+    name := 'message_id'; perform (message ->> name)::uuid;
+    name := 'available_at'; perform (message ->> name)::timestamptz;
+    name := 'priority'; perform (message ->> name)::integer;
+    name := 'headers'; perform (message -> name)::jsonb;
+    name := 'target'; perform (message -> name)::jsonb;
+    name := 'commit_order'; perform (message ->> name)::boolean;
+    name := 'dedup_window'; perform (message ->> name)::interval;
+    name := 'expires_at'; perform (message ->> name)::timestamptz;
 exception when data_exception then
-    perform outbox.refuse(place || sqlerrm);
+    perform outbox.refuse(format('%s%s: %s', place, name, sqlerrm));
 end
 $$;
 
@@ -919,11 +926,12 @@ $$;
 
 COMMENT ON FUNCTION outbox.lane(tenant text, key text) IS 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
 
-CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer DEFAULT NULL::integer) RETURNS void
+CREATE FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer DEFAULT NULL::integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
 declare
     wanted integer;
+    was    boolean;
     rule   bigint := nextval('outbox.rule_id');
 begin
     perform outbox.check_pattern(topic);
@@ -934,8 +942,10 @@ begin
         perform outbox.refuse(format('burst is %s, it must lie between 1 and 1000000', burst));
     end if;
     wanted := coalesce(burst, greatest(1, ceil(rate))::integer);
+    perform from outbox.topic_limit l where l.topic = limit_topic.topic for update;
+    was := found;
     with before as (
-        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic for update
+        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic
     ),
     lifted as (
         delete from outbox.topic_limit l using before b where l.topic = b.topic and limit_topic.rate is null
@@ -952,10 +962,11 @@ begin
     select b.rule_id from before b where limit_topic.rate is null or b.rate <> limit_topic.rate or b.burst <> wanted
     on conflict do nothing;
     perform outbox.wake();
+    return was;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer) IS 'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit.';
+COMMENT ON FUNCTION outbox.limit_topic(topic text, rate double precision, burst integer) IS 'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit. Returns whether there was one.';
 
 CREATE FUNCTION outbox.lock_key(key text) RETURNS void
     LANGUAGE sql
@@ -1094,7 +1105,7 @@ CREATE FUNCTION outbox.rights() RETURNS TABLE(role text, privilege text, object 
         ('{worker}', '{insert}', '{history}'),
         ('{worker}', '{usage}', '{rule_id}'),
         ('{worker}', '{execute}',
-         '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition,
+         '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition, drop_history_partitions,
            delete_stray_history, set_switch, pause, resume,
            check_pattern, limit_topic, fault_of_message}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
@@ -1576,6 +1587,7 @@ CREATE TABLE outbox.import (
     name text NOT NULL,
     identity text NOT NULL,
     rolling_back boolean DEFAULT false NOT NULL,
+    rollbacks integer DEFAULT 0 NOT NULL,
     begun_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT import_name_check CHECK ((name <> ''::text))
 );
@@ -1585,6 +1597,8 @@ COMMENT ON TABLE outbox.import IS 'Imports, by the names that their mappings giv
 COMMENT ON COLUMN outbox.import.identity IS 'The column of the source that tells its rows apart. It must not change between runs.';
 
 COMMENT ON COLUMN outbox.import.rolling_back IS 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
+
+COMMENT ON COLUMN outbox.import.rollbacks IS 'How many rollbacks have begun: a run that finds another number than it began with moves, or takes back, no more.';
 
 ALTER TABLE outbox.import ALTER COLUMN import_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.import_import_id_seq

@@ -46,6 +46,10 @@ Seconds = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
 """At most a hundred years: what the server counts durations in ends at 292."""
 
 
+_TEMPORALS_INITIAL_S = 1.0
+"""The initial interval of a retry policy that names none."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -56,8 +60,15 @@ class RetryPolicy(_Part):
     initial_interval_s: Seconds | None = None
     backoff_coefficient: float | None = Field(None, ge=1, allow_inf_nan=False)
     maximum_interval_s: Seconds | None = None
-    maximum_attempts: int | None = Field(None, ge=0)
+    maximum_attempts: int | None = Field(None, ge=0, le=2**31 - 1)
     non_retryable_error_types: list[str] = []
+
+    @model_validator(mode="after")
+    def _check_intervals(self) -> RetryPolicy:
+        initial_s = self.initial_interval_s or _TEMPORALS_INITIAL_S
+        if self.maximum_attempts != 1 and self.maximum_interval_s and self.maximum_interval_s < initial_s:
+            raise ValueError(f"the maximum interval is shorter than the initial one, which is {initial_s:g} s")
+        return self
 
 
 class Target(_Part):

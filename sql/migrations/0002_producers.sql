@@ -275,12 +275,19 @@ $$;
 create function outbox.check_values(place text, message json) returns void
 language plpgsql
 as $$
+declare
+    name text;
 begin
-    perform (message ->> 'message_id')::uuid, (message ->> 'available_at')::timestamptz, (message ->> 'priority')::integer,
-            (message -> 'headers')::jsonb, (message -> 'target')::jsonb, (message ->> 'commit_order')::boolean,
-            (message ->> 'dedup_window')::interval, (message ->> 'expires_at')::timestamptz;
+    name := 'message_id'; perform (message ->> name)::uuid;
+    name := 'available_at'; perform (message ->> name)::timestamptz;
+    name := 'priority'; perform (message ->> name)::integer;
+    name := 'headers'; perform (message -> name)::jsonb;
+    name := 'target'; perform (message -> name)::jsonb;
+    name := 'commit_order'; perform (message ->> name)::boolean;
+    name := 'dedup_window'; perform (message ->> name)::interval;
+    name := 'expires_at'; perform (message ->> name)::timestamptz;
 exception when data_exception then
-    perform outbox.refuse(place || sqlerrm);
+    perform outbox.refuse(format('%s%s: %s', place, name, sqlerrm));
 end
 $$;
 

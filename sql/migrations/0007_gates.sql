@@ -90,11 +90,12 @@ end
 $$;
 comment on function outbox.resume is 'End a pause of everything, of a topic or of a key. Returns whether there was one.';
 
-create function outbox.limit_topic(topic text, rate double precision, burst integer default null) returns void
+create function outbox.limit_topic(topic text, rate double precision, burst integer default null) returns boolean
 language plpgsql
 as $$
 declare
     wanted integer;
+    was    boolean;
     rule   bigint := nextval('outbox.rule_id');
 begin
     perform outbox.check_pattern(topic);
@@ -105,8 +106,10 @@ begin
         perform outbox.refuse(format('burst is %s, it must lie between 1 and 1000000', burst));
     end if;
     wanted := coalesce(burst, greatest(1, ceil(rate))::integer);
+    perform from outbox.topic_limit l where l.topic = limit_topic.topic for update;
+    was := found;
     with before as (
-        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic for update
+        select l.* from outbox.topic_limit l where l.topic = limit_topic.topic
     ),
     lifted as (
         delete from outbox.topic_limit l using before b where l.topic = b.topic and limit_topic.rate is null
@@ -123,10 +126,11 @@ begin
     select b.rule_id from before b where limit_topic.rate is null or b.rate <> limit_topic.rate or b.burst <> wanted
     on conflict do nothing;
     perform outbox.wake();
+    return was;
 end
 $$;
 comment on function outbox.limit_topic is
-    'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit.';
+    'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit. Returns whether there was one.';
 
 -- What a limit has left for messages that ask now: `slotted` ones, whose time was given before and has come, and `fresh` ones.
 create function outbox.take_from_limit(

@@ -6,11 +6,13 @@ create table outbox.import (
     name         text        not null unique check (name <> ''),
     identity     text        not null,
     rolling_back boolean     not null default false,
+    rollbacks    integer     not null default 0,
     begun_at     timestamptz not null default now()
 );
 comment on table outbox.import is 'Imports, by the names that their mappings give them.';
 comment on column outbox.import.identity is 'The column of the source that tells its rows apart. It must not change between runs.';
 comment on column outbox.import.rolling_back is 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
+comment on column outbox.import.rollbacks is 'How many rollbacks have begun: a run that finds another number than it began with moves, or takes back, no more.';
 
 create table outbox.imported (
     import_id   bigint      not null references outbox.import on delete cascade,

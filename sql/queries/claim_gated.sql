@@ -116,10 +116,16 @@ at_the_front as materialized (
     from looked_at
     where pause is null and (head is null or head = message_id)
 ),
+suspect as materialized (  -- almost always none; beside one nobody asks a limit for what he would not be leased upon
+    select place from at_the_front where suspect order by turn, due_at, seq limit 1
+),
+eligible as materialized (
+    select f.* from at_the_front f where (select count(*) = 0 from suspect) or f.place = (select place from suspect)
+),
 free as materialized (
-    select f.*, null::bigint as nth from at_the_front f where f.rule is null
+    select f.*, null::bigint as nth from eligible f where f.rule is null
     union all
-    select f.*, row_number() over (partition by f.rule, f.slotted order by f.due_at, f.seq) from at_the_front f where f.rule is not null
+    select f.*, row_number() over (partition by f.rule, f.slotted order by f.due_at, f.seq) from eligible f where f.rule is not null
 ),
 taken as materialized (
     select a.rule, k.*
@@ -128,18 +134,15 @@ taken as materialized (
     cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
 ),
 passed as materialized (
-    select f.place, f.suspect, f.turn, f.due_at, f.seq, k.rule
+    select f.place, k.rule
     from free f
     left join taken k on k.rule = f.rule
     where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
 ),
-suspect as materialized (  -- almost always none
-    select place from passed where suspect order by turn, due_at, seq limit 1
-),
 chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
     select place, rule
     from passed
-    where ((select count(*) = 0 from suspect) or place = (select place from suspect)) and (select count(*) from held) is not null
+    where (select count(*) from held) is not null
 ),
 sent_away as (
     select l.place, 'infinity'::timestamptz as due_at, l.pause as parked

@@ -1,7 +1,8 @@
--- End a rollback: an import without rows is forgotten, any other may be run again. $1 bigint: import
+-- End a rollback, unless another has taken its place: an import without rows is forgotten, any other may be run again.
+-- $1 bigint: import · $2 int: the rollback's number
 with kept as (
     update outbox.import i set rolling_back = false
-    where i.import_id = $1 and exists (select from outbox.imported r where r.import_id = i.import_id)
+    where i.import_id = $1 and i.rollbacks = $2 and exists (select from outbox.imported r where r.import_id = i.import_id)
 )
 delete from outbox.import i
-where i.import_id = $1 and not exists (select from outbox.imported r where r.import_id = i.import_id)
+where i.import_id = $1 and i.rollbacks = $2 and not exists (select from outbox.imported r where r.import_id = i.import_id)

@@ -2,4 +2,6 @@
 insert into outbox.import as i (name, identity)
 values ($1, $2)
 on conflict (name) do update set name = excluded.name  -- changes nothing, and has the row returned
-returning i.import_id, i.identity, i.rolling_back, (select count(*) from outbox.imported r where r.import_id = i.import_id) as moved
+returning
+    i.import_id, i.identity, i.rolling_back, i.rollbacks,
+    (select count(*) from outbox.imported r where r.import_id = i.import_id) as moved

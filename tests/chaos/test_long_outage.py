@@ -41,7 +41,7 @@ async def test_outage_longer_than_every_retry_budget_kills_no_message(database: 
         await to_thread.run_sync(temporal.stop)
         await start_workflows(database)
         await worker.logged("sink unavailable, holding")
-        await anyio.sleep(OUTAGE_S)
+        await anyio.sleep(OUTAGE_S)  # is what it is about
         assert await counts(database) == {"message": MESSAGES, "history": 0, "dead_letter": 0}
         await to_thread.run_sync(temporal.restart)
         back_at = datetime.now(UTC)

@@ -33,17 +33,22 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
                 await producer.execute(
                     "select outbox.enqueue('t', '{}', key => case when n % 2 = 0 then 'k' || n % 20 end) from generate_series(1, 40) n"
                 )
-                await anyio.sleep(0.25)
+                await anyio.sleep(0.25)  # the pace of the load: 160 messages a second
 
     async def kill_a_holder(living: list[WorkerProcess]) -> None:
         """Kill one that holds messages: it is stopped first, so that it cannot settle them meanwhile."""
-        while True:
+
+        async def killed() -> bool:
             victim = random.choice(living)
             victim.send(signal.SIGSTOP)
-            if await fetch(database, HELD_BY, victim.log.stem):
-                return victim.send(signal.SIGKILL)
-            victim.send(signal.SIGCONT)
-            await anyio.sleep(0.05)
+            holds = bool(await fetch(database, HELD_BY, victim.log.stem))
+            victim.send(signal.SIGKILL if holds else signal.SIGCONT)
+            return holds
+
+        await eventually(killed, bool)
+
+    async def held_by_newest() -> bool:
+        return bool(await fetch(database, HELD_BY, workers[-1].log.stem))
 
     async def left() -> int:
         return int((await fetch(database, "select count(*) from outbox.message"))[0][0])
@@ -61,7 +66,7 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(produce)
             for _ in range(KILLS):
-                await anyio.sleep(1.5)
+                await eventually(held_by_newest, bool)  # whoever came in place of the last victim is at work
                 await kill_a_holder([w for w in workers if w.process.poll() is None])
                 await start()
             producing = False

@@ -42,7 +42,9 @@ RESULTS = os.environ.get("OUTBOX_MATRIX")
 """A folder to leave the measured rows in."""
 HEALTHY_S = 4.0
 BROKEN_S = 30.0 if LONG else 8.0
+"""For so long the delays are measured, before and after the fault, and under it."""
 EVERY_S = 0.25
+"""The producer's pace."""
 NOTICED_WITHIN_S = 15.0 + 5.0 + 3.0
 """Realtime's heartbeat and its time-out, the slowest of all, and what a busy machine adds."""
 FALLBACK_S = RelaySettings().fallback_interval_s
@@ -73,13 +75,13 @@ class Scene:
             try:
                 connection = await asyncpg.connect(self.dsn, timeout=5)
             except (OSError, asyncpg.PostgresError):
-                await anyio.sleep(0.1)
+                await anyio.sleep(EVERY_S)  # its pace
                 continue
             try:
                 while True:
                     message_id = await connection.fetchval("select outbox.enqueue('trickle', '{}')", timeout=5)
                     self.committed_s[message_id] = monotonic()
-                    await anyio.sleep(pause.uniform(0.5, 1.5) * EVERY_S)
+                    await anyio.sleep(pause.uniform(0.5, 1.5) * EVERY_S)  # its pace
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 continue
             finally:

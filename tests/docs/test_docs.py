@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing
 from importlib.metadata import entry_points
@@ -28,9 +29,10 @@ from workflows.audit.command import audit
 from workflows.audit.findings import Kind
 from workflows.process import settings as process
 from workflows.process.settings import WorkflowSettings
+from workflows.routecheck import means_something
 from workflows.routes import Routes
 from workflows.settings import TemporalSettings
-from workflows.target import RetryPolicy, Target
+from workflows.target import NEEDS, RetryPolicy, Target
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = {
@@ -106,6 +108,59 @@ def test_every_setting_of_the_workflow_worker_is_documented_with_its_default(fie
 @pytest.mark.parametrize("field", {**Target.model_fields, **RetryPolicy.model_fields})
 def test_every_field_of_a_route_is_documented(field: str) -> None:
     assert f"`{field.removesuffix('_s')}`" in DOCS["docs/routes.md"]
+
+
+def table_of(document: str, begin: str) -> list[list[str]]:
+    """The cells of the rows of the table whose head begins so."""
+    lines = DOCS[document].partition(begin)[2].splitlines()[2:]
+    return [re.split(r" \| ?", line[2:-2]) for line in itertools.takewhile(lambda line: line.startswith("| "), lines)]
+
+
+JSON_TYPES = {str: "text", float: "number", int: "integer", list: "array", dict: "object", RetryPolicy: "object"}
+
+
+def json_type(annotation: typing.Any) -> str:
+    """What a field's value is in JSON."""
+    [plain, *_] = [part for part in typing.get_args(annotation) if part is not type(None)] or [annotation]
+    plain = annotation if typing.get_origin(annotation) in (list, dict, typing.Literal) else plain
+    origin = typing.get_origin(plain)
+    if origin is typing.Annotated:
+        return json_type(typing.get_args(plain)[0])
+    return "text" if origin is typing.Literal else JSON_TYPES[origin or plain]
+
+
+def words_of(annotation: typing.Any) -> list[str]:
+    """The words among which a field has a choice."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return [word for part in typing.get_args(annotation) for word in words_of(part)]
+
+
+def test_the_table_of_a_targets_fields_is_that_of_the_code() -> None:
+    rows = {row[0].strip("`"): row for row in table_of("docs/producing.md", "| field | JSON | of |")}
+    assert list(rows) == list(Target.model_fields)
+    short = {operation: operation.removesuffix("_workflow") for operation in NEEDS}
+    always = {"operation", "workflow_id", "namespace"}
+    for name, field in Target.model_fields.items():
+        _, kind, of, meaning = rows[name]
+        assert kind == json_type(field.annotation), name
+        meant = [short[op] for op in NEEDS if name in always or means_something(name, op)]
+        assert of == ("all" if len(meant) == len(short) else ", ".join(meant)), name
+        needed = field.is_required() or any(name in needs for needs in NEEDS.values())
+        assert ("**required**" in meaning) is needed, name
+        words = words_of(field.annotation)
+        assert [word for word in words if f"`{word}`" not in meaning] == [], name
+        if words and isinstance(field.default, str):
+            assert f"`{field.default}` (default)" in meaning, name
+    rows = {row[0].strip("`"): row for row in table_of("docs/producing.md", "| field of `retry_policy` | JSON |")}
+    fields = RetryPolicy.model_fields
+    assert [(name, row[1]) for name, row in rows.items()] == [(n, json_type(f.annotation)) for n, f in fields.items()]
+
+
+def test_every_option_of_enqueue_is_documented() -> None:
+    options = {option for each in commands()["enqueue"].params for option in each.opts if option.startswith("--")}
+    told = DOCS["docs/producing.md"].partition("### From the shell")[2].partition("\n## ")[0]
+    assert [option for option in sorted(options - {"--help"}) if f"`{option}`" not in told] == []
 
 
 def test_the_example_of_routes_is_a_good_one(tmp_path: Path) -> None:

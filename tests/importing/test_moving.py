@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import orjson
 import pytest
 
+from outbox.bulk import Stop
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.migrate import migrate
 from tests.importing.engine import MAPPING, build, exactly_once, messages, moved, reasons, rolled_back, written
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
-from tests.support.running import counts, fetch
+from tests.support.running import counts, fetch, settings
 from tests.support.sql import connected
 from workflows.embedded import PostgresServer
+from workflows.importing import command
+from workflows.importing.books import Books
+from workflows.importing.mapping import load
+from workflows.importing.report import Report
+from workflows.importing.rollback import Rollback
+from workflows.importing.rows import Row
+from workflows.importing.source import RowSource
+from workflows.importing.verifying import pages
 
+HELD = """
+    update outbox.message set leased_until = now() + interval '1 hour', lease_token = 1
+    where message_id in (select message_id from outbox.message order by seq limit $1::int)
+"""
 ANY = """\
 name = "any"
 [source]
@@ -256,6 +270,47 @@ async def test_two_runs_at_once_move_each_row_once(database: str, tmp_path: Path
         for _ in range(2):
             tasks.start_soon(lambda: moved(database, written(tmp_path), batch=50))
     assert await exactly_once(database, 2000)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+async def test_a_run_that_began_before_a_rollback_moves_nothing_after_it(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    await build(database, 20)
+    path = written(tmp_path)
+    batches = RowSource.batches
+
+    async def slowly(self: RowSource, size: int) -> AsyncIterator[list[Row]]:
+        async for rows in batches(self, size):
+            yield rows
+            await fetch(database, HELD, kept)  # a row of the first batch has to stay, or none
+            await rolled_back(database, path)
+
+    monkeypatch.setattr(RowSource, "batches", slowly)
+    with pytest.raises(OutboxError, match="the import 'old-engine' was rolled back meanwhile: import again"):
+        await moved(database, path, batch=10)
+    assert (await counts(database))["message"] == kept
+
+
+async def test_a_rollback_during_another_takes_its_place(database: str, tmp_path: Path) -> None:
+    await build(database, 3)
+    path = written(tmp_path)
+    await moved(database, path)
+    mapping = load(path)
+
+    async def both(books: Books) -> None:
+        found = await books.read_import("old-engine")
+        assert found is not None
+        first = Rollback(books, found, Report.of(mapping, "test"), started="list", lookup=None, dry_run=False)
+        first._number = await books.begin_rollback(found.import_id)
+        second = await books.begin_rollback(found.import_id)
+        [page] = [page async for page in pages(books, found.import_id, Stop())]
+        with pytest.raises(OutboxError, match="another rollback of 'old-engine' has begun"):
+            await first._page(page)
+        await books.end_rollback(found.import_id, first._number)
+        assert await books.read_import("old-engine") == found._replace(rolling_back=True, rollbacks=second)
+
+    await command._with_books(settings(database), both)
 
 
 async def test_another_schema_does_as_well(empty_database: str, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from tests.support.eventually import eventually
 from tests.support.running import Running, counts, fetch, running
 from tests.support.sql import connected
 from tests.workflows.definitions import Collects
-from workflows.importing.rollback import Started
+from workflows.importing.books import Moved
+from workflows.importing.lookup import Seen
+from workflows.importing.rollback import Started, verdict
 from workflows.serving import serving
 from workflows.sink import temporal_sink
 
@@ -240,6 +242,49 @@ async def test_what_has_ended_by_itself_is_not_forgotten_so_that_it_is_not_done_
     }
     await deliver(database)
     assert (await moved(database, path)).counts == {"moved": 1, "already there": 1, "refused": 0}
+
+
+@pytest.mark.parametrize("how", ["list", "terminate"])
+async def test_a_workflow_counts_for_more_than_what_became_of_its_message(
+    database: str, path: Path, name: str, temporal_client: Client, how: Started
+) -> None:
+    """A try that got through without an answer has started it. Then the message was taken back, or waits."""
+    await build(database, 8)
+    await moved(database, path)
+    async with connected(database) as connection:
+        await connection.execute("create table sent as select * from outbox.message")
+        await deliver(database)
+        await connection.execute("truncate outbox.history")
+        await connection.execute("update sent set claimed_at = now(), lease_token = null, leased_until = null")
+        await connection.execute("insert into outbox.message overriding system value select * from sent")
+        taken = "select outbox.cancel(message_id) from outbox.message where target ->> 'workflow_id' = any ($1)"
+        await connection.execute(taken, [f"{name}-wi-{number:06}" for number in (1, 2, 3, 4)])
+        await connection.execute(
+            "update outbox.history set outcome = 'discarded' where workflow_id = $1", f"{name}-wi-000004"
+        )
+    for number in (3, 6, 7):
+        await temporal_client.get_workflow_handle(f"{name}-wi-{number:06}").terminate()
+    report = await rolled_back(database, path, started=how, dry_run=True)
+    assert report.counts == (await rolled_back(database, path, started=how)).counts
+    if how == "list":
+        assert report.counts == {"messages cancelled before": 4, "messages cancelled": 4, "tried before": 8}
+    else:
+        assert report.counts == {"messages cancelled before": 4, "messages cancelled": 4}
+        await deliver(database)
+        assert await statuses(temporal_client, name, [*range(1, 9)]) == [WorkflowExecutionStatus.TERMINATED] * 8
+
+
+@pytest.mark.parametrize("fate", ["waiting", "dead", "cancelled", "discarded", "delivered", "duplicate", None])
+@pytest.mark.parametrize("status", ["completed", "failed", "timed out"])
+def test_a_row_whose_workflow_has_done_its_work_stays_whatever_became_of_its_message(
+    fate: str | None, status: str
+) -> None:
+    row = Moved("1", uuid4(), "", "W", "w-1", fate, tried=True, error=None)
+    judged = verdict(row, Seen(status, "W", ours=True), "terminate")
+    assert judged == ("workflows left", f"it has {status}: imported again, its work would be done twice", False)
+    others = verdict(row, Seen(status, "W", ours=False), "terminate")
+    assert not others.ends
+    assert not others.stays
 
 
 async def test_a_dead_letter_of_an_import_goes_with_the_rollback(database: str, path: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ from anyio import to_thread
 from asyncpg import Connection
 
 from outbox.connection.address import NOTHING_SET
+from outbox.enqueue import enqueue
 from outbox.events import SourceReady
+from outbox.producer import NewMessage
 from outbox.sqlfiles import migrations
 from tests.support.eventually import eventually
 from tests.support.running import running
@@ -49,7 +52,7 @@ async def outbox(dsn: str | None, *arguments: str, stdin: str = "", **environmen
     env = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_"))
+        if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_", "COLUMNS"))
     }
     env |= environment | ({} if dsn is None else {"DATABASE_URL": dsn})
     command: Callable[[], subprocess.CompletedProcess[str]] = partial(
@@ -231,10 +234,17 @@ async def test_enqueue_from_arguments(db: Connection, database: str) -> None:
     target = '{"operation": "cancel_workflow", "workflow_id": "w"}'
     done = await outbox(
         database, "enqueue", "topic", '{"b":  1}', "--key", "k", "--headers", '{"h": "1"}', "--target", target,
-        "--dedup-key", "d", "--available-at", "2100-01-01 00:00+00", "--priority", "3",
+        "--dedup-key", "d", "--available-at", "2100-01-01 00:00+00", "--priority", "3", "--tenant", "acme",
+        "--expires-at", "2100-01-02 00:00+00", "--on-expiry", "discard", "--dedup-window", "2 hours", "--commit-order",
+        "--message-id", "0199c1f4-7a3b-7c51-9d0e-3f6a2b8c4d5e",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
-    row = await db.fetchrow("select *, available_at = '2100-01-01 00:00+00' as on_time from outbox.message")
+    row = await db.fetchrow(
+        """select *, available_at = '2100-01-01 00:00+00' and expires_at = '2100-01-02 00:00+00' as on_time,
+                  dedup_window::text as window from outbox.message"""
+    )
+    assert done.out == "0199c1f4-7a3b-7c51-9d0e-3f6a2b8c4d5e\n"
+    assert (row["tenant"], row["on_expiry"], row["window"]) == ("acme", "discard", "02:00:00")
     assert UUID(done.out.strip()) == row["message_id"]
     assert (row["topic"], row["payload"], row["key"], row["dedup_key"], row["priority"]) == (
         "topic",
@@ -245,6 +255,12 @@ async def test_enqueue_from_arguments(db: Connection, database: str) -> None:
     )
     assert (json.loads(row["headers"]), json.loads(row["target"])) == ({"h": "1"}, json.loads(target))
     assert row["on_time"]
+
+
+async def test_enqueue_takes_every_argument_of_the_function_in_sql(db: Connection) -> None:
+    rows = await db.fetch("select unnest(proargnames) from pg_proc where oid = 'outbox.enqueue'::regproc")
+    assert set(inspect.signature(enqueue).parameters) == {row[0] for row in rows}
+    assert set(NewMessage.__annotations__) == {row[0] for row in rows}
 
 
 async def test_enqueue_needs_nothing_but_a_topic(db: Connection, database: str) -> None:
@@ -304,8 +320,23 @@ async def test_bad_json_argument_is_named(database: str, arguments: list[str]) -
         ([""], "", "topic must not be empty", ""),
         (["t", "--headers", "[]"], "", "headers must be a JSON object", "pass {} or leave them out"),
         (["t", "--target", "{}"], "", "target.operation is missing", "use start_workflow, signal_workflow"),
-        (["t", "--available-at", "soon"], "", "invalid input syntax for type timestamp", ""),
-        ([], '{"topic": "a"}\n{"topic": "b", "payloud": 1}\n', "unknown name 'payloud'", "use the names"),
+        (["t", "--available-at", "soon"], "", "enqueue: available_at: invalid input syntax for type timestamp", ""),
+        (["t", "--expires-at", "late"], "", "enqueue: expires_at: invalid input syntax for type timestamp", ""),
+        (
+            ["t", "--dedup-key", "d", "--dedup-window", "x"],
+            "",
+            "dedup_window: invalid input syntax for type interval",
+            "",
+        ),
+        (["t", "--dedup-key", "d", "--dedup-window", "-1 h"], "", "dedup_window is -01:00:00, it must not be", ""),
+        (["t", "--tenant", ""], "", "tenant must not be empty", "pass null for none"),
+        (["t", "--on-expiry", "drop", "--expires-at", "now"], "", "--on-expiry is 'drop': use bury or discard", ""),
+        (["t", "--on-expiry", "discard"], "", "--on-expiry means nothing without --expires-at", ""),
+        (["t", "--commit-order"], "", "--commit-order means nothing without --key", ""),
+        (["t", "--message-id", "7"], "", "'7' is no message id: it is a UUID", ""),
+        (["--tenant", "acme"], '{"topic": "a"}', "--tenant: without a topic, messages are read from standard", ""),
+        ([], '{"topic": "a"}\n\n{"topic": "b", "payloud": 1}\n', "line 3: unknown name 'payloud'", "use the names"),
+        ([], '{"topic": "a"}\n{"topic": "b", "expires_at": "x"}', "line 2: expires_at: invalid input syntax", ""),
         ([], '{"topic": "a"}\n[1]\n', "a message must be a JSON object", ""),
     ],
 )

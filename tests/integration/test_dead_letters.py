@@ -125,15 +125,38 @@ async def test_a_topic_that_holds_what_like_would_take_for_a_pattern_is_taken_by
 
 
 async def test_list_shows_every_id_whole_on_a_narrow_terminal_and_the_totals(worker: Clock, database: str) -> None:
-    ids = await bury(worker, *["a.very.long.topic.that.does.not.fit"] * 3, kind="A_RATHER_LONG_KIND_OF_ERROR")
+    long, key = "a.very.long.topic.that.does.not.fit", "'a-key-with-words'"
+    ids = [(await bury(worker, long, kind="A_RATHER_LONG_KIND_OF_ERROR", key=key))[0] for _ in range(3)]
     await bury(worker, "other", kind="OTHER", reason="exhausted", detail="x" * 300)
     done = await outbox(database, "dead", "list", COLUMNS="80")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[0].startswith("3 rejected  A_RATHER_LONG_KIND_OF_ERROR  ")
     assert [line for line in lines if line.startswith("1 exhausted  OTHER")]
-    assert all(f"\n {message_id} " in done.out for message_id in ids)
     assert max(map(len, lines)) <= 80
+    for message_id in ids:
+        [place] = [place for place, line in enumerate(lines) if line.startswith(f"{message_id} ")]
+        assert lines[place].split()[-1] == "rejected"
+        assert " ".join(lines[place + 1 : place + 3]).split()[:4] == [
+            "A_RATHER_LONG_KIND_OF_ERROR", long, "key", "a-key-with-words"
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["120", None])
+async def test_list_has_every_column_where_there_is_room_or_nobody_looks(
+    worker: Clock, database: str, columns: str | None
+) -> None:
+    topic = "organization.created.by.import" if columns else "t" * 200
+    [message_id] = await bury(worker, topic, kind="INVALID_ARGUMENT", detail="x" * 300, key="'customer-7'")
+    done = await outbox(database, "dead", "list", **({"COLUMNS": columns} if columns else {}))
+    assert (done.code, done.err) == (0, "")
+    head, row = done.out.splitlines()[-2:]
+    assert head.split() == ["message", "id", "died", "reason", "kind", "topic", "key"]
+    cells = [cell for cell in row.split("  ") if cell]
+    assert [cells[0], *map(str.strip, cells[2:])] == [
+        str(message_id), "rejected", "INVALID_ARGUMENT", topic, "customer-7"
+    ]  # fmt: skip
+    assert ("x" * 300 in done.out) is (columns is None)
 
 
 async def test_list_shows_twenty_and_counts_all(worker: Clock, database: str) -> None:

@@ -545,6 +545,27 @@ async def test_suspect_goes_first_and_starves_nobody(worker: Clock) -> None:
     assert "c" in topics(await worker.claim(10))
 
 
+async def test_suspect_takes_nothing_from_the_limits_of_those_who_wait_for_it(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 0.001, 5)")
+    await worker.pool.execute("select outbox.enqueue('mail', tenant => 'a') from generate_series(1, 8)")
+    suspect = await enqueue(worker, "suspect", tenant="b")
+    await worker.pool.execute("update outbox.message set deliveries = 2 where message_id = $1", suspect)
+    assert topics(await worker.claim(20)) == ["suspect"]
+    assert topics(await worker.claim(20)) == ["mail"] * 5
+
+
+async def test_suspect_over_its_limit_steps_aside(worker: Clock) -> None:
+    await worker.pool.execute("select outbox.limit_topic('mail', 0.001, 1)")
+    await enqueue(worker, "mail", tenant="a")
+    assert topics(await worker.claim(20)) == ["mail"]
+    suspect = await enqueue(worker, "mail", tenant="a")
+    await worker.pool.execute("update outbox.message set deliveries = 2 where message_id = $1", suspect)
+    await enqueue(worker, "other", tenant="b")
+    lease = await worker.store.claim_gated(20, lease_s=60, worker_id=1, suspect_after=2)
+    assert (lease.messages, lease.more) == ([], True)
+    assert topics(await worker.claim(20)) == ["other"]
+
+
 async def test_last_lane_gets_no_more_than_its_share(worker: Clock) -> None:
     for n in range(33):
         await worker.pool.execute("select outbox.enqueue('t', tenant => $1) from generate_series(1, 30)", f"t{n:02}")

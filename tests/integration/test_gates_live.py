@@ -218,6 +218,8 @@ async def test_commands_pause_limit_and_resume_and_status_shows_it(database: str
     assert await said("resume", "--topic", "mail.*") == "resumed: topic mail.*\n"
     assert "not paused: topic mail.*" in await said("resume", "--topic", "mail.*", code=2)
     assert await said("limit", "sms", "--off") == "not limited any more: sms\n"
+    again = "outbox: not limited: sms; `outbox status` tells what is\n"
+    assert await said("limit", "sms", "--off", code=2) == again
 
 
 @pytest.mark.parametrize(

@@ -287,11 +287,11 @@ async def test_large_payload_comes_back_as_written(db: Connection) -> None:
         ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"paylod\": 1}]')", "messages[1]: unknown name 'paylod'", "use the names"),
         ("enqueue_many('[{\"topic\": \"t\", \"dedup_key\": \"d\"}, {\"topic\": \"\"}]')", "messages[1]: topic must not be empty", None),
         ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"target\": {}}]')", "messages[1]: target.operation is missing", "use start"),
-        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"message_id\": \"x\"}]')", 'messages[1]: invalid input syntax for type uuid: "x"', None),
-        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"priority\": 1.5}]')", 'messages[1]: invalid input syntax for type integer: "1.5"', None),
-        ("enqueue_many('[{\"topic\": \"t\", \"priority\": 99999999999}]')", "messages[0]: value", None),
-        ("enqueue_many('[{\"topic\": \"t\", \"available_at\": \"soon\"}]')", "messages[0]: invalid input syntax for type timestamp", None),
-        ("enqueue_many('[{\"topic\": \"t\", \"available_at\": \"2020-13-01\"}]')", "messages[0]: date/time field value out of range", None),
+        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"message_id\": \"x\"}]')", 'messages[1]: message_id: invalid input syntax for type uuid: "x"', None),
+        ("enqueue_many('[{\"topic\": \"t\"}, {\"topic\": \"t\", \"priority\": 1.5}]')", 'messages[1]: priority: invalid input syntax for type integer: "1.5"', None),
+        ("enqueue_many('[{\"topic\": \"t\", \"priority\": 99999999999}]')", "messages[0]: priority: value", None),
+        ("enqueue_many('[{\"topic\": \"t\", \"available_at\": \"soon\"}]')", "messages[0]: available_at: invalid input syntax for type timestamp", None),
+        ("enqueue_many('[{\"topic\": \"t\", \"available_at\": \"2020-13-01\"}]')", "messages[0]: available_at: date/time field value out of range", None),
     ],
 )  # fmt: skip
 async def test_bad_argument_is_refused_in_the_callers_transaction(

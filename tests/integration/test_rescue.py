@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from workflows.embedded import PostgresServer
 pytestmark = pytest.mark.timeout(120)
 
 AT_ONCE_S = 2.0
+ENOUGH = 4
+"""Looks. Two a second apart are what it takes to rob somebody."""
 HANGING = {"OUTBOX_SINK": "bench.nullsink:hanging_sink"}
 SHORT = {"OUTBOX_LEASE_S": "6", "OUTBOX_DELIVER_TIMEOUT_S": "1.5"}
 LOCK_HOLDER = """
@@ -146,6 +149,36 @@ async def test_worker_that_leaves_nothing_behind_is_forgotten(database: str) -> 
 # Nobody living is robbed
 
 
+class Looks:
+    """Counts how often each worker here has looked whether others are absent, and acted on what it saw."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._done: Counter[int] = Counter()
+        self._changed = anyio.Event()
+        check = Rescue._check
+
+        async def counted(rescue: Rescue) -> None:
+            await check(rescue)
+            self._done[rescue._worker_id] += 1
+            self._changed.set()
+            self._changed = anyio.Event()
+
+        monkeypatch.setattr(Rescue, "_check", counted)
+
+    async def of(self, dsn: str, name: str, count: int) -> None:
+        """Return once this worker has looked so many times more, each of them from now on."""
+        [row] = await fetch(dsn, "select worker_id from outbox.worker where name = $1", name)
+        until = self._done[row[0]] + count + 1  # one may be under way
+        with anyio.fail_after(30):
+            while self._done[row[0]] < until:
+                await self._changed.wait()
+
+
+@pytest.fixture
+def looks(anyio_backend: object, monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
 @asynccontextmanager
 async def two(busy_dsn: str, idle_dsn: str, count: int) -> AsyncIterator[tuple[Running, Running]]:
     """A worker that holds so many messages in its sink, and one that watches it."""
@@ -170,7 +203,7 @@ async def completes_alone(busy: Running, idle: Running, count: int) -> None:
     assert not busy.log.of(LeaseLost)
 
 
-async def test_restart_of_the_database_robs_nobody(anyio_backend: object) -> None:
+async def test_restart_of_the_database_robs_nobody(looks: Looks) -> None:
     with PostgresServer.start(fsync=False) as server:
         await migrate(server.dsn())
         async with two(server.dsn(), server.dsn(), 50) as (busy, idle):
@@ -179,11 +212,11 @@ async def test_restart_of_the_database_robs_nobody(anyio_backend: object) -> Non
             for worker in (busy, idle):
                 await worker.log.wait_for(SourceReady, after=len(worker.log.of(SourceReady)), timeout_s=30)
                 await worker.log.wait_until(lambda w=worker: len(w.log.of(PresenceShown)) >= 2, timeout_s=30)
-            await anyio.sleep(4.0)  # time in which somebody could be robbed
+            await looks.of(server.dsn(), "idle", ENOUGH)
             await completes_alone(busy, idle, 50)
 
 
-async def test_worker_that_comes_back_late_after_a_restart_is_not_robbed(anyio_backend: object) -> None:
+async def test_worker_that_comes_back_late_after_a_restart_is_not_robbed(looks: Looks) -> None:
     with PostgresServer.start(fsync=False) as server:
         await migrate(server.dsn())
         async with (
@@ -196,19 +229,19 @@ async def test_worker_that_comes_back_late_after_a_restart_is_not_robbed(anyio_b
             await idle.log.wait_until(lambda: len(idle.log.of(PresenceShown)) >= 2, timeout_s=30)
             async with running(server.dsn(), worker_name="fresh") as fresh:  # has seen no trouble itself
                 await fresh.log.wait_for(SourceReady)
-                await anyio.sleep(4.0)  # longer than it takes to confirm an absence
+                await looks.of(server.dsn(), "fresh", ENOUGH)
                 assert not fresh.sink.received
                 await proxy.accept()
                 await busy.log.wait_until(lambda: len(busy.log.of(PresenceShown)) >= 2, timeout_s=30)
                 await completes_alone(busy, idle, 10)
 
 
-async def test_worker_that_loses_its_session_again_and_again_is_not_robbed(database: str) -> None:
+async def test_worker_that_loses_its_session_again_and_again_is_not_robbed(database: str, looks: Looks) -> None:
     async with two(database, database, 10) as (busy, idle):
         for n in range(2, 6):
             await fetch(database, f"select pg_terminate_backend(pid) from ({LOCK_HOLDER} and w.name = 'busy') l")
             await busy.log.wait_until(lambda n=n: len(busy.log.of(PresenceShown)) >= n)
-            await anyio.sleep(0.4)
+            await looks.of(database, "idle", 1)
         assert not busy.log.of(PresenceLost)
         await completes_alone(busy, idle, 10)
 
@@ -348,26 +381,27 @@ async def test_rescued_message_is_settled_by_whoever_is_first(database: str, wat
     assert (await counts(database))["history"] == 2
 
 
-async def test_one_absence_proves_nothing(database: str, watcher: Clock) -> None:
+async def test_one_absence_proves_nothing(database: str, watcher: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(database) as db:
         dead = await join(db, "dead", 101, alive=False)
         watcher.store.now = None
         assert await db.execute("select outbox.enqueue('t', '{}')")
         [message] = (await watcher.store.claim(1, lease_s=60, worker_id=dead)).messages
         log = EventLog()
-        untroubled_s = 3600.0
+        untroubled_s, now_s = 3600.0, 1000.0
+        monkeypatch.setattr("outbox.rescue.monotonic", lambda: now_s)
         rescue = Rescue(watcher.store, Wakeup(log), log, worker_id=watcher.worker_id, untroubled_s=lambda: untroubled_s)
         for _ in range(3):
             await rescue._check()
         assert await leased(database) == 1, "absent, but not for long enough"
         await db.execute("select pg_advisory_lock(102)")
         await db.execute("update outbox.worker set presence = 102 where worker_id = $1", dead)
-        await anyio.sleep(1.1)
+        now_s += 1.1
         await rescue._check()
         await db.execute("select pg_advisory_unlock(102)")
         await rescue._check()
         assert await leased(database) == 1, "it had been back"
-        await anyio.sleep(1.1)
+        now_s += 1.1
         untroubled_s = 5.0
         await rescue._check()
         assert await leased(database) == 1, "whatever befell us may have befallen others"

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 
 POLLING_S = 0.3
 BUSY_MACHINE_S = 3.0
+GRACE_S = 3.2
+"""Realtime's time after its last hint, and a little: what the verdict on its silence depends on."""
 SERVICE = jwt("service_role")
 
 
@@ -47,6 +50,24 @@ async def delivered(relay: Running, dsn: str, *, timeout_s: float = 40.0) -> flo
 
 async def ready(relay: Running, *, after: int = 0) -> None:
     await relay.log.wait_for(SourceReady, after=after, timeout_s=45)
+
+
+def joined(server: RealtimeServer) -> Callable[[], Awaitable[bool]]:
+    """Tells whether somebody has joined a channel, whatever is subscribed by then."""
+
+    async def look() -> bool:
+        return any(client.channels for client in server.clients)
+
+    return look
+
+
+def has_read(server: RealtimeServer, message_id: UUID) -> Callable[[], Awaitable[bool]]:
+    """Tells whether the server has read this message's row, and passed it on to whoever may see it."""
+
+    async def look() -> bool:
+        return str(message_id) in server.read
+
+    return look
 
 
 @pytest.mark.parametrize("via", ["postgres_changes", "broadcast"])
@@ -76,11 +97,7 @@ async def test_broadcast_that_fails_never_fails_the_producer(supabase: str) -> N
 async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase) as relay:
-
-        async def joined() -> bool:
-            return any(client.channels for client in server.clients)
-
-        await eventually(joined, bool)
+        await eventually(joined(server), bool)
         assert not relay.log.of(SourceReady), "joined, and not subscribed"
         await ready(relay)
 
@@ -88,7 +105,7 @@ async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer
 async def test_what_came_before_the_subscription_is_looked_for(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase, fallback_interval_s=3600.0) as relay:
-        await anyio.sleep(0.3)
+        await eventually(joined(server), bool)
         await enqueue(supabase)
         await relay.wait_completed(1)
 
@@ -99,7 +116,7 @@ async def test_renewed_subscription_has_the_relay_look(server: RealtimeServer, s
         server.deaf = True
         for sent in count(1):  # the look that follows a subscription may still be on its way
             await enqueue(supabase)
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.3)  # the time that such a look takes; nothing tells that there is none
             if len(relay.completed) < sent:
                 break
         await server.subscribe_anew()
@@ -237,14 +254,14 @@ async def test_connected_but_deaf_is_found_by_what_polls_find(server: RealtimeSe
     async with woken_by(server, supabase, poll_interval_s=0.5) as relay:
         await ready(relay)
         server.deaf = True
-        await anyio.sleep(3.2)  # Realtime's grace after its last hint, which is what the verdict depends on
+        await anyio.sleep(GRACE_S)
         await enqueue(supabase)
         await relay.log.wait_for(SourceDegraded)
         assert await delivered(relay, supabase) < POLLING_S + 0.1 + BUSY_MACHINE_S
         server.deaf = False
         while not relay.log.of(SourceRestored):
             await delivered(relay, supabase)
-            await anyio.sleep(0.2)
+            await anyio.sleep(0.2)  # the pace of the load
 
 
 async def test_row_level_security_mutes_and_is_found_and_a_policy_mends_it(
@@ -254,7 +271,7 @@ async def test_row_level_security_mutes_and_is_found_and_a_policy_mends_it(
     await fetch(supabase, "grant select on outbox.message to authenticated")
     async with woken_by(server, supabase, poll_interval_s=0.5, SUPABASE_SERVICE_ROLE_KEY=jwt("authenticated")) as relay:
         await ready(relay)
-        await anyio.sleep(3.2)
+        await anyio.sleep(GRACE_S)
         await enqueue(supabase)
         await relay.log.wait_for(SourceDegraded)
         await fetch(supabase, "create policy wakeup on outbox.message for select to authenticated using (true)")
@@ -262,9 +279,9 @@ async def test_row_level_security_mutes_and_is_found_and_a_policy_mends_it(
         while not relay.log.of(SourceRestored):
             sink.block()  # a row that is settled before Realtime reads it is no longer there to be seen
             before = len(sink.received)
-            await enqueue(supabase)
+            [message_id] = await enqueue(supabase)
             await sink.wait_received(before + 1)
-            await anyio.sleep(0.5)
+            await eventually(has_read(server, message_id), bool)
             sink.unblock()
 
 
@@ -293,9 +310,11 @@ async def test_token_that_is_refreshed_in_time_keeps_the_channel(
         [client] = server.clients
         [channel] = client.channels.values()
         before = channel.expires
-        with anyio.fail_after(20):
-            while channel.expires == before:
-                await anyio.sleep(0.05)
+
+        async def expires() -> float:
+            return channel.expires
+
+        await eventually(expires, lambda at: at != before, timeout_s=20)
         await delivered(relay, supabase)
     assert not relay.log.of(SourceLost)
 

@@ -69,4 +69,6 @@ class EventLog:
                 finally:
                     self._changed.discard(changed)
         seen = dict(Counter(type(event).__name__ for event in self.events))
-        raise AssertionError(f"{what} did not come within {timeout_s} s; seen: {seen}")
+        raise AssertionError(
+            f"{what} did not come within {timeout_s} s; seen: {seen}; at last: {[str(e)[:300] for e in self.events[-3:]]}"
+        )

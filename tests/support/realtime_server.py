@@ -137,6 +137,8 @@ class RealtimeServer:
         self.refuse_join: str | None = None
         """Reason with which every join is refused."""
         self.answer_heartbeats = True
+        self.read: set[str] = set()
+        """Ids of the messages whose rows it has read, and reported to whoever may see them."""
         self.deaf = False
         """Healthy in everything, and reporting nothing: a stopped replication, exceeded limits."""
         self.subscribe_delay_s = 0.05
@@ -214,6 +216,7 @@ class RealtimeServer:
                 for row in rows:
                     for insert in decoder.decode(row[0]):
                         await self._report(connection, insert)
+                        self.read.add(insert.row.get("message_id") or "")
                 await anyio.sleep(POLL_S)
         finally:
             connection.terminate()

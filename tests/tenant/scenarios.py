@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import anyio
 from temporalio import activity
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
@@ -21,6 +21,7 @@ from workflows.tenant.words import Admin, Cancel, Change, DeletionOrder, NewTena
 FAMILY = Family(WORKFLOWS, lambda application, _mailer: TenantActivities(application).all())
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$" + "q80" * 14 + "A"
 TABLES = ("tenant", "company", "app_user", "role", "user_role", "status", "billing_plan", "preference")
+BEAT_S = 0.05
 QUICK = Patience(heartbeat_s=1.0)
 IMPATIENT = replace(QUICK, undo_s=1.0)
 
@@ -32,7 +33,8 @@ class HeldStep(Gate):
         self.reached.set()
         while not self._open.is_set():
             activity.heartbeat()
-            await asyncio.sleep(0.05)
+            with anyio.move_on_after(BEAT_S):
+                await self._open.wait()
 
 
 def new_tenant(stage: Stage, **chosen: Any) -> NewTenant:

@@ -40,13 +40,16 @@ class Board:
         self.wakeup = Wakeup(self.log, lambda: self.now_s)
         self.sources = {name: SilentSource() for name in names}
         self.changes = 0
+        self.changed = anyio.Event()
         sources: dict[str, Source] = dict(self.sources)
         self.switchboard = Switchboard(
-            sources, self.wakeup, self.log, mode, changed=self.count, clock=lambda: self.now_s
+            sources, self.wakeup, self.log, mode, changed=self.change, clock=lambda: self.now_s
         )
 
-    def count(self) -> None:
+    def change(self) -> None:
         self.changes += 1
+        self.changed.set()
+        self.changed = anyio.Event()
 
     async def runs(self, *names: str) -> ModeChanged:
         """Return the event once exactly these sources run."""
@@ -153,11 +156,10 @@ async def test_source_is_started_again_only_after_its_end() -> None:
 async def test_change_of_a_sources_state_is_reported() -> None:
     async with board("listen", "listen") as b:
         await b.runs("listen")
-        before = b.changes
+        changed = b.changed
         b.wakeup.subscribed("listen", grace_s=1.0)
         with anyio.fail_after(5):
-            while b.changes == before:
-                await anyio.sleep(0.01)
+            await changed.wait()
         assert b.switchboard.report()["sources"] == {"listen": "ready"}
 
 

@@ -103,6 +103,11 @@ b = "{key.x}"
             "retry_policy.maximum_attempts is -1",
         ),
         ("[[route]]\n" + GOOD + "[route.retry_policy]\nattempts = 1", 6, "attempts is not known here"),
+        (
+            "[[route]]\n" + GOOD + "retry_policy = { maximum_interval = '500ms' }",
+            5,
+            "the maximum interval is shorter than the initial one, which is 1 s",
+        ),
     ],
 )
 def test_a_fault_is_named_with_its_line(tmp_path: Path, text: str | bytes, line: int, says: str) -> None:
@@ -116,6 +121,22 @@ def test_a_default_is_faulty_once_not_in_every_route(tmp_path: Path) -> None:
     text = "[defaults]\non_duplicate = 'no'\n" + route.format("a") + route.format("b")
     [fault] = faults(tmp_path, text)
     assert fault.startswith("2: on_duplicate is 'no'")
+
+
+def test_misspelt_names_of_every_retry_policy_are_found_at_once(tmp_path: Path) -> None:
+    route = '[[route]]\ntopic = "{}"\nworkflow = "W"\nworkflow_id = "x"\n'
+    text = (
+        "[defaults]\nretry_policy = { maximum_atempts = 3 }\n"
+        + route.format("a")
+        + "[route.retry_policy]\ninitial_intervall = '1s'\nmaximum_attempts = 3\n"
+        + route.format("b")
+        + "retry_policy = { backof_coefficient = 2.0 }\n"
+    )
+    assert faults(tmp_path, text) == [
+        "2: maximum_atempts is not known here: did you mean maximum_attempts?",
+        "8: initial_intervall is not known here: did you mean initial_interval?",
+        "14: backof_coefficient is not known here: did you mean backoff_coefficient?",
+    ]
 
 
 def test_a_default_may_need_the_route_to_make_sense(tmp_path: Path) -> None:

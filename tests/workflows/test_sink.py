@@ -427,6 +427,13 @@ async def test_a_setting_that_cannot_be_used_is_named(
         ({"operation": "start_workflow", "workflow_id": "x"}, "INVALID_TARGET", "needs workflow"),
         (start("x", surprise=1), "INVALID_TARGET", "target.surprise"),
         (start("x", retry_policy={"maximum_attempts": "3"}), "INVALID_TARGET", "target.retry_policy.maximum_attempts"),
+        (start("x", retry_policy={"maximum_atempts": 3}), "INVALID_TARGET", "target.retry_policy.maximum_atempts"),
+        (
+            start("x", retry_policy={"maximum_attempts": 2**31}),
+            "INVALID_TARGET",
+            "target.retry_policy.maximum_attempts",
+        ),
+        (start("x", retry_policy={"maximum_interval_s": 0.5}), "INVALID_TARGET", "the initial one, which is 1 s"),
         (start("x", run_timeout_s=-1), "INVALID_TARGET", "target.run_timeout_s"),
         (start("x", run_timeout_s=1e30), "INVALID_TARGET", "target.run_timeout_s"),
         (start("x" * 1001), "INVALID_TARGET", "the limit is 1000"),

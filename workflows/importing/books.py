@@ -35,6 +35,8 @@ class Import(NamedTuple):
     import_id: int
     identity: str
     rolling_back: bool
+    rollbacks: int
+    """How many rollbacks of it have begun."""
     moved: int
 
 
@@ -94,10 +96,13 @@ class Books(Statements):
         ):
             yield connection
 
-    async def lock_import(self, connection: Connection, import_id: int) -> bool | None:
-        """Keep other runs of an import out until the transaction ends. True: it is being rolled back. None: gone."""
-        rolling_back: bool | None = await connection.fetchval(self._sql("lock_import"), import_id)
-        return rolling_back
+    async def lock_import(self, connection: Connection, import_id: int) -> tuple[bool, int] | None:
+        """Keep other runs of an import out until the transaction ends.
+
+        Returns whether it is being rolled back, and how many rollbacks have begun; None where the import is gone.
+        """
+        row = await connection.fetchrow(self._sql("lock_import"), import_id)
+        return None if row is None else (row["rolling_back"], row["rollbacks"])
 
     async def known_rows(
         self,
@@ -150,10 +155,11 @@ class Books(Statements):
             rows = await self._pool.fetch(self._sql("imported_rows"), import_id, after, limit)
         return [Moved._make(row) for row in rows]
 
-    async def begin_rollback(self, import_id: int) -> None:
-        """Have nobody move rows of an import from now on."""
+    async def begin_rollback(self, import_id: int) -> int | None:
+        """Have nobody move rows of an import from now on; return the rollback's number, None where it is gone."""
         async with self._errors("begin the rollback"):
-            await self._pool.execute(self._sql("begin_rollback"), import_id)
+            number: int | None = await self._pool.fetchval(self._sql("begin_rollback"), import_id)
+        return number
 
     async def take_back(
         self, connection: Connection, import_id: int, identities: Sequence[str], settled: Sequence[bool]
@@ -166,10 +172,10 @@ class Books(Statements):
         """Enqueue further messages in the same transaction."""
         await enqueue_many(connection, messages, schema=self._schema)  # type: ignore[arg-type]
 
-    async def end_rollback(self, import_id: int) -> None:
-        """Forget an import that has no rows any more; let any other be run again."""
+    async def end_rollback(self, import_id: int, number: int) -> None:
+        """Forget an import that has no rows any more; let any other be run again. Nothing, if another one has begun."""
         async with self._errors("end the rollback"):
-            await self._pool.execute(self._sql("end_rollback"), import_id)
+            await self._pool.execute(self._sql("end_rollback"), import_id, number)
 
 
 def is_for_values(error: DatabaseRefused) -> bool:

@@ -51,14 +51,13 @@ class Mover:
     async def _open(self) -> None:
         """Begin or continue. Raises ConfigurationError where that would move rows a second time."""
         mapping, identity = self._mapping, self._mapping.source.identity
-        if not self._dry_run and (pending := await self._books.pending_ends(rollback_topic(mapping.name))):
-            raise OutboxError(
-                f"{pending} workflows of {mapping.name!r} are still to be ended by the last rollback, which would end "
-                "those started now in their place: let a worker deliver its messages first"
-            )
+        # Read before the ends are looked for: a rollback that begins later than this is found out by its number.
         found = await self._books.read_import(mapping.name)
-        if found is None and not self._dry_run:
-            found = await self._books.open_import(mapping.name, identity)
+        if not self._dry_run:
+            await self._require_no_ends()
+            if found is None:
+                found = await self._books.open_import(mapping.name, identity)
+                await self._require_no_ends()  # others may have begun it in between, and rolled it back
         self._import = found
         if found is not None and found.identity != identity:
             raise ConfigurationError(
@@ -67,6 +66,14 @@ class Mover:
             )
         if found is not None and found.rolling_back:
             raise self._rolled_back()
+
+    async def _require_no_ends(self) -> None:
+        name = self._mapping.name
+        if pending := await self._books.pending_ends(rollback_topic(name)):
+            raise OutboxError(
+                f"{pending} workflows of {name!r} are still to be ended by the last rollback, which would end "
+                "those started now in their place: let a worker deliver its messages first"
+            )
 
     async def _move(self, plans: Sequence[Planned | Refusal]) -> None:
         """Move a part of a batch. Where PostgreSQL refuses it, find out which rows are to blame, and move the rest."""
@@ -81,8 +88,12 @@ class Mover:
         assert self._import is not None
         import_id = self._import.import_id
         async with self._books.transaction() as connection:
-            if await self._books.lock_import(connection, import_id) is not False:
+            # A rollback since this run began, also one that has ended, may have left ends that are yet to be delivered.
+            stands = await self._books.lock_import(connection, import_id)
+            if stands is not None and stands[0]:
                 raise self._rolled_back()
+            if stands != (False, self._import.rollbacks):
+                raise OutboxError(f"the import {self._mapping.name!r} was rolled back meanwhile: import again")
             known = await self._books.known_rows(import_id, *_asked(plans), connection)
             fresh, refused, already = sorted_out(plans, known, {})
             if fresh:

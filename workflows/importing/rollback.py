@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from outbox.bulk import Stop
+from outbox.errors import OutboxError
 from workflows.importing.books import Books, Import, Moved, rollback_topic
 from workflows.importing.lookup import Lookup, Seen
 from workflows.importing.report import Finding, Report
@@ -18,7 +19,13 @@ from workflows.importing.verifying import pages, workflows_of
 
 Started = Literal["list", "cancel", "terminate"]
 _UNSETTLED = ("waiting", "dead")
-_WORDS = {"waiting": "messages cancelled", "dead": "dead letters deleted"}
+_WORDS = {
+    "waiting": "messages cancelled",
+    "dead": "dead letters deleted",
+    "cancelled": "messages cancelled before",
+    "discarded": "messages cancelled before",
+}
+"""What is counted of messages that were not delivered. A try of theirs may have got through all the same."""
 
 
 class Verdict(NamedTuple):
@@ -31,25 +38,26 @@ class Verdict(NamedTuple):
 
 
 def verdict(row: Moved, seen: Seen | None, started: Started) -> Verdict:
-    """What becomes of a row whose workflow Temporal was asked about, unless `started` is `list`."""
+    """What becomes of a row whose workflow Temporal was asked about, unless `started` is `list`.
+
+    A workflow that the row's message has started counts for more than what the outbox knows of the message.
+    """
     if row.fate == "in flight":
         return Verdict("in flight", "a worker holds its message: run the rollback again")
-    ours = seen is not None and seen.ours
-    if row.fate in _UNSETTLED:
-        return Verdict(_WORDS[row.fate], ends=ours and seen is not None and seen.runs)
-    if row.fate in ("cancelled", "discarded"):
-        return Verdict("messages cancelled before")
-    if started == "list" and row.fate != "duplicate":
-        return Verdict("workflows left", "it was delivered: look at it, or end it with --started cancel or terminate")
-    if row.fate == "duplicate" or (seen is not None and not ours):
+    words = _WORDS.get(row.fate or "")
+    if seen is not None and seen.ours:
+        if seen.runs:
+            return Verdict(words or "workflows to be ended", ends=True)
+        if seen.ended_by_hand:
+            return Verdict(words or "workflows ended before")
+        return Verdict("workflows left", f"it has {seen.status}: imported again, its work would be done twice")
+    if words:
+        return Verdict(words)
+    if row.fate == "duplicate" or seen is not None:
         return Verdict("workflows of somebody else left alone")
-    if seen is None:
-        return Verdict("workflows that are gone")
-    if seen.runs:
-        return Verdict("workflows to be ended", ends=True)
-    if seen.ended_by_hand:
-        return Verdict("workflows ended before")
-    return Verdict("workflows left", f"it has {seen.status}: imported again, its work would be done twice")
+    if started == "list":
+        return Verdict("workflows left", "it was delivered: look at it, or end it with --started cancel or terminate")
+    return Verdict("workflows that are gone")
 
 
 class Rollback:
@@ -64,21 +72,23 @@ class Rollback:
         self._started = started
         self._lookup = lookup
         self._dry_run = dry_run
+        self._number: int | None = None
+        """Of this rollback, once it has begun."""
 
     async def run(self, stop: Stop, advance: Callable[[int], object]) -> None:
         """Take back every row that can be. It may be broken off at any moment and run again."""
         if not self._dry_run:
-            await self._books.begin_rollback(self._import_id)
+            self._number = await self._books.begin_rollback(self._import_id)
         async for page in pages(self._books, self._import_id, stop):
             await self._page(page)
             advance(len(page))
-        if not self._dry_run and not stop.asked:
-            await self._books.end_rollback(self._import_id)
+        if self._number is not None and not stop.asked:
+            await self._books.end_rollback(self._import_id, self._number)
 
     async def _page(self, page: Sequence[Moved]) -> None:
         seen: Mapping[str, Seen] = {}
         if self._lookup is not None:
-            # Also of a message that is not settled: an earlier try may have got through.
+            # Also of a message that is not delivered, or was taken back: an earlier try may have got through.
             seen = await workflows_of([row for row in page if row.tried or row.fate is None], self._lookup)
         verdicts = {row.identity: verdict(row, seen.get(row.identity), self._started) for row in page}
         go = [row for row in page if not verdicts[row.identity].stays]
@@ -94,7 +104,10 @@ class Rollback:
             return set()
         settled = [row.fate not in _UNSETTLED for row in rows]
         async with self._books.transaction() as connection:
-            await self._books.lock_import(connection, self._import_id)
+            if await self._books.lock_import(connection, self._import_id) != (True, self._number):
+                raise OutboxError(
+                    f"another rollback of {self._report.name!r} has begun: let it end, then run this again"
+                )
             identities = [row.identity for row in rows]
             gone = await self._books.take_back(connection, self._import_id, identities, settled)
             ends = [self._end(row) for row in rows if row.identity in gone and verdicts[row.identity].ends]
@@ -117,6 +130,6 @@ class Rollback:
         elif not gone:
             text = "its message was settled or requeued just now: run the rollback again"
             self._report.find(Finding(row.identity, "changed meanwhile", text, row.workflow_id))
-        elif self._lookup is None and row.tried and row.fate in _UNSETTLED:
+        elif self._lookup is None and row.tried and row.fate in _WORDS:
             text = "its message had been tried before it was taken back: if that got through, a workflow runs"
             self._report.find(Finding(row.identity, "tried before", text, row.workflow_id))

@@ -11,14 +11,12 @@ from datetime import timedelta
 from email.message import Message as Headers
 from typing import TYPE_CHECKING
 
-import anyio
-from anyio import to_thread
 from temporalio.service import RPCError
 
 from outbox.condition import OK, Parts
-from outbox.endpoints import LIVE, READY, judged
+from outbox.endpoints import BELIEVED_S, LIVE, NO_ANSWER, PROBE_WAIT_S, READY, judged, served
 from outbox.errors import OutboxError
-from outbox.http import Page, Server, listen
+from outbox.http import Page
 from outbox.pulse import Pulse
 from outbox.reading import Reading
 
@@ -28,27 +26,14 @@ if TYPE_CHECKING:
 
 _ASKED_EVERY_S = 2.0
 _ANSWERS_WITHIN = timedelta(seconds=3)
-_PROBE_WAIT_S = 0.7
-"""How long a probe waits for news. Kubernetes gives it a second."""
-_BELIEVED_S = 15.0
-_NO_ANSWER = "no answer yet"
 
 
 @asynccontextmanager
 async def serving(settings: Settings, worker: WorkflowWorker) -> AsyncIterator[None]:
     """Serve for the block. Raises ConfigurationError when the port cannot be had."""
-    listener = listen(settings.http_host, settings.http_port)
     health = Health(worker)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(health.pulse.beat)
-        tasks.start_soon(health.asked.answer)
-        server = Server(listener, {LIVE: health.live, READY: health.ready})
-        try:
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(server.close)
-            tasks.cancel_scope.cancel()
+    async with served(settings, {LIVE: health.live, READY: health.ready}, health.pulse, [health.asked]):
+        yield
 
 
 class Health:
@@ -68,9 +53,9 @@ class Health:
     def ready(self, _headers: Headers) -> Page:
         """Whether workflows would be carried out now, and if not, why."""
         parts: Parts = {"worker": OK if self._worker.state == "running" else self._worker.state}
-        answer = self.asked.look(_PROBE_WAIT_S)
-        known = answer is not None and answer.age_s <= _BELIEVED_S
-        parts |= answer.value if known and answer is not None else dict.fromkeys(("database", "temporal"), _NO_ANSWER)
+        answer = self.asked.look(PROBE_WAIT_S)
+        known = answer is not None and answer.age_s <= BELIEVED_S
+        parts |= answer.value if known and answer is not None else dict.fromkeys(("database", "temporal"), NO_ANSWER)
         ready = all(reason == OK for reason in parts.values())
         return judged({"ready": ready, "state": self._worker.state}, parts)
 
