@@ -19,9 +19,11 @@ from tests.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROOT, ROUT
 from tests.support.running import fetch
 from tests.support.sql import connected
 from workflows.application.database import open_application
+from workflows.application.inputs import begun
 from workflows.application.mail import FileMailer
 from workflows.organization.activities import OrganizationActivities
 from workflows.organization.dns import FileDns, NameRefused
+from workflows.organization.rules import faults
 from workflows.organization.words import Bootstrap, Site
 from workflows.routes import Routes
 from workflows.target import Record
@@ -76,10 +78,13 @@ async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
         ({"tenant_id": "another's"}, "leave them out"),
     ],
 )
-async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer(
+async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer_and_by_the_workflow(
     application_database: str, wrong: dict[str, Any], says: str
 ) -> None:
-    data = orjson.dumps(Organization().data(*INVITED) | wrong).decode()
+    said = Organization().data(*INVITED) | wrong
+    _, [fault] = begun(Bootstrap, [{"tenant_id": str(uuid4()), "stream": "s"} | said], faults)
+    assert says in fault or fault.startswith((*wrong, "tenant_id")), "a wrong type is told in other words"
+    data = orjson.dumps(said).decode()
     with pytest.raises(asyncpg.InvalidParameterValueError, match=f"^{INITIATED}: .*{says}"):
         await fetch(application_database, INSERT, uuid4(), INITIATED, data)
     assert await fetch(application_database, "select from outbox.message") == []

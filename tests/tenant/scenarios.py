@@ -122,6 +122,21 @@ async def _rejected(stage: Stage) -> str:
         return await ended(await create(stage))
 
 
+async def _invalid(stage: Stage) -> str:
+    async with stage.worker():
+        return await ended(await stage.start("TenantCreation", f"creation-{uuid4()}", {"name": 7}))
+
+
+async def _unreadable(stage: Stage) -> str:
+    gate = HeldStep("validate", "before")
+    async with stage.worker(gate):
+        handle = await create(stage)
+        await gate.wait_reached()
+        await stage.signal(handle.id, "cancel", {"command_id": 5})
+        gate.open()
+        return await ended(handle)
+
+
 async def _undone(stage: Stage) -> str:
     await stage.refuse("initial data set up")
     async with stage.worker():
@@ -210,6 +225,8 @@ SCENARIOS: Scenarios = {
     "creation-created": _created,
     "creation-changed": _changed,
     "creation-rejected": _rejected,
+    "creation-invalid": _invalid,
+    "creation-unreadable-command": _unreadable,
     "creation-undone": _undone,
     "creation-not-undone": _not_undone,
     "creation-cancelled-by-a-command": _cancelled_by_a_command,

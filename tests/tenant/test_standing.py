@@ -62,8 +62,13 @@ async def test_a_tenant_is_suspended_and_active_again_and_others_hear_of_it(stag
 async def test_a_tenant_that_is_not_there_cannot_be_turned(stage: Stage, workflow: str) -> None:
     async with stage.worker():
         assert (await failure(await turn(stage, workflow))).type == "UnknownTenant"
-        nobody = await stage.start(workflow, f"nobody-{uuid4()}", TenantOrder("42"))
-        assert (await failure(nobody)).type == "InvalidRequest"
+        for nobody in (
+            TenantOrder("42"),
+            {"tenant_id": 42},
+            {"tenant_id": str(uuid4()), "patience": {"step_s": 1e300}},
+        ):
+            handle = await stage.start(workflow, f"nobody-{uuid4()}", nobody)
+            assert (await failure(handle)).type == "InvalidRequest"
 
 
 @pytest.mark.parametrize("workflow", ["TenantSuspension", "TenantReactivation", "TenantDeletion"])
@@ -166,6 +171,12 @@ async def test_a_tenant_that_is_reactivated_in_the_grace_period_is_not_deleted(s
         assert (await failure(handle)).type == "WrongStatus"
     assert await status(stage) == "active"
     assert set(await rows(stage)) == set(TABLES)
+
+
+async def test_a_grace_period_that_would_never_end_is_refused(stage: Stage) -> None:
+    async with stage.worker():
+        error = await failure(await turn(stage, "TenantDeletion", grace_s=1e300))
+    assert (error.type, error.message) == ("InvalidRequest", "grace_s is no number of seconds from 0 to 3.1536e+08")
 
 
 @pytest.mark.parametrize("action", ["deletion begun", "tenant condemned"])

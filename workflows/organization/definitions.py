@@ -22,16 +22,19 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
-from workflows.organization.words import (
-    REFUSED,
-    Bootstrap,
-    Bootstrapped,
-    Ending,
-    Invitation,
-    Progress,
-    Sending,
-    Site,
-)
+with workflow.unsafe.imports_passed_through():
+    from workflows.application.inputs import begun, refuse
+    from workflows.organization.rules import faults
+    from workflows.organization.words import (
+        REFUSED,
+        Bootstrap,
+        Bootstrapped,
+        Ending,
+        Invitation,
+        Progress,
+        Sending,
+        Site,
+    )
 
 T = TypeVar("T")
 
@@ -51,9 +54,9 @@ class OrganizationBootstrap:
     """Bootstraps one organisation, or leaves nothing of it but a row that says why not."""
 
     @workflow.init
-    def __init__(self, bootstrap: Bootstrap) -> None:
-        self._bootstrap = bootstrap
-        self._progress = Progress(steps=5 + len(set(bootstrap.invitations)))
+    def __init__(self, *given: object) -> None:
+        self._bootstrap, self._faults = begun(Bootstrap, given, faults)
+        self._progress = Progress(steps=5 + len(set(self._bootstrap.invitations)))
         self._undo: list[str] = []
         """Compensations of what may have been done, in that order."""
 
@@ -63,10 +66,11 @@ class OrganizationBootstrap:
         return self._progress
 
     @workflow.run
-    async def run(self, bootstrap: Bootstrap) -> Bootstrapped:
-        """Take the steps. Fails, or is cancelled, once everything is undone."""
+    async def run(self, *given: object) -> Bootstrapped:  # noqa: ARG002 - the constructor has taken it
+        """Take the steps. Fails, or is cancelled, once everything is undone; at once with type InvalidRequest."""
+        refuse(self._faults)
         try:
-            done = await self._forward(bootstrap)
+            done = await self._forward(self._bootstrap)
         except (asyncio.CancelledError, FailureError) as error:
             await _to_its_end(self._back(error))
             raise
