@@ -9,14 +9,14 @@ import orjson
 import pytest
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import CancelledError
 
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.sql import connected
 from tests.support.stage import Stage
 from tests.support.steps import Moment
-from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, neighbour, new_tenant, rows
+from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, failure, neighbour, new_tenant, rows
 from workflows.tenant.words import Admin, Cancel, Created, Progress
 
 pytestmark = pytest.mark.timeout(90)
@@ -40,13 +40,6 @@ CANCEL = Cancel("cancel-1", "ops", "changed their mind")
 def trail(*, done: list[str]) -> list[str]:
     """The audit trail of a creation that did these steps, and then undid them."""
     return [ACTIONS[step] for step in done] + [UNDOINGS[step] for step in reversed(done) if step in UNDOINGS]
-
-
-async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
-    with pytest.raises(WorkflowFailureError) as caught:
-        await handle.result()
-    assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
-    return caught.value.cause
 
 
 async def progress(handle: WorkflowHandle[Any, Any]) -> Progress:

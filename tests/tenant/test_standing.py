@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import CancelledError
 
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.stage import Stage
-from tests.tenant.scenarios import TABLES, HeldStep, created, ended, neighbour, rows, turn
+from tests.tenant.scenarios import TABLES, HeldStep, created, ended, failure, neighbour, rows, turn
 from workflows.tenant.words import Cancel, Deleted, Progress, TenantOrder, Turned
 
 pytestmark = pytest.mark.timeout(90)
@@ -22,13 +22,6 @@ LONG_S = 3600.0
 
 async def status(stage: Stage) -> str:
     return str((await rows(stage))["tenant"][0]["status"])
-
-
-async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
-    with pytest.raises(WorkflowFailureError) as caught:
-        await handle.result()
-    assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
-    return caught.value.cause
 
 
 async def in_grace(stage: Stage) -> WorkflowHandle[Any, Any]:

@@ -24,11 +24,12 @@ TENANT_DELETED = "TenantDeleted"
 """Type of the failure of what comes too late for its tenant."""
 _STATEMENT_TIMEOUT_S = 10.0
 _ENTER = "select app.enter($1)"
-_TAKE = """
+TAKE = """
 insert into app.step (tenant_id, workflow_id, step, activity) values ($1, $2, $3, $4)
 on conflict (workflow_id, step) do nothing
 returning true
 """
+"""Takes a step in the journal, unless it is taken."""
 _TAKEN = "select activity, result from app.step where workflow_id = $1 and step = $2"
 _HOLD = "select app.hold_tenant($1)"
 _FINISH = "update app.step set result = $3::json where workflow_id = $1 and step = $2"
@@ -99,7 +100,7 @@ class Application:
         outcome = TypeAdapter(kind)
         try:
             async with self.as_tenant(tenant_id, info.activity_type) as connection:
-                taken = await connection.fetchval(_TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
+                taken = await connection.fetchval(TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
                 if taken is None:
                     row = await connection.fetchrow(_TAKEN, workflow_id, info.activity_id)
                     return outcome.validate_json(_result_of(row, info.activity_type))

@@ -14,9 +14,10 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from workflows.application.failures import reason_of
     from workflows.application.inputs import Misfit, begun, read, refuse
     from workflows.approval.case import Case, Refused, faults, letters
     from workflows.approval.words import (
@@ -214,13 +215,13 @@ class _Approval:
 
     def _give_up(self, step: Step, error: ActivityError) -> None:
         if step.action in NOTES:  # what was decided stays decided
-            workflow.logger.warning("%s could not be recorded: %s", step.name, _reason(error))
+            workflow.logger.warning("%s could not be recorded: %s", step.name, reason_of(error))
             self._steps.popleft()
             self._recorded = step.standing.revision
             return
         self._steps.clear()
         if step.action != "failed":
-            self._queue(self._case.fail(f"{step.name} could not be recorded: {_reason(error)}", workflow.now()))
+            self._queue(self._case.fail(f"{step.name} could not be recorded: {reason_of(error)}", workflow.now()))
         self._failure = self._failure or self._case.standing.comment
 
     async def _mail(self, letter: Letter) -> None:
@@ -236,12 +237,7 @@ class _Approval:
                 summary=f"to {letter.to}",
             )
         except ActivityError as error:
-            self._queue(self._case.note("unsent", to=letter.to, about=letter.step.name, reason=_reason(error)))
-
-
-def _reason(error: ActivityError) -> str:
-    """Why an activity failed, without the names of classes."""
-    return error.cause.message if isinstance(error.cause, FailureError) else str(error.cause or error)
+            self._queue(self._case.note("unsent", to=letter.to, about=letter.step.name, reason=reason_of(error)))
 
 
 @workflow.defn(name="Approval")
