@@ -54,4 +54,4 @@ async def test_what_a_terminated_workflow_left_pending_is_ended_once_and_nothing
     assert (told["approval_id"], told["state"], told["reason"]) == ("ill", "failed", ended["comment"])
     away = await outbox(stage.dsn, "workflows", "mend", TEMPORAL_ADDRESS="127.0.0.1:1")
     assert (away.code, away.out) == (1, "")
-    assert away.fault.startswith("Temporal does not answer: ")
+    assert away.fault.startswith("Temporal cannot be reached: ")

@@ -18,7 +18,7 @@ from tests.approval.scenarios import ALICE, begin, command
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.stage import Family, Stage
-from tests.tenant.scenarios import turn
+from tests.tenant.scenarios import create, failure, rows, turn
 from workflows.application.database import Application
 from workflows.application.mail import Mailer
 from workflows.organization.dns import FileDns
@@ -125,3 +125,10 @@ async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_brings_no_
     assert (progress.state, progress.step, progress.undone) == ("failed", "configure-dns", ["remove-dns", "conclude"])
     assert list(tmp_path.rglob("*.zone")) == []
     assert await fetch(stage.dsn, KEPT) == []
+
+
+async def test_a_deleted_tenant_s_id_stays_taken(stage: Stage) -> None:
+    await fetch(stage.dsn, TENANT, stage.tenant_id, "deleted")
+    async with stage.worker():
+        assert (await failure(await create(stage))).type == "TenantDeleted"
+    assert set(await rows(stage)) == {"tenant"}

@@ -84,15 +84,18 @@ def mend_command(
 
 async def _mend(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
     """Mend, tell of each, and return how many there were."""
-    count = 0
     try:
         client = await connect()
-        async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:
+    except RuntimeError as error:
+        raise TemporalRefused(f"Temporal cannot be reached: {error} (TEMPORAL_ADDRESS)") from error
+    count = 0
+    async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:
+        try:
             async for mended in mend(client, application, since=since, dry_run=dry_run):
                 count += 1
                 sys.stdout.write(f"approval {mended.approval_id} of tenant {mended.tenant_id}: {mended.reason}\n")
-    except (RPCError, RuntimeError) as error:  # the SDK's connect raises RuntimeError
-        raise TemporalRefused(f"Temporal does not answer: {error} (TEMPORAL_ADDRESS)") from error
+        except RPCError as error:
+            raise TemporalRefused(f"Temporal does not answer: {error}") from error
     return count
 
 
