@@ -61,6 +61,23 @@ create table app.tenant (
 );
 select app.isolate('app.tenant');
 
+create function app.hold_tenant(whose uuid, alone boolean default false) returns text
+language plpgsql
+as $$
+declare
+    key constant bigint := hashtextextended('app.tenant ' || whose, 0);
+begin
+    if alone then
+        perform pg_advisory_xact_lock(key);
+    else
+        perform pg_advisory_xact_lock_shared(key);
+    end if;
+    return (select t.status from app.tenant t where t.tenant_id = whose);
+end $$;
+
+comment on function app.hold_tenant(uuid, boolean) is
+    'Whoever works for a tenant holds it until the end of the transaction; whoever deletes it holds it alone, so that what came before is there to be deleted, and what comes after sees the status, which is returned.';
+
 create table app.step (
     tenant_id   uuid        not null,
     workflow_id text        not null,

@@ -25,6 +25,7 @@ from workflows.embedded import running as embedded
 if TYPE_CHECKING:
     from outbox.database import Connection
 
+EVENT = "insert into app.event (tenant_id, stream, type) values ($1, 's', 'tenant.named')"
 NAME = "insert into app.tenant (tenant_id, name) values ($1, $2)"
 
 
@@ -207,8 +208,11 @@ async def test_the_schema_is_made_and_used_by_whoever_may_make_roles() -> None:
         async with open_application(mine, "outbox", size=1) as application:
             async with application.as_tenant(tenant_id) as connection:
                 await connection.execute(NAME, tenant_id, "name")
+                await connection.execute(EVENT, tenant_id)
+                assert len(await connection.fetch("select from app.event_chain")) == 1
             async with application.as_tenant(uuid4()) as connection:
                 assert await connection.fetch("select from app.tenant") == []
+                assert await connection.fetch("select from app.event_chain") == []
         await migrate(others)
         with pytest.raises(DatabaseRefused, match=r"made by somebody else HINT: .* run: grant app_tenant to other"):
             await migrate(others, lineage=APPLICATION)

@@ -6,7 +6,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from workflows.approval.definitions import Approval
-    from workflows.approval.words import SimpleRequest, Standing
+    from workflows.approval.words import Standing
 
 
 @workflow.defn(name="Approval")
@@ -14,10 +14,10 @@ class HastyApproval(Approval):
     """Waits for a moment before it asks anybody."""
 
     @workflow.init
-    def __init__(self, request: SimpleRequest) -> None:
-        super().__init__(request)
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
 
     @workflow.run
-    async def run(self, request: SimpleRequest) -> Standing:
+    async def run(self, *given: object) -> Standing:
         await workflow.sleep(1)
         return await self._run()

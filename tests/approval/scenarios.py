@@ -152,6 +152,23 @@ async def invalid(stage: Stage) -> str:
     return handle.id
 
 
+async def unreadable(stage: Stage) -> str:
+    async with stage.worker():
+        handle = await begin(stage, approver=7)
+        await failing(handle.result)
+    return handle.id
+
+
+async def unreadable_signal(stage: Stage) -> str:
+    async with stage.worker():
+        handle = await begin(stage)
+        await stage.signal(handle.id, "approve", {"command_id": 5, "actor": ALICE})
+        await standing(handle, lambda found: found.revision == 2)
+        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.result()
+    return handle.id
+
+
 async def continued(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
@@ -194,5 +211,7 @@ SCENARIOS: Scenarios = {
     "unsent-mail": unsent_mail,
     "failed": failed,
     "invalid": invalid,
+    "unreadable": unreadable,
+    "unreadable-signal": unreadable_signal,
     "continued": continued,
 }

@@ -48,7 +48,9 @@ async def steps(stage: Stage, handle: WorkflowHandle[Any, Any]) -> list[str]:
     return [action for action in await stage.audited(handle.id) if action != "mailed"]
 
 
-async def refusal(handle: WorkflowHandle[Any, Any], verb: str, sent: Command) -> tuple[str | None, str]:
+async def refusal(
+    handle: WorkflowHandle[Any, Any], verb: str, sent: Command | dict[str, Any]
+) -> tuple[str | None, str]:
     """The code and the reason with which an update was refused."""
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await handle.execute_update(verb, sent)
@@ -183,6 +185,51 @@ async def test_a_request_that_makes_no_sense_fails_with_what_is_wrong(stage: Sta
         f"{REQUESTER} is asked about a request of their own: name somebody else",
     ]
     assert await steps(stage, handle) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"approval_id": 7}, "approval_id must be a text, not a number"),
+        ({"approvers": ALICE}, "approvers must be a list, not a text"),
+        ({"earlier": {"standing": 7}}, "earlier.standing must be an object, not a number"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+async def test_a_request_with_a_wrong_type_in_it_fails_with_what_is_wrong(
+    stage: Stage, wrong: dict[str, Any], says: str
+) -> None:
+    async with stage.worker():
+        handle = await stage.start("EscalatingApproval", f"wrong-{uuid4()}", request(stage, approvers=[ALICE]) | wrong)
+        error = (await failing(handle.result)).cause
+    assert isinstance(error, ApplicationError)
+    assert (error.type, error.message.split("; ")[0]) == ("InvalidRequest", says)
+
+
+async def test_a_start_without_a_request_or_with_two_fails_with_what_is_wrong(stage: Stage) -> None:
+    async with stage.worker():
+        for arguments in ([], [{}, {}]):
+            handle = await stage.client.start_workflow(
+                "Approval", args=arguments, id=f"wrong-{uuid4()}", task_queue=stage.task_queue
+            )
+            error = (await failing(handle.result)).cause
+            assert isinstance(error, ApplicationError)
+            assert error.message == f"one JSON object is expected, not {len(arguments)} arguments"
+
+
+async def test_a_command_with_a_wrong_type_in_it_is_refused_and_not_lost(stage: Stage) -> None:
+    says = "command_id must be a text, not a number"
+    async with stage.worker():
+        handle = await begin(stage)
+        await stage.signal(handle.id, "approve", {"command_id": 5, "actor": ALICE})
+        await standing(handle, lambda found: found.revision == 2)
+        assert await refusal(handle, "approve", {"command_id": 5, "actor": ALICE}) == ("InvalidCommand", says)
+        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.result()
+    assert await steps(stage, handle) == ["requested", "refused", "decided"]
+    [note] = await stage.fetch("select detail from app.audit where action = 'refused'")
+    told = orjson.loads(note["detail"])
+    assert (told["verb"], told["code"], told["reason"]) == ("approve", "InvalidCommand", says)
 
 
 async def test_an_approval_id_that_is_taken_harms_nobody(stage: Stage) -> None:

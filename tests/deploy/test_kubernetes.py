@@ -69,12 +69,32 @@ def test_a_pod_keeps_the_restricted_standard_and_writes_nowhere(pod: dict[str, A
         assert {"requests", "limits"} <= container["resources"].keys()
 
 
+DRAINS = {("run",): "OUTBOX_DRAIN_TIMEOUT_S", ("workflows", "run"): "OUTBOX_WORKFLOWS_DRAIN_TIMEOUT_S"}
+"""What serves until it is stopped, and the setting that says how long its end may take."""
+
+
 @pytest.mark.parametrize("pod", list(pods()))
-def test_a_relay_has_the_time_to_drain(pod: dict[str, Any]) -> None:
-    if all(container.get("args") != ["run"] for container in containers(pod)):
-        return
+def test_a_relay_and_a_workflow_worker_have_the_time_to_drain(pod: dict[str, Any]) -> None:
+    drains = [DRAINS[args] for container in containers(pod) if (args := tuple(container.get("args", ()))) in DRAINS]
     before_s = 30 if pod.get("initContainers") else 0  # the application ends before its sidecar is told to
-    assert pod["terminationGracePeriodSeconds"] >= before_s + int(SETTINGS["OUTBOX_DRAIN_TIMEOUT_S"] or 0) + 10
+    for setting in drains:
+        assert pod["terminationGracePeriodSeconds"] >= before_s + int(SETTINGS[setting] or 0) + 10
+
+
+def test_every_process_of_the_image_has_a_manifest() -> None:
+    ours = [each for pod in pods() for each in containers(pod.values[0]) if each["image"] == "temporal-outbox"]
+    assert {tuple(each["args"]) for each in ours} == {*DRAINS, ("migrate",), ("workflows", "migrate")}
+
+
+def test_the_workflow_worker_is_asked_whether_it_lives_and_whether_it_works() -> None:
+    pod = manifest(FOLDER / "workflows" / "worker.yaml")["spec"]["template"]
+    [worker] = pod["spec"]["containers"]
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= worker.keys()
+    given = {each["name"]: each["value"] for each in worker["env"]}
+    ports = {port["name"]: port["containerPort"] for port in worker["ports"]}
+    assert given["OUTBOX_WORKFLOWS_METRICS_ADDRESS"] == f"0.0.0.0:{ports['metrics']}"
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
+    assert given["OUTBOX_WORKFLOWS_DNS_FOLDER"] in {mount["mountPath"] for mount in worker["volumeMounts"]}
 
 
 @pytest.mark.parametrize("pod", list(pods()))
@@ -98,7 +118,10 @@ def test_the_sidecar_starts_before_the_application_and_does_not_decide_about_its
 
 def test_every_setting_in_the_manifests_exists() -> None:
     secrets = [manifest(path)["stringData"] for path in FOLDER.glob("secret*.yaml")]
-    assert {*SETTINGS, *chain(*secrets)} <= known_settings()
+    given = {
+        each["name"] for pod in pods() for container in containers(pod.values[0]) for each in container.get("env", [])
+    }
+    assert {*SETTINGS, *chain(*secrets), *given} <= known_settings()
 
 
 def test_every_secret_that_a_container_reads_has_an_example() -> None:
@@ -125,7 +148,7 @@ def test_a_kustomization_names_what_exists_and_leaves_nothing_out(folder: Path) 
 
 
 @needs_kubectl
-@pytest.mark.parametrize("name", ["sidecar", "standalone"])
+@pytest.mark.parametrize("name", ["sidecar", "standalone", "workflows"])
 def test_kustomize_renders_manifests_whose_references_hold(name: str) -> None:
     done = subprocess.run([KUBECTL, "kustomize", FOLDER / name], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

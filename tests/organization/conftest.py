@@ -75,7 +75,7 @@ WAITING = """
 select count(*) from pg_locks l join pg_database d on d.oid = l.database
 where d.datname = current_database() and l.locktype = 'advisory' and l.objid = 4711 and not l.granted
 """
-CHAIN_OF = "select * from app.event_chain where tenant_id = $1 and stream = $2 order by seq"
+CHAIN_OF = "select * from app.event_chain where stream = $1 order by seq"
 
 
 @dataclass
@@ -207,7 +207,9 @@ class House:
         """The chain of an ended bootstrap, once all its messages are settled."""
 
         async def look() -> list[asyncpg.Record]:
-            return await fetch(self.dsn, CHAIN_OF, organization.tenant_id, organization.stream)
+            async with connected(self.dsn) as connection, connection.transaction():
+                await connection.execute("select app.enter($1)", organization.tenant_id)
+                return await connection.fetch(CHAIN_OF, organization.stream)
 
         return await eventually(look, lambda rows: all(row["settled_at"] for row in rows))
 

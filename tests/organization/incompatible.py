@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from workflows.organization.definitions import OrganizationBootstrap
-from workflows.organization.words import Bootstrap, Bootstrapped, Site
+from workflows.organization.words import Bootstrapped, Site
 
 
 @workflow.defn(name="OrganizationBootstrap")
@@ -13,10 +13,10 @@ class CreatesFirst(OrganizationBootstrap):
     """Makes the organisation before anything else."""
 
     @workflow.init
-    def __init__(self, bootstrap: Bootstrap) -> None:
-        super().__init__(bootstrap)
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
 
     @workflow.run
-    async def run(self, bootstrap: Bootstrap) -> Bootstrapped:
-        await self._step("create-organization", "organization.create", Site(bootstrap, ""))
-        return await super().run(bootstrap)
+    async def run(self, *given: object) -> Bootstrapped:
+        await self._step("create-organization", "organization.create", Site(self._bootstrap, ""))
+        return await super().run(*given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,10 +20,13 @@ from workflows.organization.definitions import WORKFLOWS
 from workflows.organization.dns import FileDns
 
 
+def _dns(mail_folder: Path) -> FileDns:
+    return FileDns(mail_folder.parent / "dns", "example.test", "app.example.test")
+
+
 def _activities(application: Application, mailer: Mailer) -> list[Callable[..., Any]]:
     assert isinstance(mailer, FileMailer)
-    dns = FileDns(mailer._folder.parent / "dns", "example.test", "app.example.test")
-    return OrganizationActivities(application, mailer, dns).all()
+    return OrganizationActivities(application, mailer, _dns(mailer._folder)).all()
 
 
 FAMILY = Family(WORKFLOWS, _activities)
@@ -81,8 +85,14 @@ async def completed(stage: Stage) -> str:
 
 
 async def refused(stage: Stage) -> str:
-    """The name is no name: the step has had no effect, and nothing is undone."""
-    return await _ended(stage, await _started(stage, subdomain="no.name"))
+    """The name is another's: the step has had no effect, and nothing is undone."""
+    await _dns(stage.mail_folder).configure("taken", "another")
+    return await _ended(stage, await _started(stage, subdomain="taken"))
+
+
+async def invalid(stage: Stage) -> str:
+    """What is asked for cannot be read."""
+    return await _ended(stage, await _started(stage, subdomain="no.name", invitations="ada@example.org"))
 
 
 async def failed(stage: Stage) -> str:
@@ -109,4 +119,11 @@ async def cancelled(stage: Stage) -> str:
     return workflow_id
 
 
-SCENARIOS = {"completed": completed, "refused": refused, "failed": failed, "left": left, "cancelled": cancelled}
+SCENARIOS = {
+    "completed": completed,
+    "invalid": invalid,
+    "refused": refused,
+    "failed": failed,
+    "left": left,
+    "cancelled": cancelled,
+}

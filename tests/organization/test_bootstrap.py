@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.parser import BytesParser
 from itertools import pairwise
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from temporalio import activity
+from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
@@ -73,6 +75,31 @@ async def test_a_workflow_begins_sooner_after_its_event_than_theirs_did(house: H
             started_ms.append((await house.chain(made))[1]["ms_since_first"])
             direct_ms.append(await house.started_directly_ms())
     assert 0 < min(started_ms) < max(THEIRS_MS, 3 * min(direct_ms))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": 7}, "name must be a text, not a number"),
+        ({"invitations": "ada@example.org"}, "invitations must be a list, not a text"),
+        ({"subdomain": "no.name"}, "subdomain must be one DNS label in lower case"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+async def test_a_bootstrap_that_no_event_began_is_checked_as_one_would_be(
+    house: House, wrong: dict[str, Any], says: str
+) -> None:
+    made = Organization()
+    asked = made.data() | {"tenant_id": str(made.tenant_id), "stream": made.stream} | wrong
+    async with house.serving():
+        handle = await house.client.start_workflow(
+            "OrganizationBootstrap", asked, id=made.workflow_id, task_queue=house.task_queue
+        )
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle.result()
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert (caught.value.cause.type, caught.value.cause.message) == ("InvalidRequest", says)
+    assert await fetch(house.dsn, "select from app.event") == []
 
 
 @pytest.mark.parametrize("step", EVENTS)

@@ -19,9 +19,11 @@ from tests.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROOT, ROUT
 from tests.support.running import fetch
 from tests.support.sql import connected
 from workflows.application.database import open_application
+from workflows.application.inputs import begun
 from workflows.application.mail import FileMailer
 from workflows.organization.activities import OrganizationActivities
 from workflows.organization.dns import FileDns, NameRefused
+from workflows.organization.rules import faults
 from workflows.organization.words import Bootstrap, Site
 from workflows.routes import Routes
 from workflows.target import Record
@@ -76,10 +78,13 @@ async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
         ({"tenant_id": "another's"}, "leave them out"),
     ],
 )
-async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer(
+async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer_and_by_the_workflow(
     application_database: str, wrong: dict[str, Any], says: str
 ) -> None:
-    data = orjson.dumps(Organization().data(*INVITED) | wrong).decode()
+    said = Organization().data(*INVITED) | wrong
+    _, [fault] = begun(Bootstrap, [{"tenant_id": str(uuid4()), "stream": "s"} | said], faults)
+    assert says in fault or fault.startswith((*wrong, "tenant_id")), "a wrong type is told in other words"
+    data = orjson.dumps(said).decode()
     with pytest.raises(asyncpg.InvalidParameterValueError, match=f"^{INITIATED}: .*{says}"):
         await fetch(application_database, INSERT, uuid4(), INITIATED, data)
     assert await fetch(application_database, "select from outbox.message") == []
@@ -90,11 +95,14 @@ async def test_the_statements_in_the_documents_begin_a_bootstrap_and_read_its_ch
     begin, read = re.findall(r"```sql\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
     async with connected(application_database) as connection:
         await connection.execute(begin)
-        [first] = await connection.fetch(read)
+        enter, select = read.removeprefix("begin;").removesuffix("commit;\n").split(";", 1)
+        async with connection.transaction():
+            await connection.execute(enter)
+            [first] = await connection.fetch(select)
     assert (first["event"], first["status"], first["ms_since_first"]) == (INITIATED, "pending", 0)
 
 
-async def test_the_chain_of_another_tenant_is_not_seen(application_database: str) -> None:
+async def test_the_chain_of_another_tenant_is_not_seen_whoever_looks(application_database: str) -> None:
     one, other = uuid4(), uuid4()
     for tenant_id in (one, other):
         await fetch(application_database, INSERT, tenant_id, "organization.renamed", "{}")
@@ -106,13 +114,31 @@ async def test_the_chain_of_another_tenant_is_not_seen(application_database: str
     async with open_application(application_database, "outbox", size=1) as application:
         assert await seen_by(one) == [one]
         assert await seen_by(None) == []
-    assert len(await fetch(application_database, "select from app.event_chain")) == 2
+    assert await fetch(application_database, "select from app.event_chain") == [], "not even a superuser's, unentered"
+
+
+async def test_a_function_in_a_question_does_not_see_another_tenant_s_chain(application_database: str) -> None:
+    one, other = uuid4(), uuid4()
+    for tenant_id in (one, other):
+        await fetch(application_database, INSERT, tenant_id, "organization.renamed", "{}")
+    told: list[str] = []
+    async with connected(application_database) as connection, connection.transaction():
+        await connection.execute(
+            """create function public.look(uuid) returns boolean language plpgsql stable cost 0.0001 as
+            $$ begin raise warning 'saw %', $1; return true; end $$"""
+        )
+        connection.add_log_listener(lambda _, message: told.append(message.message))
+        await connection.execute("select app.enter($1)", one)
+        await connection.execute("set local enable_indexscan = off; set local enable_bitmapscan = off")
+        assert len(await connection.fetch("select from app.event_chain where public.look(tenant_id)")) == 1
+    assert told == [f"saw {one}"]
 
 
 async def test_a_chain_is_read_by_indexes_however_long_the_history(application_database: str) -> None:
     async with connected(application_database) as connection:
         await connection.execute("set enable_seqscan = off")  # nobody would use an index on tables this small
-        plan = await connection.fetch(f"explain {CHAIN_OF}", uuid4(), "organization-7")
+        await connection.execute("select set_config('app.tenant_id', $1, false)", str(uuid4()))
+        plan = await connection.fetch(f"explain {CHAIN_OF}", "organization-7")
     text = "\n".join(row[0] for row in plan)
     for index in ("event_stream", "message_pkey", "message_id_idx", "dead_letter_pkey"):
         assert index in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from workflows.embedded import TemporalServer
 from workflows.organization.words import Bootstrap
 from workflows.sink import temporal_sink
 from workflows.tenant.passwords import hashed_password
-from workflows.tenant.words import Admin, NewTenant
+from workflows.tenant.words import Admin, DeletionOrder, NewTenant
 
 pytestmark = pytest.mark.timeout(120)
 ROUTES = Path(__file__).parents[2] / "workflows" / "outbox.toml"
@@ -111,10 +112,41 @@ async def test_a_start_that_is_rolled_back_never_was(
             async with application.transaction():
                 await workflows.approvals.simple(application, request)
                 raise ZeroDivisionError
-        kept = await workflows.approvals.simple(application, SimpleRequest(tenant_id=tenant_id, approval_id="2"))
+        kept = await workflows.approvals.simple(application, replace(request, approval_id="2"))
     await relay.log.wait_until(lambda: kept in relay.completed, what="the delivery of the other")
     with pytest.raises(WorkflowUnknown, match=f"approval-{tenant_id}-1"):
         await workflows.approvals.of(tenant_id, "1").started(within_s=0)
+
+
+async def test_an_id_that_is_used_up_is_told_and_another_may_be_named(
+    relay: Running, workflows: Workflows, application_database: str
+) -> None:
+    order = DeletionOrder(str(uuid4()), grace_s=60)
+    async with connected(application_database) as application:
+        await workflows.tenants.delete(application, order)
+        first = await workflows.tenants.deletion_of(order.tenant_id).started()
+        await first.handle.terminate()
+        await workflows.tenants.delete(application, order)
+        buried = await relay.wait_buried()
+        await workflows.tenants.delete(application, order, workflow_id=f"second-{order.tenant_id}")
+        again = workflows.tenants.deletion_of(order.tenant_id, workflow_id=f"second-{order.tenant_id}")
+        await again.started()
+    assert buried.reason == "rejected"
+    assert f"workflow id 'tenant-deletion-{order.tenant_id}' belongs to another start" in str(buried.outcome)
+    with pytest.raises(WorkflowAlreadyStartedError):
+        await workflows.tenants.delete.directly(order)
+
+
+WRONG = Bootstrap(str(uuid4()), str(uuid4()), "s", "Acme", "Acme.Ltd", ["ada@example.org", 7])  # type: ignore[list-item]
+
+
+async def test_a_bootstrap_is_checked_as_its_event_would_be(workflows: Workflows, application_database: str) -> None:
+    async with connected(application_database) as application:
+        with pytest.raises(ValueError, match=r"^invitations\[1\] must be a text, not a number$"):
+            await workflows.organizations.bootstrap(application, WRONG)
+        with pytest.raises(ValueError, match="^subdomain must be one DNS label in lower case$"):
+            await workflows.organizations.bootstrap.directly(replace(WRONG, invitations=[]))
+    assert await fetch(application_database, "select from outbox.message") == []
 
 
 async def test_what_could_never_be_created_is_not_even_written_down(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from workflows.tenant.definitions import COMPLETE, CREATE, TenantCreation
-from workflows.tenant.words import Created, NewTenant, TenantMade, TenantOrder
+from workflows.tenant.words import Created, TenantMade, TenantOrder
 
 
 @workflow.defn(name="TenantCreation")
@@ -13,12 +13,12 @@ class Hasty(TenantCreation):
     """Creates without validating, and completes at once."""
 
     @workflow.init
-    def __init__(self, request: NewTenant) -> None:
-        super().__init__(request)
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
 
     @workflow.run
-    async def run(self, request: NewTenant) -> Created:
-        return await super().run(request)
+    async def run(self, *given: object) -> Created:
+        return await super().run(*given)
 
     async def _steps(self) -> Created:
         made = await self._saga.take(CREATE, self._request, TenantMade)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
+import pytest
 from temporalio import activity
 from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 
 from tests.support.running import fetch
 from tests.support.stage import Family, Scenarios, Stage
-from tests.support.steps import Gate
+from tests.support.steps import Gate, Moment
 from workflows.tenant.activities import TenantActivities
 from workflows.tenant.definitions import WORKFLOWS
 from workflows.tenant.words import Admin, Cancel, Change, DeletionOrder, NewTenant, Patience
@@ -73,6 +76,14 @@ async def ended(handle: WorkflowHandle[Any, Any]) -> str:
     return handle.id
 
 
+async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
+    """How a workflow failed that has to."""
+    with pytest.raises(WorkflowFailureError) as caught:
+        await handle.result()
+    assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
+    return caught.value.cause
+
+
 async def rows(stage: Stage, tenant_id: UUID | None = None) -> dict[str, list[dict[str, Any]]]:
     """What is left of a tenant by table, without tables that hold nothing of it."""
     whose = tenant_id or stage.tenant_id
@@ -107,79 +118,97 @@ async def neighbour(stage: Stage) -> UUID:
     return other
 
 
-async def _changed(stage: Stage) -> str:
-    gate = HeldStep("create-tenant", "before")
+@asynccontextmanager
+async def _held(
+    stage: Stage, step: str, moment: Moment = "before"
+) -> AsyncIterator[tuple[WorkflowHandle[Any, Any], HeldStep]]:
+    """A creation that stands in a step, and the gate at which it does."""
+    gate = HeldStep(step, moment)
     async with stage.worker(gate):
         handle = await create(stage)
         await gate.wait_reached()
+        yield handle, gate
+        gate.open()
+        await ended(handle)
+
+
+async def _changed(stage: Stage) -> str:
+    async with _held(stage, "create-tenant") as (handle, _):
         await handle.execute_update("change", Change("change-1", billing_plan="Basic"))
         await stage.signal(handle.id, "change", Change("change-2", company_name="too late"))
-        gate.open()
-        return await ended(handle)
+    return handle.id
+
+
+async def _unreadable(stage: Stage) -> str:
+    async with _held(stage, "validate") as (handle, _):
+        await stage.signal(handle.id, "cancel", {"command_id": 5})
+    return handle.id
+
+
+async def _cancelled_by_a_command(stage: Stage) -> str:
+    async with _held(stage, "create-admin-user", "after") as (handle, _):
+        await handle.execute_update("cancel", Cancel("cancel-1", "ops", "changed their mind"))
+        await ended(handle)
+    return handle.id
+
+
+async def _cancelled_by_temporal(stage: Stage) -> str:
+    async with _held(stage, "create-admin-user") as (handle, _):
+        await stage.cancel(handle.id)
+        await ended(handle)
+    return handle.id
+
+
+async def _cancelled_too_late(stage: Stage) -> str:
+    async with _held(stage, "complete") as (handle, _):
+        await stage.cancel(handle.id)
+        await stage.signal(handle.id, "cancel", Cancel("cancel-1"))
+    return handle.id
+
+
+async def _invalid(stage: Stage) -> str:
+    async with stage.worker():
+        return await ended(await stage.start("TenantCreation", f"creation-{uuid4()}", {"name": 7}))
+
+
+async def _created(stage: Stage, **chosen: Any) -> str:
+    async with stage.worker():
+        return await ended(await create(stage, **chosen))
 
 
 async def _rejected(stage: Stage) -> str:
     await created(stage)
-    async with stage.worker():
-        return await ended(await create(stage))
+    return await _created(stage)
+
+
+async def _refused(stage: Stage, *actions: str, **chosen: Any) -> str:
+    """A creation during which the database refuses what these audit entries tell of."""
+    for action in actions:
+        await stage.refuse(action)
+    ending = await _created(stage, **chosen)
+    for action in actions:
+        await stage.accept(action)
+    return ending
 
 
 async def _undone(stage: Stage) -> str:
-    await stage.refuse("initial data set up")
-    async with stage.worker():
-        ending = await ended(await create(stage))
-    await stage.accept("initial data set up")
-    return ending
+    return await _refused(stage, "initial data set up")
 
 
 async def _not_undone(stage: Stage) -> str:
-    await stage.refuse("initial data set up")
-    await stage.refuse("admin user removed")
+    return await _refused(stage, "initial data set up", "admin user removed", patience=IMPATIENT)
+
+
+async def _turned(stage: Stage, *workflows: str, **chosen: Any) -> str:
+    """The last of these workflows, one after the other."""
     async with stage.worker():
-        ending = await ended(await create(stage, patience=IMPATIENT))
-    await stage.accept("initial data set up")
-    await stage.accept("admin user removed")
-    return ending
-
-
-async def _cancelled_by_a_command(stage: Stage) -> str:
-    gate = HeldStep("create-admin-user", "after")
-    async with stage.worker(gate):
-        handle = await create(stage)
-        await gate.wait_reached()
-        await handle.execute_update("cancel", Cancel("cancel-1", "ops", "changed their mind"))
-        return await ended(handle)
-
-
-async def _cancelled_by_temporal(stage: Stage) -> str:
-    gate = HeldStep("create-admin-user", "before")
-    async with stage.worker(gate):
-        handle = await create(stage)
-        await gate.wait_reached()
-        await stage.cancel(handle.id)
-        return await ended(handle)
-
-
-async def _cancelled_too_late(stage: Stage) -> str:
-    gate = HeldStep("complete", "before")
-    async with stage.worker(gate):
-        handle = await create(stage)
-        await gate.wait_reached()
-        await stage.cancel(handle.id)
-        await stage.signal(handle.id, "cancel", Cancel("cancel-1"))
-        gate.open()
-        return await ended(handle)
-
-
-async def _created(stage: Stage) -> str:
-    async with stage.worker():
-        return await ended(await create(stage))
+        endings = [await ended(await turn(stage, workflow, **chosen)) for workflow in workflows]
+    return endings[-1]
 
 
 async def _deleted(stage: Stage) -> str:
     await created(stage)
-    async with stage.worker():
-        return await ended(await turn(stage, "TenantDeletion", grace_s=0.1))
+    return await _turned(stage, "TenantDeletion", grace_s=0.1)
 
 
 async def _deletion_cancelled(stage: Stage) -> str:
@@ -191,27 +220,25 @@ async def _deletion_cancelled(stage: Stage) -> str:
 
 
 async def _deletion_refused(stage: Stage) -> str:
-    async with stage.worker():
-        return await ended(await turn(stage, "TenantDeletion"))
+    return await _turned(stage, "TenantDeletion")
 
 
 async def _suspended(stage: Stage) -> str:
     await created(stage)
-    async with stage.worker():
-        return await ended(await turn(stage, "TenantSuspension"))
+    return await _turned(stage, "TenantSuspension")
 
 
 async def _reactivated(stage: Stage) -> str:
     await created(stage)
-    async with stage.worker():
-        await ended(await turn(stage, "TenantSuspension"))
-        return await ended(await turn(stage, "TenantReactivation"))
+    return await _turned(stage, "TenantSuspension", "TenantReactivation")
 
 
 SCENARIOS: Scenarios = {
     "creation-created": _created,
     "creation-changed": _changed,
     "creation-rejected": _rejected,
+    "creation-invalid": _invalid,
+    "creation-unreadable-command": _unreadable,
     "creation-undone": _undone,
     "creation-not-undone": _not_undone,
     "creation-cancelled-by-a-command": _cancelled_by_a_command,

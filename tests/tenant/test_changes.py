@@ -15,9 +15,9 @@ from workflows.tenant.words import Change, Progress
 pytestmark = pytest.mark.timeout(90)
 
 
-async def refusal(handle: WorkflowHandle[Any, Any], change: Change) -> tuple[str, str]:
+async def refusal(handle: WorkflowHandle[Any, Any], change: object, verb: str = "change") -> tuple[str, str]:
     with pytest.raises(WorkflowUpdateFailedError) as caught:
-        await handle.execute_update("change", change)
+        await handle.execute_update(verb, change)
     return caught.value.cause.type, caught.value.cause.message
 
 
@@ -106,3 +106,20 @@ async def test_progress_tells_where_a_creation_is(stage: Stage) -> None:
         await eventually(look, lambda seen: seen == Progress("running", "set-up-data", 65, before, [], [], "", []))
         gate.open()
         await handle.result()
+
+
+async def test_commands_that_cannot_be_read_are_refused_and_not_lost(stage: Stage) -> None:
+    gate = HeldStep("create-tenant", "before")
+    nameless, named = {"command_id": 5}, {"command_id": "1", "actor": []}
+    async with stage.worker(gate):
+        handle = await create(stage)
+        await gate.wait_reached()
+        await stage.signal(handle.id, "cancel", nameless)
+        await stage.signal(handle.id, "change", named)
+        told = [await refusal(handle, nameless, "cancel"), await refusal(handle, named)]
+        gate.open()
+        await handle.result()
+        end = await handle.query("progress", result_type=Progress)
+    faults = "command_id must be a text, not a number", "actor must be a text, not a list"
+    assert told == [("InvalidCancel", faults[0]), ("InvalidChange", faults[1])]
+    assert end.refused == [f"unknown: {faults[0]}", f"1: {faults[1]}"]

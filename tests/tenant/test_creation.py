@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import CancelledError
 
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.sql import connected
 from tests.support.stage import Stage
 from tests.support.steps import Moment
-from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, neighbour, new_tenant, rows
+from tests.tenant.scenarios import IMPATIENT, TABLES, HeldStep, create, created, failure, neighbour, new_tenant, rows
 from workflows.tenant.words import Admin, Cancel, Created, Progress
 
 pytestmark = pytest.mark.timeout(90)
@@ -39,13 +40,6 @@ CANCEL = Cancel("cancel-1", "ops", "changed their mind")
 def trail(*, done: list[str]) -> list[str]:
     """The audit trail of a creation that did these steps, and then undid them."""
     return [ACTIONS[step] for step in done] + [UNDOINGS[step] for step in reversed(done) if step in UNDOINGS]
-
-
-async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
-    with pytest.raises(WorkflowFailureError) as caught:
-        await handle.result()
-    assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
-    return caught.value.cause
 
 
 async def progress(handle: WorkflowHandle[Any, Any]) -> Progress:
@@ -115,7 +109,27 @@ async def test_a_request_that_cannot_be_is_refused_with_its_faults(
 async def test_an_empty_request_is_refused_with_its_faults(stage: Stage) -> None:
     async with stage.worker():
         error = await failure(await stage.start("TenantCreation", f"creation-{uuid4()}", {}))
-    assert error.message.startswith("validate failed: tenant_id is no UUID; name is missing; admin.email")
+    assert error.message.startswith("tenant_id is no UUID; name is missing; admin.email")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": 7}, "name must be a text, not a number"),
+        ({"admin": {"password_hash": ["correct horse"]}}, "admin.password_hash must be a text, not a list"),
+        ({"patience": {"step_s": 1e300}}, "patience.step_s is no number of seconds from 0 to"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+async def test_a_request_that_cannot_be_read_is_refused_with_its_faults(
+    stage: Stage, wrong: dict[str, Any], says: str
+) -> None:
+    asked = orjson.loads(orjson.dumps(new_tenant(stage))) | wrong
+    async with stage.worker():
+        error = await failure(await stage.start("TenantCreation", f"creation-{uuid4()}", asked))
+    assert error.type == "InvalidRequest"
+    assert error.message.startswith(says)
+    assert "correct horse" not in error.message
 
 
 async def test_a_tenant_that_is_there_is_refused_and_stays_as_it_is(stage: Stage) -> None:

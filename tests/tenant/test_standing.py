@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import CancelledError
 
 from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.stage import Stage
-from tests.tenant.scenarios import TABLES, HeldStep, created, ended, neighbour, rows, turn
+from tests.tenant.scenarios import TABLES, HeldStep, created, ended, failure, neighbour, rows, turn
 from workflows.tenant.words import Cancel, Deleted, Progress, TenantOrder, Turned
 
 pytestmark = pytest.mark.timeout(90)
@@ -22,13 +22,6 @@ LONG_S = 3600.0
 
 async def status(stage: Stage) -> str:
     return str((await rows(stage))["tenant"][0]["status"])
-
-
-async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
-    with pytest.raises(WorkflowFailureError) as caught:
-        await handle.result()
-    assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
-    return caught.value.cause
 
 
 async def in_grace(stage: Stage) -> WorkflowHandle[Any, Any]:
@@ -62,8 +55,13 @@ async def test_a_tenant_is_suspended_and_active_again_and_others_hear_of_it(stag
 async def test_a_tenant_that_is_not_there_cannot_be_turned(stage: Stage, workflow: str) -> None:
     async with stage.worker():
         assert (await failure(await turn(stage, workflow))).type == "UnknownTenant"
-        nobody = await stage.start(workflow, f"nobody-{uuid4()}", TenantOrder("42"))
-        assert (await failure(nobody)).type == "InvalidRequest"
+        for nobody in (
+            TenantOrder("42"),
+            {"tenant_id": 42},
+            {"tenant_id": str(uuid4()), "patience": {"step_s": 1e300}},
+        ):
+            handle = await stage.start(workflow, f"nobody-{uuid4()}", nobody)
+            assert (await failure(handle)).type == "InvalidRequest"
 
 
 @pytest.mark.parametrize("workflow", ["TenantSuspension", "TenantReactivation", "TenantDeletion"])
@@ -166,6 +164,12 @@ async def test_a_tenant_that_is_reactivated_in_the_grace_period_is_not_deleted(s
         assert (await failure(handle)).type == "WrongStatus"
     assert await status(stage) == "active"
     assert set(await rows(stage)) == set(TABLES)
+
+
+async def test_a_grace_period_that_would_never_end_is_refused(stage: Stage) -> None:
+    async with stage.worker():
+        error = await failure(await turn(stage, "TenantDeletion", grace_s=1e300))
+    assert (error.type, error.message) == ("InvalidRequest", "grace_s is no number of seconds from 0 to 3.1536e+08")
 
 
 @pytest.mark.parametrize("action", ["deletion begun", "tenant condemned"])

@@ -20,14 +20,18 @@ from workflows.application.migrate import APPLICATION
 if TYPE_CHECKING:
     from outbox.database import Connection, Pool
 
+TENANT_DELETED = "TenantDeleted"
+"""Type of the failure of what comes too late for its tenant."""
 _STATEMENT_TIMEOUT_S = 10.0
 _ENTER = "select app.enter($1)"
-_TAKE = """
+TAKE = """
 insert into app.step (tenant_id, workflow_id, step, activity) values ($1, $2, $3, $4)
 on conflict (workflow_id, step) do nothing
 returning true
 """
+"""Takes a step in the journal, unless it is taken."""
 _TAKEN = "select activity, result from app.step where workflow_id = $1 and step = $2"
+_HOLD = "select app.hold_tenant($1)"
 _FINISH = "update app.step set result = $3::json where workflow_id = $1 and step = $2"
 T = TypeVar("T")
 
@@ -73,24 +77,39 @@ class Application:
         except _NotOursError as foreign:
             raise foreign.error from None
 
-    async def once(self, tenant_id: UUID, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def once(
+        self,
+        tenant_id: UUID,
+        kind: type[T],
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        though_deleted: bool = False,
+    ) -> T:
         """Do the current activity's work in one tenant's transaction, unless it is done; return what it returned then.
 
         The effect and the note of it commit together. The note's key is the workflow id and the activity id, so a
         workflow names its activities: `execute_activity(…, activity_id="create-tenant")`, a name of their own each, for
         as long as the workflow id lives. `kind` is the type that `work` returns.
 
-        What the database refuses fails for good: ApplicationError of type DatabaseRefused.
+        Fails for good, with ApplicationError, for a tenant that is deleted, type TenantDeleted, unless
+        `though_deleted`; and for what the database refuses, type DatabaseRefused. A deletion waits for steps that have
+        begun, and they come before it. A tenant without a row of its own in `app.tenant` is like any other.
         """
         info = activity.info()
         workflow_id = info.workflow_id or ""
         outcome = TypeAdapter(kind)
         try:
             async with self.as_tenant(tenant_id, info.activity_type) as connection:
-                taken = await connection.fetchval(_TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
+                taken = await connection.fetchval(TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
                 if taken is None:
                     row = await connection.fetchrow(_TAKEN, workflow_id, info.activity_id)
                     return outcome.validate_json(_result_of(row, info.activity_type))
+                if not though_deleted and await connection.fetchval(_HOLD, tenant_id) == "deleted":
+                    raise ApplicationError(
+                        f"tenant {tenant_id} is deleted: nothing is done for it any more",
+                        type=TENANT_DELETED,
+                        non_retryable=True,
+                    )
                 result = await work(connection)
                 await connection.execute(_FINISH, workflow_id, info.activity_id, outcome.dump_json(result).decode())
                 return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -24,21 +24,33 @@ values (app.current_tenant(), $1, $2, $3, $4, $5::jsonb)
 """
 
 
-async def emit(connection: Connection, stream: str, type_: str, data: dict[str, Any]) -> UUID:
-    """Add an event to a stream, as the current activity's workflow; return its id, which is the id of its message.
+class Origin(NamedTuple):
+    """The workflow run that something is told of."""
+
+    workflow_id: str | None
+    run_id: str | None
+
+
+async def emit(
+    connection: Connection, stream: str, type_: str, data: dict[str, Any], *, of: Origin | None = None
+) -> UUID:
+    """Add an event to a stream and return its id, which is the id of its message; `of` the activity's own workflow.
 
     It goes through the outbox when the transaction commits, in order with the others of its stream.
     """
-    info = activity.info()
     event_id: UUID = await connection.fetchval(
-        _EVENT, stream, type_, orjson.dumps(storable_json(data)).decode(), info.workflow_id, info.workflow_run_id
+        _EVENT, stream, type_, orjson.dumps(storable_json(data)).decode(), *(of or _own())
     )
     return event_id
 
 
-async def audit(connection: Connection, actor: str, action: str, detail: dict[str, Any]) -> None:
-    """Add to the audit trail of the current activity's workflow."""
+async def audit(
+    connection: Connection, actor: str, action: str, detail: dict[str, Any], *, of: Origin | None = None
+) -> None:
+    """Add to the audit trail of a workflow, without `of` the activity's own."""
+    await connection.execute(_AUDIT, *(of or _own()), actor, action, orjson.dumps(storable_json(detail)).decode())
+
+
+def _own() -> Origin:
     info = activity.info()
-    await connection.execute(
-        _AUDIT, info.workflow_id, info.workflow_run_id, actor, action, orjson.dumps(storable_json(detail)).decode()
-    )
+    return Origin(info.workflow_id, info.workflow_run_id)

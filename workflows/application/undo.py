@@ -9,16 +9,13 @@ from uuid import UUID
 import orjson
 from temporalio import activity
 
+from workflows.application.database import TAKE
+
 if TYPE_CHECKING:
     from outbox.database import Connection
     from workflows.application.database import Application
 
 _UNDONE = "undone"
-_TAKE = """
-insert into app.step (tenant_id, workflow_id, step, activity) values ($1, $2, $3, $4)
-on conflict (workflow_id, step) do nothing
-returning true
-"""
 _TAKE_BACK = """
 update app.step set activity = $3 where workflow_id = $1 and step = $2 and activity <> $3
 returning result
@@ -38,7 +35,7 @@ async def undo(
     """
     info = activity.info()
     async with application.as_tenant(tenant_id, info.activity_type) as connection:
-        if await connection.fetchval(_TAKE, tenant_id, info.workflow_id, step, _UNDONE):
+        if await connection.fetchval(TAKE, tenant_id, info.workflow_id, step, _UNDONE):
             return False
         row = await connection.fetchrow(_TAKE_BACK, info.workflow_id, step, _UNDONE)
         if row is None:

@@ -5,6 +5,7 @@ Every change is a step (`words.Step`), made at once or refused; whoever keeps th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -83,11 +84,12 @@ def next_reminder(last: datetime, now: datetime, every: timedelta, deadline: dat
 class Case:
     """The state of one approval. Not for use before `faults` found none, but safe to make."""
 
-    def __init__(self, request: Request, now: datetime) -> None:
+    def __init__(self, request: Request, now: datetime, misfits: Sequence[str] = ()) -> None:
+        """`misfits` say why the request could not be read, where an empty one stands in its place."""
         self._request = request
         self._heard: dict[str, Heard] = {}
         self._next_reminder: datetime | None = None
-        self._faults = faults(request)
+        self._faults = list(misfits) or faults(request)
         self.standing = Standing()
         if request.earlier is not None:
             self.standing = request.earlier.standing
@@ -163,6 +165,10 @@ class Case:
                 self._heard[command.command_id] = Heard(verb, command.actor, refusal.code, str(refusal))
             said = {"command_id": command.command_id, "code": refusal.code, "reason": str(refusal)}
             return self._step("refused", command.actor or "unknown", verb=verb, **said)
+
+    def mishear(self, verb: Verb, reason: str) -> Step:
+        """Take note of a command that cannot be read."""
+        return self._step("refused", "unknown", verb=verb, command_id="", code="InvalidCommand", reason=reason)
 
     def pass_time(self, now: datetime) -> Step | None:
         """Do what is due: remind, ask the next, or let it expire; None if nothing is."""

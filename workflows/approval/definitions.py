@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from workflows.application.failures import reason_of
+    from workflows.application.inputs import Misfit, begun, read, refuse
     from workflows.approval.case import Case, Refused, faults, letters
     from workflows.approval.words import (
         NOTES,
@@ -39,10 +42,10 @@ _BOUNDED = RetryPolicy(maximum_interval=timedelta(seconds=60), non_retryable_err
 class _Approval:
     """What both kinds share: everything but the shape of the request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, kind: type[Request], given: Sequence[object]) -> None:
+        request, self._faults = begun(kind, given, faults)
         self._request = request
-        self._faults = faults(request)
-        self._case = Case(request, workflow.now())
+        self._case = Case(request, workflow.now(), self._faults)
         self._steps: deque[Step] = deque()
         self._recorded = self._case.standing.revision
         self._mails: set[asyncio.Task[None]] = set()
@@ -56,74 +59,82 @@ class _Approval:
         return self._case.standing
 
     @workflow.update
-    async def approve(self, command: Command) -> Standing:
+    async def approve(self, *command: object) -> Standing:
         """Decide in favour; answered when the decision is recorded."""
         return await self._answer("approve", command)
 
     @approve.validator
-    def _may_approve(self, command: Command) -> None:
+    def _may_approve(self, *command: object) -> None:
         self._check("approve", command)
 
     @workflow.signal(name="approve")
-    def approve_unanswered(self, command: Command) -> None:
+    def approve_unanswered(self, *command: object) -> None:
         """The same from the outbox; a refusal becomes a step."""
         self._hear("approve", command)
 
     @workflow.update
-    async def reject(self, command: Command) -> Standing:
+    async def reject(self, *command: object) -> Standing:
         """Decide against; answered when the decision is recorded."""
         return await self._answer("reject", command)
 
     @reject.validator
-    def _may_reject(self, command: Command) -> None:
+    def _may_reject(self, *command: object) -> None:
         self._check("reject", command)
 
     @workflow.signal(name="reject")
-    def reject_unanswered(self, command: Command) -> None:
+    def reject_unanswered(self, *command: object) -> None:
         """The same from the outbox; a refusal becomes a step."""
         self._hear("reject", command)
 
     @workflow.update
-    async def delegate(self, command: Command) -> Standing:
+    async def delegate(self, *command: object) -> Standing:
         """Have somebody else decide as well; answered when that is recorded."""
         return await self._answer("delegate", command)
 
     @delegate.validator
-    def _may_delegate(self, command: Command) -> None:
+    def _may_delegate(self, *command: object) -> None:
         self._check("delegate", command)
 
     @workflow.signal(name="delegate")
-    def delegate_unanswered(self, command: Command) -> None:
+    def delegate_unanswered(self, *command: object) -> None:
         """The same from the outbox; a refusal becomes a step."""
         self._hear("delegate", command)
 
     @workflow.update
-    async def cancel(self, command: Command) -> Standing:
+    async def cancel(self, *command: object) -> Standing:
         """Take the request back; answered when that is recorded."""
         return await self._answer("cancel", command)
 
     @cancel.validator
-    def _may_cancel(self, command: Command) -> None:
+    def _may_cancel(self, *command: object) -> None:
         self._check("cancel", command)
 
     @workflow.signal(name="cancel")
-    def cancel_unanswered(self, command: Command) -> None:
+    def cancel_unanswered(self, *command: object) -> None:
         """The same from the outbox; a refusal becomes a step."""
         self._hear("cancel", command)
 
-    def _check(self, verb: Verb, command: Command) -> None:
+    def _check(self, verb: Verb, given: Sequence[object]) -> None:
         try:
-            self._case.check(verb, command)
+            self._case.check(verb, read(Command, given))
+        except Misfit as misfit:
+            raise ApplicationError(str(misfit), type="InvalidCommand", non_retryable=True) from None
         except Refused as refusal:
             raise ApplicationError(str(refusal), type=refusal.code, non_retryable=True) from None
 
-    def _hear(self, verb: Verb, command: Command) -> None:
-        if not self._faults:
+    def _hear(self, verb: Verb, given: Sequence[object]) -> None:
+        if self._faults:
+            return
+        try:
+            command = read(Command, given)
+        except Misfit as misfit:
+            self._queue(self._case.mishear(verb, str(misfit)))
+        else:
             self._queue(self._case.hear(verb, command, workflow.now()))
 
-    async def _answer(self, verb: Verb, command: Command) -> Standing:
+    async def _answer(self, verb: Verb, given: Sequence[object]) -> Standing:
         """Carry out what the validator has let through, and wait until it is in the database."""
-        self._queue(self._case.take(verb, command, workflow.now()))
+        self._queue(self._case.take(verb, read(Command, given), workflow.now()))
         revision = self._case.standing.revision
         await workflow.wait_condition(lambda: self._recorded >= revision or self._failure is not None)
         if self._failure is not None:
@@ -136,8 +147,7 @@ class _Approval:
 
     async def _run(self) -> Standing:
         """Follow the approval to its end, which a cancellation from Temporal may be; or to the end of this run."""
-        if self._faults:
-            raise ApplicationError("; ".join(self._faults), type="InvalidRequest", non_retryable=True)
+        refuse(self._faults)
         course = asyncio.create_task(self._course())
         try:
             await asyncio.shield(course)
@@ -205,13 +215,13 @@ class _Approval:
 
     def _give_up(self, step: Step, error: ActivityError) -> None:
         if step.action in NOTES:  # what was decided stays decided
-            workflow.logger.warning("%s could not be recorded: %s", step.name, _reason(error))
+            workflow.logger.warning("%s could not be recorded: %s", step.name, reason_of(error))
             self._steps.popleft()
             self._recorded = step.standing.revision
             return
         self._steps.clear()
         if step.action != "failed":
-            self._queue(self._case.fail(f"{step.name} could not be recorded: {_reason(error)}", workflow.now()))
+            self._queue(self._case.fail(f"{step.name} could not be recorded: {reason_of(error)}", workflow.now()))
         self._failure = self._failure or self._case.standing.comment
 
     async def _mail(self, letter: Letter) -> None:
@@ -227,12 +237,7 @@ class _Approval:
                 summary=f"to {letter.to}",
             )
         except ActivityError as error:
-            self._queue(self._case.note("unsent", to=letter.to, about=letter.step.name, reason=_reason(error)))
-
-
-def _reason(error: ActivityError) -> str:
-    """Why an activity failed, without the names of classes."""
-    return error.cause.message if isinstance(error.cause, FailureError) else str(error.cause or error)
+            self._queue(self._case.note("unsent", to=letter.to, about=letter.step.name, reason=reason_of(error)))
 
 
 @workflow.defn(name="Approval")
@@ -240,11 +245,11 @@ class Approval(_Approval):
     """One approver, until answered, cancelled or expired."""
 
     @workflow.init
-    def __init__(self, request: SimpleRequest) -> None:
-        super().__init__(request)
+    def __init__(self, *given: object) -> None:
+        super().__init__(SimpleRequest, given)
 
     @workflow.run
-    async def run(self, request: SimpleRequest) -> Standing:  # noqa: ARG002 - the constructor has taken it
+    async def run(self, *given: object) -> Standing:  # noqa: ARG002 - the constructor has taken it
         """Return how it ended. Fails when a step could not be recorded; is CANCELED when Temporal cancelled it."""
         return await self._run()
 
@@ -254,11 +259,11 @@ class EscalatingApproval(_Approval):
     """A chain of approvers; who does not answer in time hands over to the next."""
 
     @workflow.init
-    def __init__(self, request: EscalatingRequest) -> None:
-        super().__init__(request)
+    def __init__(self, *given: object) -> None:
+        super().__init__(EscalatingRequest, given)
 
     @workflow.run
-    async def run(self, request: EscalatingRequest) -> Standing:  # noqa: ARG002 - the constructor has taken it
+    async def run(self, *given: object) -> Standing:  # noqa: ARG002 - the constructor has taken it
         """Return how it ended. Fails when a step could not be recorded; is CANCELED when Temporal cancelled it."""
         return await self._run()
 

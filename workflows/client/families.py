@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import uuid4
 
-from workflows.approval.words import Command, EscalatingRequest, SimpleRequest, Standing
+from workflows.approval.case import faults as faults_of_approval
+from workflows.approval.words import Command, EscalatingRequest, Request, SimpleRequest, Standing
 from workflows.client.running import Running
 from workflows.client.start import Place, Start
+from workflows.organization.rules import faults as faults_of_bootstrap
 from workflows.organization.words import Bootstrap, Bootstrapped
 from workflows.organization.words import Progress as BootstrapProgress
-from workflows.tenant.rules import checked
+from workflows.tenant.rules import faults_of, faults_of_order
 from workflows.tenant.words import (
     Cancel,
     Change,
@@ -20,7 +24,10 @@ from workflows.tenant.words import (
     Progress,
     TenantOrder,
     creation_id,
+    deletion_id,
 )
+
+R = TypeVar("R")
 
 
 class Approvals:
@@ -28,16 +35,14 @@ class Approvals:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self.simple = Start[SimpleRequest](place, "Approval", lambda r: _approval_id(r.tenant_id, r.approval_id))
+        self.simple = Start[SimpleRequest](place, "Approval", _id_of_request, faults_of_approval)
         """Ask one approver."""
-        self.escalating = Start[EscalatingRequest](
-            place, "EscalatingApproval", lambda r: _approval_id(r.tenant_id, r.approval_id)
-        )
+        self.escalating = Start[EscalatingRequest](place, "EscalatingApproval", _id_of_request, faults_of_approval)
         """Ask a chain of approvers."""
 
-    def of(self, tenant_id: str, approval_id: str) -> Approval:
-        """The approval of this id, which is unique within the tenant."""
-        return Approval(self._place, _approval_id(tenant_id, approval_id), Standing)
+    def of(self, tenant_id: str, approval_id: str, *, workflow_id: str | None = None) -> Approval:
+        """The approval of this id, which is unique within the tenant; `workflow_id` as it was started under."""
+        return Approval(self._place, workflow_id or _approval_id(tenant_id, approval_id), Standing)
 
 
 class Approval(Running[Standing]):
@@ -69,49 +74,46 @@ class Tenants:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self.create = Start[NewTenant](place, "TenantCreation", lambda new: creation_id(checked(new).tenant_id))
-        """Create a tenant as a whole or not at all. Raises ValueError for what could never be created."""
-        self.suspend = Start[TenantOrder](place, "TenantSuspension", lambda order: _order_id("suspension", order))
-        self.reactivate = Start[TenantOrder](
-            place, "TenantReactivation", lambda order: _order_id("reactivation", order)
+        self.create = Start[NewTenant](place, "TenantCreation", lambda new: creation_id(new.tenant_id), faults_of)
+        """Create a tenant as a whole or not at all. After one that came to nothing, name another workflow id."""
+        self.suspend = Start[TenantOrder](place, "TenantSuspension", _new_id("suspension"), faults_of_order)
+        self.reactivate = Start[TenantOrder](place, "TenantReactivation", _new_id("reactivation"), faults_of_order)
+        self.delete = Start[DeletionOrder](
+            place, "TenantDeletion", lambda order: deletion_id(order.tenant_id), faults_of_order
         )
-        self.delete = Start[DeletionOrder](place, "TenantDeletion", lambda order: f"tenant-deletion-{order.tenant_id}")
+        """Delete a tenant. After a deletion that came to nothing, name another workflow id."""
 
-    def creation_of(self, tenant_id: str) -> Creation:
-        """The creation of this tenant."""
-        return Creation(self._place, creation_id(tenant_id), Created)
+    def creation_of(self, tenant_id: str, *, workflow_id: str | None = None) -> Creation:
+        """The creation of this tenant; `workflow_id` as it was started under, if not the usual one."""
+        return Creation(self._place, workflow_id or creation_id(tenant_id), Created)
 
-    def deletion_of(self, tenant_id: str) -> Deletion:
-        """The deletion of this tenant."""
-        return Deletion(self._place, f"tenant-deletion-{tenant_id}", Deleted)
+    def deletion_of(self, tenant_id: str, *, workflow_id: str | None = None) -> Deletion:
+        """The deletion of this tenant; `workflow_id` as it was started under, if not the usual one."""
+        return Deletion(self._place, workflow_id or deletion_id(tenant_id), Deleted)
 
 
-class Creation(Running[Created]):
-    """One tenant's creation."""
+class _OfASaga(Running[R]):
+    """What every saga of a tenant is asked and told."""
 
     async def progress(self) -> Progress:
         """How far it is."""
         return await self.query("progress", Progress)
-
-    async def change(self, change: Change) -> Progress:
-        """Change parameters whose step has not begun."""
-        return await self.command("change", change, change.command_id, Progress)
 
     async def cancel(self, command: Cancel) -> Progress:
         """Have it undone, unless it is too late."""
         return await self.command("cancel", command, command.command_id, Progress)
 
 
-class Deletion(Running[Deleted]):
-    """One tenant's deletion."""
+class Creation(_OfASaga[Created]):
+    """One tenant's creation."""
 
-    async def progress(self) -> Progress:
-        """How far it is."""
-        return await self.query("progress", Progress)
+    async def change(self, change: Change) -> Progress:
+        """Change parameters whose step has not begun."""
+        return await self.command("change", change, change.command_id, Progress)
 
-    async def cancel(self, command: Cancel) -> Progress:
-        """Keep the tenant, unless it is too late."""
-        return await self.command("cancel", command, command.command_id, Progress)
+
+class Deletion(_OfASaga[Deleted]):
+    """One tenant's deletion. Cancelled, it leaves the tenant as it was."""
 
 
 class Organizations:
@@ -119,11 +121,13 @@ class Organizations:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self.bootstrap = Start[Bootstrap](place, "OrganizationBootstrap", lambda b: _bootstrap_id(b.organization_id))
+        self.bootstrap = Start[Bootstrap](
+            place, "OrganizationBootstrap", lambda b: _bootstrap_id(b.organization_id), faults_of_bootstrap
+        )
 
-    def of(self, organization_id: str) -> OrganizationBootstrap:
-        """The bootstrap of this organisation."""
-        return OrganizationBootstrap(self._place, _bootstrap_id(organization_id), Bootstrapped)
+    def of(self, organization_id: str, *, workflow_id: str | None = None) -> OrganizationBootstrap:
+        """The bootstrap of this organisation; `workflow_id` as it was started under, if not the usual one."""
+        return OrganizationBootstrap(self._place, workflow_id or _bootstrap_id(organization_id), Bootstrapped)
 
 
 class OrganizationBootstrap(Running[Bootstrapped]):
@@ -146,6 +150,10 @@ def _bootstrap_id(organization_id: str) -> str:
     return f"org-bootstrap-{organization_id}"
 
 
-def _order_id(what: str, order: TenantOrder) -> str:
+def _id_of_request(request: Request) -> str:
+    return _approval_id(request.tenant_id, request.approval_id)
+
+
+def _new_id(what: str) -> Callable[[TenantOrder], str]:
     """A new id each time: a tenant may be suspended again and again. The message carries it, so one start is one."""
-    return f"tenant-{what}-{order.tenant_id}-{uuid4()}"
+    return lambda order: f"tenant-{what}-{order.tenant_id}-{uuid4()}"

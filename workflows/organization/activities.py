@@ -12,7 +12,7 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workflows.application.database import Application
+from workflows.application.database import TENANT_DELETED, Application
 from workflows.application.journal import audit, emit
 from workflows.application.mail import Mail, Mailer, MailRefused
 from workflows.organization.dns import Dns, NameRefused
@@ -172,7 +172,7 @@ class OrganizationActivities:
             for row in await connection.fetch(_REVOKE, UUID(bootstrap.organization_id)):
                 await _tell(connection, bootstrap, "organization.invitation.revoked", **dict(row))
 
-        await self._once(bootstrap, type(None), work)
+        await self._undone(bootstrap, work)
 
     @activity.defn(name="organization.remove_dns")
     async def remove_dns(self, bootstrap: Bootstrap) -> None:
@@ -184,7 +184,7 @@ class OrganizationActivities:
         async def work(connection: Connection) -> None:
             await _tell(connection, bootstrap, "organization.dns.removed", subdomain=bootstrap.subdomain)
 
-        await self._once(bootstrap, type(None), work)
+        await self._undone(bootstrap, work)
 
     @activity.defn(name="organization.conclude")
     async def conclude(self, ending: Ending) -> None:
@@ -199,10 +199,18 @@ class OrganizationActivities:
             await connection.execute(_END, organization_id, workflow_id, outcome, ending.reason)
             await _tell(connection, bootstrap, f"organization.bootstrap.{outcome}", **told)
 
-        await self._once(bootstrap, type(None), work)
+        await self._undone(bootstrap, work)
 
     async def _once(self, bootstrap: Bootstrap, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self._application.once(UUID(bootstrap.tenant_id), kind, work)
+
+    async def _undone(self, bootstrap: Bootstrap, work: Callable[[Connection], Awaitable[None]]) -> None:
+        """Take a compensation's part in the database. With its tenant all that it would undo is deleted."""
+        try:
+            await self._once(bootstrap, type(None), work)
+        except ApplicationError as error:
+            if error.type != TENANT_DELETED:
+                raise
 
 
 async def _tell(connection: Connection, bootstrap: Bootstrap, type_: str, **data: object) -> None:

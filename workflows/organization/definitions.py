@@ -20,18 +20,22 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
-from workflows.organization.words import (
-    REFUSED,
-    Bootstrap,
-    Bootstrapped,
-    Ending,
-    Invitation,
-    Progress,
-    Sending,
-    Site,
-)
+with workflow.unsafe.imports_passed_through():
+    from workflows.application.failures import reason_of, type_of
+    from workflows.application.inputs import begun, refuse
+    from workflows.organization.rules import faults
+    from workflows.organization.words import (
+        REFUSED,
+        Bootstrap,
+        Bootstrapped,
+        Ending,
+        Invitation,
+        Progress,
+        Sending,
+        Site,
+    )
 
 T = TypeVar("T")
 
@@ -51,9 +55,9 @@ class OrganizationBootstrap:
     """Bootstraps one organisation, or leaves nothing of it but a row that says why not."""
 
     @workflow.init
-    def __init__(self, bootstrap: Bootstrap) -> None:
-        self._bootstrap = bootstrap
-        self._progress = Progress(steps=5 + len(set(bootstrap.invitations)))
+    def __init__(self, *given: object) -> None:
+        self._bootstrap, self._faults = begun(Bootstrap, given, faults)
+        self._progress = Progress(steps=5 + len(set(self._bootstrap.invitations)))
         self._undo: list[str] = []
         """Compensations of what may have been done, in that order."""
 
@@ -63,10 +67,11 @@ class OrganizationBootstrap:
         return self._progress
 
     @workflow.run
-    async def run(self, bootstrap: Bootstrap) -> Bootstrapped:
-        """Take the steps. Fails, or is cancelled, once everything is undone."""
+    async def run(self, *given: object) -> Bootstrapped:  # noqa: ARG002 - the constructor has taken it
+        """Take the steps. Fails, or is cancelled, once everything is undone; at once with type InvalidRequest."""
+        refuse(self._faults)
         try:
-            done = await self._forward(bootstrap)
+            done = await self._forward(self._bootstrap)
         except (asyncio.CancelledError, FailureError) as error:
             await _to_its_end(self._back(error))
             raise
@@ -96,7 +101,7 @@ class OrganizationBootstrap:
         try:
             outcome = await self._take(step, name, argument, result)
         except ActivityError as error:
-            if undo is not None and _type_of(error) == REFUSED:
+            if undo is not None and type_of(error) == REFUSED:
                 self._undo.remove(undo)
             raise
         if workflow.cancellation_reason() is not None:  # of an activity that completed all the same, nobody is told
@@ -131,7 +136,7 @@ class OrganizationBootstrap:
         """Undo what was done, the last first, and write down how it ended."""
         cancelled = is_cancelled_exception(error)
         outcome = "cancelled" if cancelled else "failed"
-        reason = workflow.cancellation_reason() or outcome if cancelled else _reason_of(error)
+        reason = workflow.cancellation_reason() or outcome if cancelled else reason_of(error)
         came_to = self._progress.step
         self._progress = replace(self._progress, state="undoing", error=reason)
         for step in reversed(self._undo):
@@ -153,7 +158,7 @@ class OrganizationBootstrap:
                 retry_policy=_RETRIES,
             )
         except ActivityError as error:
-            workflow.logger.error("%s is left undone: %s", step, _reason_of(error))
+            workflow.logger.error("%s is left undone: %s", step, reason_of(error))
             self._progress = replace(self._progress, left=[*self._progress.left, step])
         else:
             self._progress = replace(self._progress, undone=[*self._progress.undone, step])
@@ -168,17 +173,6 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError:
             if task.cancelled():
                 raise
-
-
-def _type_of(error: ActivityError) -> str | None:
-    return error.cause.type if isinstance(error.cause, ApplicationError) else None
-
-
-def _reason_of(error: BaseException) -> str:
-    """The error as one line."""
-    cause = error.cause if isinstance(error, ActivityError) and error.cause is not None else error
-    text = cause.message if isinstance(cause, FailureError) else str(cause)
-    return " ".join(text.split()) or type(cause).__name__
 
 
 WORKFLOWS = (OrganizationBootstrap,)

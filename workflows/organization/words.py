@@ -10,14 +10,17 @@ REFUSED = "Refused"
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What `organization.bootstrap.initiated` says; `app.check_organization_bootstrap` refuses anything else."""
+    """What `organization.bootstrap.initiated` says; `app.check_organization_bootstrap` refuses anything else.
 
-    organization_id: str
-    tenant_id: str
-    stream: str
+    So does `rules.faults` where there was no such event.
+    """
+
+    organization_id: str = ""
+    tenant_id: str = ""
+    stream: str = ""
     """The events' stream, which the bootstrap goes on with."""
-    name: str
-    subdomain: str
+    name: str = ""
+    subdomain: str = ""
     """One label, below the zone that the DNS port serves."""
     invitations: list[str] = field(default_factory=list)
     """E-mail addresses."""

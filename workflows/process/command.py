@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
 import typer
+from temporalio.service import RPCError
 
 from outbox import config
 from outbox import logs as outbox_logs
 from outbox.asking import ask
 from outbox.migrate import inspect, migrate
 from outbox.screens import show_steps
+from outbox.words import duration_s
 from outbox.worker import stop_on_signals
+from workflows.application.database import open_application
 from workflows.application.migrate import APPLICATION
+from workflows.approval.mending import mend
+from workflows.audit.executions import TemporalRefused
+from workflows.connection import connect
 from workflows.process import logs, settings
 from workflows.process.health import serving
 from workflows.process.runner import WorkflowWorker
@@ -59,6 +66,37 @@ def migrate_command(
         return
     show_steps(ask(partial(migrate, chosen.dsn, chosen.schema_name, APPLICATION)), done="applied")
     sys.stdout.write("schema app is up to date\n")
+
+
+@app.command("mend")
+def mend_command(
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Only workflows that ended since, such as 2d; default: all.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be ended.")] = False,
+) -> None:
+    """End approvals that are still pending although their workflow was terminated, timed out or failed."""
+    chosen = config.load()
+    within = None if since is None else timedelta(seconds=duration_s(since))
+    count = ask(partial(_mend, chosen, within, dry_run=dry_run))
+    sys.stdout.write(f"{count} {'would be ended' if dry_run else 'ended'}\n")
+
+
+async def _mend(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
+    """Mend, tell of each, and return how many there were."""
+    try:
+        client = await connect()
+    except RuntimeError as error:
+        raise TemporalRefused(f"Temporal cannot be reached: {error} (TEMPORAL_ADDRESS)") from error
+    count = 0
+    async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:
+        try:
+            async for mended in mend(client, application, since=since, dry_run=dry_run):
+                count += 1
+                sys.stdout.write(f"approval {mended.approval_id} of tenant {mended.tenant_id}: {mended.reason}\n")
+        except RPCError as error:
+            raise TemporalRefused(f"Temporal does not answer: {error}") from error
+    return count
 
 
 async def _run(chosen: config.Settings, own: WorkflowSettings) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from workflows.application.inputs import Misfit, begun, command_id_of, read, refuse
     from workflows.tenant import rules
     from workflows.tenant.saga import Cancelled, Saga, Step
     from workflows.tenant.words import (
@@ -36,27 +39,78 @@ CONDEMN = Step("condemn", "condemn_tenant", 30, final=True)
 DELETE_ROWS = Step("delete-rows", "delete_rows", 90, final=True, long=True)
 FORGET = Step("forget", "forget_tenant", 100, final=True)
 
+C = TypeVar("C", Cancel, Change)
+Why = tuple[str, ...]
+"""Why a command is refused: the error's type and its message, or nothing."""
+
+
+class _OfASaga:
+    """What every workflow answers whose saga can be cancelled: how far it is, and the command to cancel."""
+
+    _saga: Saga
+
+    @workflow.query
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._saga.progress()
+
+    @workflow.update
+    def cancel(self, *command: object) -> Progress:
+        """Undo everything and end. Refused, with type TooLate, once there is no way back."""
+        return self._cancel(read(Cancel, command))
+
+    @cancel.validator
+    def _may_cancel(self, *command: object) -> None:
+        _refuse_update(_why_not(Cancel, command, self._why_not_cancel))
+
+    @workflow.signal(name="cancel")
+    def cancel_by_signal(self, *command: object) -> None:
+        """As the update `cancel`; a refusal stands in the progress."""
+        self._hear(Cancel, command, self._why_not_cancel, self._cancel)
+
+    def _cancel(self, command: Cancel) -> Progress:
+        if self._saga.hear(command.command_id):
+            self._saga.cancel(command)
+        return self._saga.progress()
+
+    def _why_not_cancel(self, command: Cancel) -> Why:
+        if not command.command_id:
+            return "InvalidCancel", "command_id is missing"
+        if self._saga.cancellable or self._saga.has_heard(command.command_id):
+            return ()
+        return "TooLate", "there is nothing to cancel any more: see the progress"
+
+    def _hear(
+        self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], Progress]
+    ) -> None:
+        """Take a command from whom nobody waits for an answer."""
+        if why := _why_not(kind, given, why_not):
+            self._saga.note_refusal(command_id_of(given), why[1])
+        else:
+            take(read(kind, given))
+
 
 @workflow.defn(name="TenantCreation")
-class TenantCreation:
+class TenantCreation(_OfASaga):
     """Creates a tenant as a whole or not at all: validate, create-tenant, create-admin-user, set-up-data, complete."""
 
     @workflow.init
-    def __init__(self, request: NewTenant) -> None:
-        self._request = request
-        self._saga = Saga(request.tenant_id, request.requested_by, request.patience)
+    def __init__(self, *given: object) -> None:
+        self._request, self._faults = begun(NewTenant, given, rules.faults_of)
+        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.patience)
 
     @workflow.run
-    async def run(self, request: NewTenant) -> Created:
+    async def run(self, *given: object) -> Created:  # noqa: ARG002 - the constructor has taken it
         """Return what was created, or that it was cancelled by a command.
 
-        Fails, with everything undone, with ApplicationError of type InvalidRequest, TenantExists, EmailTaken,
-        DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
+        Fails, with everything undone, with ApplicationError of type InvalidRequest, TenantExists, TenantDeleted,
+        EmailTaken, DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
         """
+        refuse(self._faults)
         try:
             return await self._saga.run(self._steps())
         except Cancelled:
-            return Created("cancelled", request.tenant_id)
+            return Created("cancelled", self._request.tenant_id)
 
     async def _steps(self) -> Created:
         saga, tenant_id = self._saga, self._request.tenant_id
@@ -70,49 +124,26 @@ class TenantCreation:
         await saga.take(COMPLETE, TenantOrder(tenant_id, self._request.requested_by), type(None))
         return Created("created", tenant_id, made.company_id, user_id)
 
-    @workflow.query
-    def progress(self) -> Progress:
-        """How far it is."""
-        return self._saga.progress()
-
     @workflow.update
-    def cancel(self, command: Cancel) -> Progress:
-        """Undo everything and end. Refused, with type TooLate, once the last step has begun."""
-        return _cancel(self._saga, command)
-
-    @cancel.validator
-    def _may_cancel(self, command: Cancel) -> None:
-        _refuse(*_why_not_cancel(self._saga, command))
-
-    @workflow.signal(name="cancel")
-    def cancel_by_signal(self, command: Cancel) -> None:
-        """As the update `cancel`; a refusal stands in the progress."""
-        _cancel_or_note(self._saga, command)
-
-    @workflow.update
-    def change(self, change: Change) -> Progress:
+    def change(self, *change: object) -> Progress:
         """Go on with other parameters. Refused, with type TooLate, for what a step uses that has begun, as a whole."""
-        return self._change(change)
+        return self._change(read(Change, change))
 
     @change.validator
-    def _may_change(self, change: Change) -> None:
-        _refuse(*self._why_not_change(change))
+    def _may_change(self, *change: object) -> None:
+        _refuse_update(_why_not(Change, change, self._why_not_change))
 
     @workflow.signal(name="change")
-    def change_by_signal(self, change: Change) -> None:
+    def change_by_signal(self, *change: object) -> None:
         """As the update `change`; a refusal stands in the progress."""
-        if why := self._why_not_change(change):
-            self._saga.note_refusal(change.command_id, why[1])
-        else:
-            self._change(change)
+        self._hear(Change, change, self._why_not_change, self._change)
 
     def _change(self, change: Change) -> Progress:
         if self._saga.hear(change.command_id):
             self._request = rules.changed(self._request, change)
         return self._saga.progress()
 
-    def _why_not_change(self, change: Change) -> tuple[str, ...]:
-        """The error's type and message, or nothing."""
+    def _why_not_change(self, change: Change) -> Why:
         if not change.command_id:
             return "InvalidChange", "command_id is missing"
         if self._saga.has_heard(change.command_id):
@@ -123,30 +154,34 @@ class TenantCreation:
             return "TooLate", f"the step that uses it has begun: {', '.join(late)}"
         if rules.is_empty(change):
             return "InvalidChange", "it changes nothing"
-        before = rules.faults_of(self._request)
-        faults = [fault for fault in rules.faults_of(rules.changed(self._request, change)) if fault not in before]
+        faults = rules.faults_of(rules.changed(self._request, change))
         return ("InvalidChange", "; ".join(faults)) if faults else ()
 
 
 @workflow.defn(name="TenantDeletion")
-class TenantDeletion:
-    """Deletes what a tenant has: close, the grace period, condemn, delete-rows, forget. The tenant's id stays taken."""
+class TenantDeletion(_OfASaga):
+    """Deletes what a tenant has: close, the grace period, condemn, delete-rows, forget. The tenant's id stays taken.
+
+    Cancelled, which it can be until the grace period is over, it leaves the tenant as it was.
+    """
 
     @workflow.init
-    def __init__(self, order: DeletionOrder) -> None:
-        self._saga = Saga(order.tenant_id, order.requested_by, order.patience)
+    def __init__(self, *given: object) -> None:
+        self._order, self._faults = begun(DeletionOrder, given, rules.faults_of_order)
+        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.patience)
 
     @workflow.run
-    async def run(self, order: DeletionOrder) -> Deleted:
-        """Return how it ended. It can be cancelled until the grace period is over; the tenant is then as it was.
+    async def run(self, *given: object) -> Deleted:  # noqa: ARG002 - the constructor has taken it
+        """Return how it ended.
 
         Fails, with everything undone, with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus; or
         NotUndone.
         """
+        refuse(self._faults)
         try:
-            return await self._saga.run(self._steps(order))
+            return await self._saga.run(self._steps(self._order))
         except Cancelled:
-            return Deleted("cancelled", order.tenant_id)
+            return Deleted("cancelled", self._order.tenant_id)
 
     async def _steps(self, order: DeletionOrder) -> Deleted:
         saga = self._saga
@@ -160,37 +195,18 @@ class TenantDeletion:
         await saga.take(FORGET, plain, type(None))
         return Deleted("deleted", order.tenant_id, rows)
 
-    @workflow.query
-    def progress(self) -> Progress:
-        """How far it is."""
-        return self._saga.progress()
-
-    @workflow.update
-    def cancel(self, command: Cancel) -> Progress:
-        """Leave the tenant as it was. Refused, with type TooLate, once the grace period is over."""
-        return _cancel(self._saga, command)
-
-    @cancel.validator
-    def _may_cancel(self, command: Cancel) -> None:
-        _refuse(*_why_not_cancel(self._saga, command))
-
-    @workflow.signal(name="cancel")
-    def cancel_by_signal(self, command: Cancel) -> None:
-        """As the update `cancel`; a refusal stands in the progress."""
-        _cancel_or_note(self._saga, command)
-
 
 @workflow.defn(name="TenantSuspension")
 class TenantSuspension:
     """Suspends an active tenant."""
 
     @workflow.run
-    async def run(self, order: TenantOrder) -> Turned:
+    async def run(self, *given: object) -> Turned:
         """Return the tenant's status, and what it was.
 
         Fails with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus.
         """
-        return await _turned("suspend", order)
+        return await _turned("suspend", given)
 
 
 @workflow.defn(name="TenantReactivation")
@@ -198,44 +214,33 @@ class TenantReactivation:
     """Makes a suspended tenant active again."""
 
     @workflow.run
-    async def run(self, order: TenantOrder) -> Turned:
+    async def run(self, *given: object) -> Turned:
         """Return the tenant's status, and what it was.
 
         Fails with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus.
         """
-        return await _turned("reactivate", order)
+        return await _turned("reactivate", given)
 
 
-async def _turned(activity: str, order: TenantOrder) -> Turned:
+async def _turned(activity: str, given: Sequence[object]) -> Turned:
+    order, faults = begun(TenantOrder, given, rules.faults_of_order)
+    refuse(faults)
     saga = Saga(order.tenant_id, order.requested_by, order.patience)
     return await saga.run(saga.take(Step(activity, f"{activity}_tenant", 100, final=True), order, Turned))
 
 
-def _why_not_cancel(saga: Saga, command: Cancel) -> tuple[str, ...]:
-    """The error's type and message, or nothing."""
-    if not command.command_id:
-        return "InvalidCancel", "command_id is missing"
-    if saga.cancellable or saga.has_heard(command.command_id):
-        return ()
-    return "TooLate", "there is nothing to cancel any more: see the progress"
+def _why_not(kind: type[C], given: Sequence[object], why_not: Callable[[C], Why]) -> Why:
+    """Why a command is refused, be it that it cannot be read."""
+    try:
+        return why_not(read(kind, given))
+    except Misfit as misfit:
+        return f"Invalid{kind.__name__}", str(misfit)
 
 
-def _cancel(saga: Saga, command: Cancel) -> Progress:
-    if saga.hear(command.command_id):
-        saga.cancel(command)
-    return saga.progress()
-
-
-def _cancel_or_note(saga: Saga, command: Cancel) -> None:
-    if why := _why_not_cancel(saga, command):
-        saga.note_refusal(command.command_id, why[1])
-    else:
-        _cancel(saga, command)
-
-
-def _refuse(type_: str = "", message: str = "") -> None:
+def _refuse_update(why: Why) -> None:
     """Raise what an update is refused with, if anything."""
-    if type_:
+    if why:
+        type_, message = why
         raise ApplicationError(message, type=type_, non_retryable=True)
 
 

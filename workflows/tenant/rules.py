@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from uuid import UUID
 
 from workflows.application.texts import is_storable
-from workflows.tenant.words import Change, NewTenant
+from workflows.tenant.words import Change, DeletionOrder, NewTenant, Patience, TenantOrder
 
 _LONGEST_NAME = 200
+_LONGEST_S = 3650 * 86_400.0
+_UNSTORABLE = "a NUL character or half of one, which PostgreSQL does not take"
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _HASHES = re.compile(
     r"\$argon2(?:id|i|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}"
@@ -46,9 +48,19 @@ def faults_of(request: NewTenant) -> list[str]:
         ),
         (not request.billing_plan.strip(), "billing_plan is missing"),
         (not all(name.strip() for name in request.preferences), "a preference has no name"),
-        (not all(map(is_storable, _texts(request))), "a NUL character or half of one, which PostgreSQL does not take"),
+        (not all(map(is_storable, _texts(request))), _UNSTORABLE),
     ]
-    return [fault for wrong, fault in found if wrong]
+    return [fault for wrong, fault in found if wrong] + _faults_of_patience(request.patience)
+
+
+def faults_of_order(order: TenantOrder) -> list[str]:
+    """What is wrong with an order to turn or delete a tenant, a line each."""
+    found = [] if is_uuid(order.tenant_id) else ["tenant_id is no UUID"]
+    if not all(map(is_storable, (order.requested_by, order.reason))):
+        found.append(_UNSTORABLE)
+    if isinstance(order, DeletionOrder) and not 0 <= order.grace_s <= _LONGEST_S:
+        found.append(_no_time("grace_s"))
+    return found + _faults_of_patience(order.patience)
 
 
 def checked(request: NewTenant) -> NewTenant:
@@ -77,6 +89,15 @@ def too_late_for(change: Change, begun: list[str]) -> list[str]:
 def is_empty(change: Change) -> bool:
     """Whether a change changes nothing."""
     return all(getattr(change, name) is None for name in _CHANGES)
+
+
+def _faults_of_patience(patience: Patience) -> list[str]:
+    times = [field.name for field in fields(patience)]
+    return [_no_time(f"patience.{name}") for name in times if not 0 <= getattr(patience, name) <= _LONGEST_S]
+
+
+def _no_time(name: str) -> str:
+    return f"{name} is no number of seconds from 0 to {_LONGEST_S:g}"
 
 
 def is_uuid(text: str) -> bool:

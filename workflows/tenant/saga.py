@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
+    from workflows.application.failures import reason_of, type_of
     from workflows.application.texts import storable
     from workflows.tenant.words import Cancel, Patience, Progress, Undo
 
@@ -168,7 +169,9 @@ class Saga:
         elif self._cancel is not None:
             end = Cancelled()
         else:
-            end = ApplicationError(f"{self._step} failed: {_reason(error)}", type=_type(error), non_retryable=True)
+            end = ApplicationError(
+                f"{self._step} failed: {_reason(error)}", type=type_of(error) or "StepFailed", non_retryable=True
+            )
         end.__cause__ = error
         return end
 
@@ -226,14 +229,4 @@ class Saga:
 
 
 def _reason(error: FailureError) -> str:
-    """An error in a few words: the innermost's."""
-    cause = error.cause if isinstance(error, ActivityError) and error.cause is not None else error
-    if is_cancelled_exception(error):
-        return "cancelled"
-    return (cause.message if isinstance(cause, FailureError) else str(cause)) or type(cause).__name__
-
-
-def _type(error: FailureError) -> str:
-    """The type of a step's failure, or that its time was up."""
-    cause = error.cause if isinstance(error, ActivityError) else error
-    return (cause.type if isinstance(cause, ApplicationError) else None) or "StepFailed"
+    return "cancelled" if is_cancelled_exception(error) else reason_of(error)

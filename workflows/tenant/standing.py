@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _STATUS = "select status from app.tenant where tenant_id = $1 for update"
+_HOLD_ALONE = "select app.hold_tenant($1, alone => true)"
 _TURN = "update app.tenant set status = $2, changed_at = now() where tenant_id = $1"
 _REOPEN = "update app.tenant set status = $2, changed_at = now() where tenant_id = $1 and status = 'suspended'"
 _TABLES = "select app.tables_of_a_tenant()"
@@ -117,7 +118,7 @@ class StandingActivities:
             await emit(connection, f"tenant-{order.tenant_id}", "tenant.deleted", {})
 
         async with heartbeating():
-            await self._application.once(UUID(order.tenant_id), type(None), work)
+            await self._application.once(UUID(order.tenant_id), type(None), work, though_deleted=True)
 
     async def _turn(
         self, order: TenantOrder, status: str, allowed: Collection[str], action: str, event: str | None = None
@@ -128,6 +129,8 @@ class StandingActivities:
         tenant_id = UUID(order.tenant_id)
 
         async def work(connection: Connection) -> Turned:
+            if status == "deleted":
+                await connection.execute(_HOLD_ALONE, tenant_id)
             was = await connection.fetchval(_STATUS, tenant_id)
             if was is None:
                 refuse("UnknownTenant", "there is no such tenant")
@@ -140,4 +143,4 @@ class StandingActivities:
             return Turned(order.tenant_id, status, was)
 
         async with heartbeating():
-            return await self._application.once(tenant_id, Turned, work)
+            return await self._application.once(tenant_id, Turned, work, though_deleted=True)

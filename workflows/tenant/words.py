@@ -60,7 +60,7 @@ class NewTenant:
 class Change:
     """Other parameters for a creation that runs. What is None stays as it is."""
 
-    command_id: str
+    command_id: str = ""
     """Chosen by whoever asks: a repetition counts once."""
     actor: str = "system"
     name: str | None = None
@@ -74,7 +74,7 @@ class Change:
 class Cancel:
     """The wish that a workflow undo what it did and end."""
 
-    command_id: str
+    command_id: str = ""
     """Chosen by whoever asks: a repetition counts once."""
     actor: str = "system"
     reason: str = ""
@@ -185,3 +185,8 @@ class Deleted:
 def creation_id(tenant_id: str) -> str:
     """The workflow id of a tenant's creation. After one that failed or was cancelled, another needs another id."""
     return f"tenant-creation-{tenant_id}"
+
+
+def deletion_id(tenant_id: str) -> str:
+    """The workflow id of a tenant's deletion. After one that failed or was cancelled, another needs another id."""
+    return f"tenant-deletion-{tenant_id}"
