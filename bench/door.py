@@ -55,7 +55,7 @@ class Door:
                 await asyncio.gather(_pump(reader, on), _pump(back, writer))
             finally:
                 on.transport.abort()
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # the server refuses, or the door is closed: the end of it
             pass
         finally:
             writer.transport.abort()

@@ -132,7 +132,7 @@ async def worker_process(
     chosen = {f"OUTBOX_{key.upper()}": str(value) for key, value in settings.items()}
     began_s = monotonic()
     process = await anyio.open_process(
-        [sys.executable, "-m", "outbox.cli", "run"],
+        [sys.executable, "-m", "outbox", "run"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

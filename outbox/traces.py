@@ -50,7 +50,7 @@ class Spans:
             Buried: self._buried,
             Released: self._gone,
             LeaseLost: self._gone,
-            SettleRefused: lambda event: self._forget(event.message),
+            SettleRefused: self._refused,
         }
 
     def __call__(self, event: Event) -> None:
@@ -89,6 +89,9 @@ class Spans:
     def _gone(self, event: Released | LeaseLost) -> None:
         for message in event.messages:
             self._forget(message)
+
+    def _refused(self, event: SettleRefused) -> None:
+        self._forget(event.message)
 
     def _forget(self, message: Message) -> tuple[Context, int] | None:
         return self._in_hand.pop(message.lease, None)

@@ -12,9 +12,9 @@ import typer
 from outbox import config
 from outbox import logs as outbox_logs
 from outbox.asking import ask
+from outbox.exporting import exporting
 from outbox.migrate import inspect, migrate
 from outbox.screens import show_steps
-from outbox.traces import exporting
 from outbox.worker import stop_on_signals
 from workflows.application.migrate import APPLICATION
 from workflows.process import logs, settings
