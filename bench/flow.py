@@ -23,7 +23,7 @@ from temporalio.client import Client
 
 from bench import executions
 from bench.direct import TASK_QUEUE, WORKFLOW
-from bench.figures import add_note, add_run
+from bench.figures import add_note, add_total
 from bench.frontend import FrontendOptions
 from bench.relaying import connected, empty
 from bench.report import Goal, Report
@@ -75,9 +75,10 @@ class Ledger:
         ]
 
     def judge(self, report: Report) -> None:
-        """Add one run's figures on what became of the events."""
-        add_run(report, "events lost", "events", float(self.lost), NONE)
-        add_run(report, "events doubled", "events", float(self.doubled), NONE)
+        """Add one run's figures on what became of the events. What is lost or doubled counts over all runs together."""
+        add_total(report, "events lost", "events", float(self.lost), NONE)
+        add_total(report, "events doubled", "events", float(self.doubled), NONE)
+        add_total(report, "events sent", "events", float(len(self.due_s)))
         if self.left:
             add_note(report, f"{self.left} messages were not settled {_SETTLED_WITHIN_S:g} s after the last event")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from bench.door import door
-from bench.figures import add_note, add_run
+from bench.figures import add_longest, add_note, add_run
 from bench.lab import Lab
 from bench.processes import worker_process
 from bench.report import Goal, Report
@@ -51,12 +51,17 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
         add_note(report, "servers that come later are not measured: the database's URL names no host")
     for run in range(options.runs):
         tell(f"run {run + 1} of {options.runs}: servers first", run / options.runs)
-        add_run(report, SERVERS_FIRST, "s", await _servers_first(dsn, temporal), GOAL)
+        _add(report, SERVERS_FIRST, await _servers_first(dsn, temporal))
         if parts.hostname is not None:
             tell(f"run {run + 1} of {options.runs}: worker first", (run + 0.3) / options.runs)
             database = f"{parts.hostname}:{parts.port or 5432}"
-            add_run(report, WORKER_FIRST, "s", await _worker_first(dsn, database, temporal, options.away_s), GOAL)
+            _add(report, WORKER_FIRST, await _worker_first(dsn, database, temporal, options.away_s))
     tell("done", 1.0)
+
+
+def _add(report: Report, name: str, took_s: float) -> None:
+    add_run(report, name, "s", took_s, GOAL)
+    add_longest(report, f"{name}, longest", "s", took_s, GOAL)
 
 
 async def _servers_first(dsn: str, temporal: str) -> float:

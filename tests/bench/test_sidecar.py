@@ -30,6 +30,7 @@ def test_a_drain_without_fault_meets_every_goal() -> None:
     drain.judge(report, 0, 9.9, ledger({1.0: 0.01}))
     assert verdicts(report) == {
         "SIGTERM to the process's end": True,
+        "SIGTERM to the process's end, longest": True,
         "exits other than 0": True,
         "events lost": True,
         "events doubled": True,
@@ -41,14 +42,16 @@ def test_a_drain_without_fault_meets_every_goal() -> None:
     ("code", "took_s", "found", "missed"),
     [
         (1, 1.0, ledger({1.0: 0.1}), "exits other than 0"),
-        (0, 10.1, ledger({1.0: 0.1}), "SIGTERM to the process's end"),
+        (0, 10.1, ledger({1.0: 0.1}), "SIGTERM to the process's end, longest"),
         (0, 1.0, ledger({1.0: 0.1}, lost=1), "events lost"),
         (0, 1.0, ledger({1.0: 0.1}, doubled=1), "events doubled"),
     ],
 )
 def test_each_fault_of_a_drain_misses_its_goal(code: int, took_s: float, found: Ledger, missed: str) -> None:
+    """However many runs without fault there are beside it."""
     report = Report("drain", "")
-    drain.judge(report, code, took_s, found)
+    for each in ((0, 1.0, ledger({1.0: 0.1})), (code, took_s, found), (0, 1.0, ledger({1.0: 0.1}))):
+        drain.judge(report, *each)
     assert [name for name, met in verdicts(report).items() if not met] == [missed]
 
 
@@ -91,7 +94,7 @@ def test_an_update_that_slows_events_down_or_ends_badly_misses_its_goals() -> No
 async def test_time_to_ready_is_measured_both_ways(database: str, temporal_server: TemporalServer) -> None:
     report = await measured(ready, database, temporal_address=temporal_server.address)
     figures = by_name(report)
-    assert figures.keys() == {ready.SERVERS_FIRST, ready.WORKER_FIRST}
+    assert {ready.SERVERS_FIRST, ready.WORKER_FIRST} <= figures.keys()
     assert 0 < figures[ready.WORKER_FIRST][0] < figures[ready.SERVERS_FIRST][0] + 5.0
 
 
