@@ -21,7 +21,7 @@ from opentelemetry.trace import Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from temporalio.client import Client
 
-from outbox.events import Completed, Retried
+from outbox.events import Claimed, Completed, LeaseLost, Released, Retried, SettleRefused
 from outbox.exporting import exporters, exporting
 from outbox.producer import enqueue, start_workflow
 from outbox.sink import Delivered, Failed, Outcome, Rejected
@@ -31,6 +31,7 @@ from tests.support.processes import worker_process, workflow_worker_process
 from tests.support.running import running
 from tests.support.sinks import FakeSink
 from tests.support.sql import connected
+from tests.workflows.conftest import message
 from workflows.approval.words import SimpleRequest
 
 pytestmark = pytest.mark.timeout(120)
@@ -138,6 +139,21 @@ async def test_each_delivery_is_a_span_and_says_how_it_ended(
     assert again.start_time >= retried.end_time, "a repetition begins with its claim"
     assert relay.log.of(Retried)
     assert relay.log.of(Completed)
+
+
+def test_messages_that_go_back_or_are_lost_are_forgotten_without_a_span(
+    tracer: Tracer, finished: InMemorySpanExporter
+) -> None:
+    spans = Spans(tracer)
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    held = [message(None, headers=headers) for _ in range(3)]
+    spans(Claimed(held, 0.1))
+    assert len(spans._in_hand) == 3
+    spans(Released(held[:1], "hold"))
+    spans(LeaseLost(held[1:2]))
+    spans(SettleRefused(held[2], "no"))
+    assert spans._in_hand == {}
+    assert finished.get_finished_spans() == ()
 
 
 async def test_a_collector_that_is_away_costs_no_message_and_no_line_that_is_not_json(
