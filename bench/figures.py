@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bench.report import Figure, Goal, Report
 
 
@@ -10,6 +12,26 @@ def add_run(report: Report, name: str, unit: str, value: float, goal: Goal | Non
     for figure in report.figures:
         if figure.name == name:
             figure.runs.append(value)
+            return
+    report.figures.append(Figure(name, unit, [value], goal))
+
+
+def add_total(report: Report, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+    """Add one run's value to the one number over all runs: what must never happen is not to vanish in a median."""
+    _merge(report, name, unit, value, goal, lambda before: before + value)
+
+
+def add_longest(report: Report, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+    """Keep the largest of all runs."""
+    _merge(report, name, unit, value, goal, lambda before: max(before, value))
+
+
+def _merge(
+    report: Report, name: str, unit: str, value: float, goal: Goal | None, merged: Callable[[float], float]
+) -> None:
+    for figure in report.figures:
+        if figure.name == name:
+            figure.runs[:] = [merged(figure.runs[0])]
             return
     report.figures.append(Figure(name, unit, [value], goal))
 

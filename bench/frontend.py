@@ -19,12 +19,14 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from math import log
 from random import Random
+from time import time_ns
 from uuid import uuid4
 
 import uvloop
 from google.protobuf.message import DecodeError
 from temporalio.api.common.v1 import GrpcStatus, WorkflowExecution
 from temporalio.api.enums.v1 import (
+    EventType,
     ResourceExhaustedCause,
     ResourceExhaustedScope,
     WorkflowExecutionStatus,
@@ -41,6 +43,8 @@ from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
     DescribeNamespaceResponse,
     GetSystemInfoResponse,
+    GetWorkflowExecutionHistoryRequest,
+    GetWorkflowExecutionHistoryResponse,
     SignalWithStartWorkflowExecutionRequest,
     SignalWithStartWorkflowExecutionResponse,
     SignalWorkflowExecutionRequest,
@@ -99,6 +103,8 @@ class Execution:
 
     run_id: str
     start_request_id: str
+    started_ns: int
+    """Since 1970."""
     attached: set[str] | None = None
     """Request ids of other starts that were content with this run."""
 
@@ -125,6 +131,7 @@ class Frontend:
             b"GetSystemInfo": _system_info,
             b"DescribeNamespace": _namespace,
             b"CountWorkflowExecutions": self._count,
+            b"GetWorkflowExecutionHistory": self._history,
         }
         self._commands = {_WORKFLOWS + name: method for name, method in workflows.items()}
         self._questions = {_WORKFLOWS + name: method for name, method in others.items()} | {_HEALTH: _health}
@@ -198,13 +205,25 @@ class Frontend:
         """Every run that was ever started, also if it is forgotten. Queries are not understood."""
         return CountWorkflowExecutionsResponse(count=self._started).SerializeToString()
 
+    def _history(self, message: bytes) -> bytes | Refusal:
+        """All that happens to a workflow here: it is started."""
+        request = GetWorkflowExecutionHistoryRequest.FromString(message)
+        workflow_id = request.execution.workflow_id
+        known = self._executions.get((request.namespace, workflow_id))
+        if known is None:
+            return _refuse(RPCStatusCode.NOT_FOUND, f"workflow not found for ID: {workflow_id}", NotFoundFailure())
+        response = GetWorkflowExecutionHistoryResponse()
+        event = response.history.events.add(event_id=1, event_type=EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED)
+        event.event_time.FromNanoseconds(known.started_ns)
+        return response.SerializeToString()
+
     def _execute(self, key: Key, request_id: str) -> Execution:
         """Begin a run, and forget the oldest if they are too many."""
         executions = self._executions
         executions.pop(key, None)
         if len(executions) >= self._options.remembered:
             executions.popitem(last=False)
-        execution = executions[key] = Execution(str(uuid4()), request_id or str(uuid4()))
+        execution = executions[key] = Execution(str(uuid4()), request_id or str(uuid4()), time_ns())
         self._started += 1
         return execution
 

@@ -48,12 +48,14 @@ _OVER = {
     "backlog": "messages waiting",
     "held-xmin": "messages that have flowed",
     "producers": "connections",
+    "rolling": "seconds since the update began",
     "scale": "workers",
 }
 _UNITS = {
     "backlog": {"drain rate": "rows/s", "claim": "ms", "urgent message": "ms", "buffers of a claim": "buffers"},
     "held-xmin": {"": "rows/s"},
     "producers": {"": "× the plain transaction"},
+    "rolling": {"": "ms, event → start"},
     "scale": {"": "messages/s"},
 }
 """What the curves of a scenario are in, by name; "" stands for all others."""

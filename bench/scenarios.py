@@ -7,12 +7,15 @@ from typing import Any, Protocol
 
 from bench import (
     backlog,
+    drain,
     gates,
     held_xmin,
     idle,
     latency,
     peers,
     producers,
+    ready,
+    rolling,
     scale,
     takeover,
     throughput,
@@ -50,6 +53,9 @@ SCENARIOS: list[Scenario] = [
     held_xmin,
     idle,
     takeover,
+    ready,
+    drain,
+    rolling,
     gates,
     peers,
 ]

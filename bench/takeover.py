@@ -48,7 +48,7 @@ _NEAR_S = 1.0
 class Options:
     """Durations in seconds."""
 
-    kills: int = 10
+    kills: int = 50
     messages: int = 50
     """Held by the worker that is killed."""
     lease_s: float = 60.0

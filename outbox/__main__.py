@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ def main() -> NoReturn:
             sys.exit(error.exit_code)
         sys.stdout.write(f"{line}\n")
         sys.exit(0 if well else 1)
+    gc.set_threshold(50_000)  # what is loaded stays: looking for garbage in it took a twelfth of the start
     from outbox import cli  # noqa: PLC0415 - see above
 
     cli.main()

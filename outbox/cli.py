@@ -36,6 +36,7 @@ from outbox.reset import reset
 from outbox.screens import show_findings, show_status, show_steps
 from outbox.sink import SinkFactory
 from outbox.store import Store
+from outbox.traces import tracing
 from outbox.worker import Worker, spare_collector, stop_on_signals
 
 _WHAT = "Transactional outbox for PostgreSQL and Temporal: commit an event with your data, and its workflow starts."
@@ -183,7 +184,7 @@ async def _run_worker(settings: config.Settings, sink_factory: SinkFactory) -> b
         from outbox.endpoints import serving  # noqa: PLC0415 - loading its libraries takes a tenth of a second
 
         endpoints = serving(settings, worker.condition, events)
-    async with stop_on_signals(worker), endpoints:
+    async with stop_on_signals(worker), tracing(events, logs.warn_of), endpoints:
         await worker.run()
         return True
     return False

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 LIVE, READY, STATUS, METRICS = "/livez", "/readyz", "/status", "/metrics"
 PROBE_WAIT_S = 0.7
 """How long a probe waits for news. Kubernetes gives it a second."""
-_PROBE_EVERY_S = 2.0
+_PROBE_EVERY_S, _PROBE_AGAIN_S = 2.0, 0.25
+"""How often is asked while all is well, and while it is not: a worker that starts, or recovers, is ready soon."""
 BELIEVED_S = 15.0
 """How old an answer may be that a probe still goes by while the next one is on its way."""
 _FACTS_EVERY_S = 10.0
@@ -83,8 +84,10 @@ class Endpoints:
 
     def __init__(self, condition: Condition, counts: Counts, *, slots: int) -> None:
         self._condition = condition
-        self._database = Reading(condition.ask_database, every_s=_PROBE_EVERY_S)
-        self._sink = Reading(condition.ask_sink, every_s=_PROBE_EVERY_S)
+        self._database, self._sink = (
+            Reading(ask, every_s=_PROBE_EVERY_S, again_s=_PROBE_AGAIN_S, well=_all_well)
+            for ask in (condition.ask_database, condition.ask_sink)
+        )
         self._status = Reading(condition.ask_status, every_s=_STATUS_EVERY_S)
         facts = Reading(condition.ask_facts, every_s=_FACTS_EVERY_S)
         self.readings: tuple[Reading[Any], ...] = (self._database, self._sink, self._status, facts)
@@ -118,8 +121,7 @@ class Endpoints:
         for part, reason in self._condition.known().items():
             if reason != OK and parts[part] in (OK, NO_ANSWER):
                 parts[part] = reason
-        ready = all(reason == OK for reason in parts.values())
-        return judged({"ready": ready, "state": self._condition.state}, parts)
+        return judged({"ready": _all_well(parts), "state": self._condition.state}, parts)
 
     def status(self, _headers: Headers) -> Page:
         """What `outbox status --json` tells, and this worker's own state. Says how old it is."""
@@ -137,9 +139,13 @@ class Endpoints:
 
 def judged(verdict: Mapping[str, object], parts: Parts) -> Page:
     """200 if all parts are well, else 503; the reasons are in both."""
-    well = all(reason == OK for reason in parts.values())
+    well = _all_well(parts)
     said = {part: clean(reason) for part, reason in parts.items()}  # servers say what is no Unicode
     return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": said})
+
+
+def _all_well(parts: Parts) -> bool:
+    return all(reason == OK for reason in parts.values())
 
 
 def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:

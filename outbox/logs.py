@@ -6,8 +6,9 @@ Messages are constant and their data are bound fields, so that lines can be coun
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,36 @@ def configure(level: str, style: Literal["auto", "text", "json"]) -> None:
         logger.add(sys.stderr, level=level, format=_text, colorize=None, diagnose=False)
     else:
         logger.add(_write_json, level=level, format="{message}", diagnose=False)
+    pass_on("opentelemetry", least=logging.WARNING)
+
+
+def pass_on(
+    library: str,
+    *,
+    least: int = logging.DEBUG,
+    context: Callable[[logging.LogRecord], Mapping[str, object]] = lambda _: {},
+) -> None:
+    """Have what a library logs written as ours, with what `context` finds in a record as bound fields."""
+    source = logging.getLogger(library)
+    source.handlers = [_Passing(context)]
+    source.propagate = False
+    source.setLevel(least)
+
+
+class _Passing(logging.Handler):
+    """Hands a standard record to loguru."""
+
+    def __init__(self, context: Callable[[logging.LogRecord], Mapping[str, object]]) -> None:
+        super().__init__()
+        self._context = context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on."""
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        logger.bind(**self._context(record)).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
 def warn_of(doubts: Iterable[str]) -> None:

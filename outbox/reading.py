@@ -31,10 +31,21 @@ class Reading(Generic[T]):
     many wait, and however long the loop or a server takes, one question is out.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], *, every_s: float) -> None:
-        """`ask` is bounded by itself. What it raises leaves the last answer as it is."""
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        *,
+        every_s: float,
+        again_s: float | None = None,
+        well: Callable[[T], bool] = lambda _: True,
+    ) -> None:
+        """`ask` is bounded by itself. What it raises leaves the last answer as it is.
+
+        An answer grows old in `every_s` seconds; in `again_s`, if that is given and all is not `well`.
+        """
         self._ask = ask
-        self._every_s = every_s
+        self._well = well
+        self._every_s, self._again_s = every_s, every_s if again_s is None else again_s
         self._news = Condition()
         """Guards what follows; notified of each answer."""
         self._wake: Callable[[], object] | None = None
@@ -46,13 +57,16 @@ class Reading(Generic[T]):
         """The latest answer, None before the first. Waits for a new one where it is due, but no longer than this."""
         with self._news:
             before = self._latest
-            if self._wake is None or (before is not None and before.age_s < self._every_s):
+            if self._wake is None or (before is not None and before.age_s < self._lasts_s(before.value)):
                 return before
             if not self._out:  # it returns at once, also when the loop stands still
                 self._out = True
                 self._wake()
             self._news.wait_for(lambda: self._latest is not before or not self._out, wait_s)
             return self._latest
+
+    def _lasts_s(self, value: T) -> float:
+        return self._every_s if self._well(value) else self._again_s
 
     async def answer(self) -> NoReturn:
         """Answer, on the event loop that runs this, until cancelled."""

@@ -82,7 +82,8 @@ class Sink(Protocol):
     """Where messages go. One object serves many concurrent deliveries on one event loop.
 
     Neither method raises for anything that the other side did: it answers with an outcome. An exception is a fault of
-    the sink; the relay counts it against the message as `Failed`.
+    the sink; the relay counts it against the message as `Failed`. What it says in `detail`, or raises, is logged: it
+    quotes no payload.
     """
 
     async def deliver(self, message: Message) -> Outcome:

@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from outbox import __version__
+from outbox.backoff import Backoff
 from outbox.condition import Condition
 from outbox.control import Control
 from outbox.database import open_pool, translated_errors
@@ -39,6 +40,8 @@ _POOL_SIZE = 4
 """Claim, settle, maintenance, and one to spare while a broken connection is replaced."""
 _STATEMENT_TIMEOUT_S = 10.0
 _FAREWELL_S = 2.0
+_START = Backoff(0.1, 1.0)
+"""How a worker that starts looks for its database: it has nothing else to do, and nobody to disturb with it."""
 T = TypeVar("T")
 
 
@@ -106,7 +109,7 @@ class Worker:
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step of the start, again and again while the database is away; return None if stopped before."""
-        patience = Patience("start", self._emit, self._settings.relay().reconnect)
+        patience = Patience("start", self._emit, _START)
         with anyio.CancelScope() as self._starting:
             while not self.stopping:
                 try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, get_args
@@ -81,6 +83,27 @@ def test_level_bounds_what_is_written(lines: Any) -> None:
     logs.configure("WARNING", "json")
     logs.EventLog()(sample(events.Resumed))
     assert lines() == []
+
+
+@pytest.mark.parametrize(("terminal", "form"), [(True, r"\S+ INFO    said n=1"), (False, r"\{.*\"n\":1\}")])
+def test_lines_are_for_people_on_a_terminal_and_for_machines_elsewhere(
+    terminal: bool, form: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    logs.configure("INFO", "auto")
+    try:
+        logger.bind(n=1).info("said")
+    finally:
+        logger.remove()
+    written = re.sub("\x1b\\[[0-9]+m", "", capfd.readouterr().err)
+    assert re.fullmatch(form + "\n", written)
+
+
+def test_what_opentelemetry_complains_of_is_one_of_our_lines(lines: Any) -> None:
+    logging.getLogger("opentelemetry.exporter").warning("no collector at %s", "there")
+    logging.getLogger("opentelemetry.exporter").info("fine")
+    [line] = lines()
+    assert (line["level"], line["message"]) == ("WARNING", "no collector at there")
 
 
 def test_braces_and_markup_in_data_are_written_as_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

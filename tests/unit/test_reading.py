@@ -74,6 +74,14 @@ async def test_a_young_answer_is_not_asked_for_again_and_an_old_one_is() -> None
         assert [await look(often, LONG_S), await look(often, LONG_S)] == [2, 3]
 
 
+async def test_an_answer_that_is_not_well_grows_old_sooner() -> None:
+    question = Question()
+    question.may_answer.set()
+    reading = Reading(question.ask, every_s=LONG_S, again_s=0.0, well=lambda asked: asked > 2)
+    async with answered(reading):
+        assert [await look(reading, LONG_S) for _ in range(5)] == [1, 2, 3, 3, 3]
+
+
 async def test_nobody_waits_longer_than_asked_and_the_late_answer_is_there_for_the_next() -> None:
     question = Question()
     reading = Reading(question.ask, every_s=LONG_S)

@@ -14,6 +14,7 @@ from temporalio.service import RPCError
 from outbox import config
 from outbox import logs as outbox_logs
 from outbox.asking import ask
+from outbox.exporting import exporting
 from outbox.migrate import inspect, migrate
 from outbox.screens import show_steps
 from outbox.words import duration_s
@@ -103,7 +104,11 @@ async def _run(chosen: config.Settings, own: WorkflowSettings) -> bool:
     """Run the worker under signals; return whether it ended by itself, not by a second signal."""
     worker = WorkflowWorker(chosen, own)
     endpoints = serving(chosen, worker) if chosen.http_port else nullcontext()
-    async with stop_on_signals(worker), endpoints:
-        await worker.run()
+    async with (
+        stop_on_signals(worker),
+        exporting("outbox-workflows", outbox_logs.warn_of) as tracer,
+        endpoints,
+    ):
+        await worker.run(tracer)
         return True
     return False

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from loguru import logger
 from temporalio import activity, workflow
+
+from outbox.logs import pass_on
 
 _CONTEXT = ("workflow_id", "run_id", "workflow_type", "workflow_run_id", "activity_id", "activity_type", "attempt")
 """What of Temporal's context stands in a line; the namespace and the task queue are the process's own."""
@@ -16,22 +17,7 @@ _CONTEXT = ("workflow_id", "run_id", "workflow_type", "workflow_run_id", "activi
 def configure() -> None:
     """Pass on what temporalio's loggers say. Call it after `outbox.logs.configure`."""
     activity.logger.activity_info_on_message = workflow.logger.workflow_info_on_message = False
-    source = logging.getLogger("temporalio")
-    source.handlers = [_Passing()]
-    source.propagate = False
-    source.setLevel(logging.DEBUG)
-
-
-class _Passing(logging.Handler):
-    """Hands a standard record to loguru, with Temporal's context as bound fields."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on."""
-        try:
-            level: str | int = logger.level(record.levelname).name
-        except ValueError:
-            level = record.levelno
-        logger.bind(**context(record)).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+    pass_on("temporalio", context=context)
 
 
 def context(record: logging.LogRecord) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from loguru import logger
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 
 from outbox.backoff import Backoff
 from outbox.errors import ConfigurationError, DatabaseUnavailable
@@ -24,6 +24,8 @@ from workflows.process.families import collect
 from workflows.serving import serving
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from outbox.config import Settings
     from workflows.process.settings import WorkflowSettings
 
@@ -60,8 +62,10 @@ class WorkflowWorker:
         self._starting.cancel()
         self._stopped.set()
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until stopped, then drain. Started once tasks are polled for.
+    async def run(
+        self, tracer: Tracer | None = None, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until stopped, then drain. Started once tasks are polled for. `tracer` is for spans of what is done.
 
         Servers that do not answer yet are waited for. Raises ConfigurationError or SchemaError where waiting is no use,
         RuntimeError when Temporal's SDK gives up.
@@ -74,7 +78,7 @@ class WorkflowWorker:
             self.client = await self._patiently("Temporal", partial(self._connect, runtime))
             if self.client is None:
                 return
-            async with serving(self._worker(self.application, self.client), on_end=self.stop):
+            async with serving(self._worker(self.application, self.client, tracer), on_end=self.stop):
                 self.polling = True
                 logger.bind(
                     worker=self._settings.worker_name, task_queue=self._own.task_queue, families=self._own.families
@@ -84,7 +88,7 @@ class WorkflowWorker:
                 logger.info("workflow worker draining")
             logger.info("workflow worker drained")
 
-    def _worker(self, application: Application, client: Client) -> Worker:
+    def _worker(self, application: Application, client: Client, tracer: Tracer | None) -> Worker:
         own = self._own
         workflows, activities = collect(own.chosen_families(), application, own.ports())
         return Worker(
@@ -95,6 +99,7 @@ class WorkflowWorker:
             max_concurrent_workflow_tasks=own.concurrent_workflow_tasks,
             max_concurrent_activities=own.concurrent_activities,
             graceful_shutdown_timeout=timedelta(seconds=own.drain_timeout_s),
+            interceptors=[_interceptor(tracer)] if tracer else [],
         )
 
     async def _open(self, stack: AsyncExitStack) -> Application:
@@ -133,3 +138,10 @@ class WorkflowWorker:
                     failures += 1
                     await anyio.sleep(_RETRIES.delay_s(failures))
         return None
+
+
+def _interceptor(tracer: Tracer) -> Interceptor:
+    """What continues the trace of whoever started a workflow, as the relay or a client has put it into the header."""
+    from temporalio.contrib.opentelemetry import TracingInterceptor  # noqa: PLC0415 - it needs an extra
+
+    return TracingInterceptor(tracer)
