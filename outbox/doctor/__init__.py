@@ -1,0 +1,94 @@
+"""Says whether it is safe to start a worker, and the cure of whatever is wrong: one finding for each thing examined.
+
+Nothing is concluded from a setting that can be tried or looked up, and nothing keeps a later check from its turn. It
+changes nothing; what it sends is a notification that wakes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from outbox.database import open_pool
+from outbox.doctor import delivery, housekeeping, schema, server, setup, wakeups
+from outbox.doctor.section import Ground, section
+from outbox.errors import OutboxError
+from outbox.finding import Finding
+from outbox.sink import examiner
+
+if TYPE_CHECKING:
+    from outbox.config import Reading, Settings
+    from outbox.finding import Check
+    from outbox.sink import SinkFactory
+
+CHECKS: tuple[Check, ...] = (
+    *setup.CHECKS,
+    *server.CHECKS,
+    *schema.CHECKS,
+    *housekeeping.CHECKS,
+    *wakeups.CHECKS,
+    *delivery.CHECKS,
+)
+"""Every check of the core's own."""
+_POOL_SIZE = 2
+"""LISTEN is proved by a probe over another connection, while a question is on its way."""
+_ANSWER_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What was found of one part."""
+
+    title: str
+    findings: list[Finding]
+
+
+def is_safe(groups: Iterable[Group]) -> bool:
+    """Whether a worker may be started: warnings are for later."""
+    return all(finding.grade != "fault" for group in groups for finding in group.findings)
+
+
+async def examine(
+    reading: Reading, sink: SinkFactory | None, faults: Sequence[str] = (), sink_faults: Sequence[str] = ()
+) -> list[Group]:
+    """Examine everything. `faults` are the settings', `sink_faults` what the sink says of its own. Raises nothing."""
+    settings, ground = reading.settings, Ground(reading.settings.schema_name)
+    told = faults if examiner(sink) else (*faults, *sink_faults)
+    groups = [Group("settings", list(setup.examine_settings(reading, told)))]
+    async with AsyncExitStack() as stack:
+        found, no_way = await server.examine_way(settings)
+        await _connect(settings, ground, no_way, stack)
+        found += await section(server.SERVER, lambda: server.examine_server(ground))
+        found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
+        groups.append(Group("database", found))
+        found = await section(schema.CHECKS, lambda: schema.examine_schema(ground))
+        ground.no_schema = _unusable(found)
+        groups.append(Group("schema", found))
+        found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(ground))
+        groups.append(Group("housekeeping", found))
+        groups.append(Group("wake-ups", await wakeups.examine_wakeups(settings, ground)))
+        found = await delivery.examine_sink(sink, settings, ground)
+        groups.append(Group(f"sink {settings.sink}", found))
+    return groups
+
+
+async def _connect(settings: Settings, ground: Ground, no_way: str | None, stack: AsyncExitStack) -> None:
+    """Give the ground its connections, or say why it has none."""
+    if no_way is not None:
+        ground.no_pool = no_way
+        return
+    pool = open_pool(
+        settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
+    )
+    try:
+        ground.pool = await stack.enter_async_context(pool)
+    except OutboxError as error:
+        ground.no_pool = str(error)
+
+
+def _unusable(found: Iterable[Finding]) -> str | None:
+    """Why no statement of this version can be expected to work, if so."""
+    version = next(finding for finding in found if finding.what == schema.SCHEMA.what)
+    return None if version.grade == "good" else version.reason_untried or version.detail

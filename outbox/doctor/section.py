@@ -1,0 +1,63 @@
+"""How checks are carried out: none keeps another from its turn, whatever befalls it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from outbox.doctor.facts import Questions
+from outbox.errors import OutboxError, clean
+from outbox.finding import Check, Finding
+from outbox.store import Store
+
+if TYPE_CHECKING:
+    from outbox.database import Pool
+
+
+class Missing(OutboxError):
+    """What a check needs is not there; the text says what, as the end of a sentence that begins with because."""
+
+
+class Ground:
+    """What checks stand on, as far as it is there. Asking for what is not raises Missing."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self.pool: Pool | None = None
+        self.no_pool = "PostgreSQL lets nobody in"
+        """Why there is no connection."""
+        self.no_schema: str | None = None
+        """Why nothing can be asked of the schema, although there is a connection."""
+
+    def connections(self) -> Pool:
+        """Connections to the server."""
+        if self.pool is None:
+            raise Missing(self.no_pool)
+        return self.pool
+
+    def questions(self) -> Questions:
+        """Questions to the server."""
+        return Questions(self.connections(), self.schema)
+
+    def outbox(self) -> Questions:
+        """Questions to a schema that is this version's."""
+        self.connections()
+        if self.no_schema is not None:
+            raise Missing(self.no_schema)
+        return self.questions()
+
+    def store(self) -> Store:
+        """The worker's own statements on it."""
+        self.outbox()
+        return Store(self.connections(), self.schema)
+
+
+async def section(checks: Sequence[Check], carry_out: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
+    """What these checks find. What goes wrong on the way is why they were not tried."""
+    try:
+        return list(await carry_out())
+    except OutboxError as error:
+        because = str(error)
+    except Exception as error:  # noqa: BLE001 - the doctor's own fault must not keep its other findings back
+        because = f"the doctor failed: {type(error).__name__}: {error}"
+    return [check.untried(clean(because)) for check in checks]
