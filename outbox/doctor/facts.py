@@ -25,10 +25,10 @@ class Questions(Statements):
         """About the server, whatever is in the database."""
         return await self._object("server_facts")
 
-    async def grant_facts(self, wanted: Sequence[tuple[str, str]]) -> Facts:
-        """About the user's rights, where these are wanted: tables, each with a privilege."""
+    async def grant_facts(self, wanted: Sequence[tuple[str, str]], functions: Sequence[str]) -> Facts:
+        """About the user's rights, where these are wanted: on tables, each with a privilege, and to call functions."""
         tables, privileges = [table for table, _ in wanted], [privilege for _, privilege in wanted]
-        return await self._object("grant_facts", self._schema, tables, privileges)
+        return await self._object("grant_facts", self._schema, tables, privileges, list(functions))
 
     async def housekeeping_facts(self) -> Facts:
         """About vacuum, and who holds it up."""

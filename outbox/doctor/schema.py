@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 SCHEMA = Check("schema version", ("fault",))
 GRANTS = Check("grants", ("warning", "fault"))
 CHECKS = (SCHEMA, GRANTS)
-ROLE = "outbox_worker"
-"""The role that has what a worker needs."""
-
 NEEDED = (
     *(("message", privilege) for privilege in ("select", "update", "delete")),
     *(("history", privilege) for privilege in ("select", "insert")),
-    *(("dead_letter", privilege) for privilege in ("select", "insert")),
+    *(("dead_letter", privilege) for privilege in ("select", "insert", "update")),
     *(("delivered_key", privilege) for privilege in ("select", "insert", "update", "delete")),
     *(("worker", privilege) for privilege in ("select", "insert", "update", "delete")),
     *((table, "select") for table in ("control", "migration", "pause")),
@@ -29,13 +26,18 @@ NEEDED = (
     *(("ended_rule", privilege) for privilege in ("select", "update", "delete")),
 )
 """Tables, each with a privilege without which some statement of a worker is refused."""
+NEEDED_FUNCTIONS = (
+    *("lane", "matches", "due_at", "wake", "probe", "take_from_limit"),
+    *("call_sleepers", "create_history_partitions", "drop_history_partitions"),
+)
+"""Functions that a worker calls."""
 _MIGRATE = "outbox migrate"
 
 
 async def examine_schema(ground: Ground) -> list[Finding]:
     """Ask what may be done, then for the version, which itself needs a right. Raises OutboxError."""
     questions, schema = ground.questions(), ground.schema
-    rights = await questions.grant_facts(NEEDED)
+    rights = await questions.grant_facts(NEEDED, NEEDED_FUNCTIONS)
     if not rights["schema"]:
         return [
             SCHEMA.fault(f"the database has no schema {schema!r}", _MIGRATE),
@@ -72,13 +74,13 @@ def judged_version(steps: Iterable[Step], schema: str) -> Finding:
 
 
 def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
-    """Whether the user may do what a worker does; a superuser or owner may everything."""
+    """Whether the user may do what a worker does. There is a role that may, named after the schema."""
     user = rights["user"]
     missing = [*rights["missing"], *(f"execute on {schema}.{name}" for name in rights["functions"])]
     if not rights["usage"]:
         missing.insert(0, f"usage on schema {schema}")
     if missing:
-        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", f'grant {ROLE} to "{user}";')
+        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", f'grant {schema}_worker to "{user}";')
     if rights["hidden"]:
         yield GRANTS.fault(
             f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}",
@@ -89,6 +91,6 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
         )
     if not rights["partitions"] and not missing:
         detail = f"{user} may not make partitions of {schema}.history: it will all go to one, which nobody drops"
-        yield GRANTS.warning(detail, f'grant {ROLE} to "{user}";')
+        yield GRANTS.warning(detail, f'grant {schema}_worker to "{user}";')
     if not missing and not rights["hidden"] and rights["partitions"]:
         yield GRANTS.good(f"{user} may do all that a worker does")

@@ -39,9 +39,11 @@ _READ_ONLY_BY = {
     "database": 'alter database "{database}" reset default_transaction_read_only;',
     "user": 'alter role "{user}" reset default_transaction_read_only;',
     "database user": 'alter role "{user}" in database "{database}" reset default_transaction_read_only;',
-    "client": "leave default_transaction_read_only out of PGOPTIONS, and of options in the connection string",
 }
-_READ_ONLY = "alter system reset default_transaction_read_only; select pg_reload_conf();"
+"""What takes the setting back, by what pg_settings calls its source."""
+_READ_ONLY_BY_FILE = "alter system reset default_transaction_read_only; select pg_reload_conf();"
+_READ_ONLY_BY_US = "leave default_transaction_read_only out of PGOPTIONS, and of options in the connection string"
+_FOR_ONCE = "set default_transaction_read_only = off;"
 
 
 async def examine_way(settings: Settings) -> tuple[list[Finding], str | None]:
@@ -111,8 +113,7 @@ def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> 
     if facts["standby"]:
         yield WRITES.fault("this server is a standby", _PRIMARY.format("DATABASE_URL"))
     elif facts["read_only"]:
-        cure = _READ_ONLY_BY.get(facts["read_only_by"], _READ_ONLY)
-        yield WRITES.fault("default_transaction_read_only is on", cure.format(**facts))
+        yield WRITES.fault("default_transaction_read_only is on", _writing(facts))
     else:
         yield WRITES.good("this server is a primary")
     if facts["version_num"] < _OLDEST_VERSION * 10_000:
@@ -128,6 +129,14 @@ def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> 
         )
     else:
         yield CLOCK.good(f"the server's and this machine's differ by {abs(ahead_s):.1f} s")
+
+
+def _writing(facts: dict[str, Any]) -> str:
+    """The cure of a server that was told to take no writes, by whoever told it so."""
+    if facts["read_only_by"] == "client":
+        return _READ_ONLY_BY_US
+    statement = _READ_ONLY_BY.get(facts["read_only_by"], _READ_ONLY_BY_FILE)
+    return f"{_FOR_ONCE}\n{statement.format(**facts)}"
 
 
 async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:

@@ -1,9 +1,9 @@
 -- What the asking user may do in the schema, as one JSON object. It reads catalogues only, so that whoever may do nothing can ask.
 --
--- "missing": of the rights asked about those that it has not, on tables that are there. "hidden": tables whose rows row-level security
+-- "missing", "functions": of the rights asked about those that it has not, on what is there. "hidden": tables whose rows row-level security
 -- keeps from it. "partitions": whether it can make and drop those of the history.
 --
--- $1 text: schema · $2 text[]: tables · $3 text[]: for each of them, a privilege
+-- $1 text: schema · $2 text[]: tables · $3 text[]: for each of them, a privilege · $4 text[]: functions
 select json_build_object(
     'user', current_user,
     'schema', n.oid is not null,
@@ -18,8 +18,7 @@ select json_build_object(
     'functions', (
         select coalesce(json_agg(distinct p.proname), '[]') from pg_proc p
         where p.pronamespace = n.oid and not has_function_privilege(p.oid, 'execute')
-          and p.proname in ('lane', 'matches', 'due_at', 'wake', 'probe', 'take_from_limit', 'call_sleepers',
-                            'create_history_partitions', 'drop_history_partitions')),
+          and p.proname = any ($4)),
     'hidden', (
         select coalesce(json_agg(c.relname order by c.relname), '[]') from pg_class c
         where c.relnamespace = n.oid and c.relname = any ($2) and row_security_active(c.oid)

@@ -8,11 +8,11 @@ with outbox as (
 ),
 holder as (
     select 'session' as kind, a.pid::text as name, a.usename::text as who, a.application_name as application, a.state,
-           a.backend_type = 'walsender' as standby, null::bool as active,
+           coalesce(a.backend_type, '') = 'walsender' as standby, null::bool as active,
            greatest(age(a.backend_xmin), age(a.backend_xid)) as transactions, extract(epoch from clock_timestamp() - a.xact_start) as held_s
     from pg_stat_activity a
     where (a.backend_xmin is not null or a.backend_xid is not null) and a.pid <> pg_backend_pid()
-      and (a.datname = current_database() or a.backend_type = 'walsender') and a.backend_type <> 'autovacuum worker'
+      and (a.datname = current_database() or a.backend_type = 'walsender') and coalesce(a.backend_type, '') <> 'autovacuum worker'
       and a.pid not in (select p.pid from pg_stat_progress_vacuum p)
     union all
     select 'prepared', x.gid, x.owner, null, null, false, null, age(x.transaction), extract(epoch from clock_timestamp() - x.prepared)
