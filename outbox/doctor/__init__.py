@@ -55,12 +55,14 @@ async def examine(
 ) -> list[Group]:
     """Examine everything. `faults` are the settings', `sink_faults` what the sink says of its own. Raises nothing."""
     settings, ground = reading.settings, Ground(reading.settings.schema_name)
-    told = faults if examiner(sink) else (*faults, *sink_faults)
-    groups = [Group("settings", list(setup.examine_settings(reading, told)))]
+    of_settings = faults if examiner(sink) else (*faults, *sink_faults)
+    groups = [Group("settings", list(setup.examine_settings(reading, of_settings)))]
     async with AsyncExitStack() as stack:
         found, no_way = await server.examine_way(settings)
         await _connect(settings, ground, no_way, stack)
-        found += await section(server.SERVER, lambda: server.examine_server(ground))
+        told = {finding.what for finding in found}
+        of_server = await section(server.SERVER, lambda: server.examine_server(ground))
+        found += [finding for finding in of_server if finding.what not in told]
         found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
         groups.append(Group("database", found))
         found = await section(schema.CHECKS, lambda: schema.examine_schema(ground))

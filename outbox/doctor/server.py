@@ -63,6 +63,9 @@ def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
     let_in = any(attempt.refusal is None for attempt in tried)
     under_way = list(tried)
     because = ""
+    for attempt in tried:
+        if attempt.refusal and attempt.refusal.stage == "write" and not let_in:
+            yield WRITES.fault(f"{attempt.host}: {attempt.refusal.cause}", _PRIMARY.format(server.named("host")))
     for stage, check in _STAGES.items():
         stopped = [attempt for attempt in under_way if attempt.refusal and attempt.refusal.stage == stage]
         for attempt in stopped:

@@ -175,11 +175,10 @@ async def questions(dsn: str) -> AsyncIterator[Questions]:
 
 
 async def grant_needed(dsn: str, name: str) -> None:
-    await fetch(dsn, f"grant usage on schema outbox to {name}")
-    for table, privilege in NEEDED:
-        await fetch(dsn, f"grant {privilege} on outbox.{table} to {name}")
-    for function in NEEDED_FUNCTIONS:
-        await fetch(dsn, f"grant execute on function outbox.{function} to {name}")
+    tables = (f"grant {privilege} on outbox.{table} to {name};" for table, privilege in NEEDED)
+    functions = (f"grant execute on function outbox.{function} to {name};" for function in NEEDED_FUNCTIONS)
+    async with connected(dsn) as connection:
+        await connection.execute(f"grant usage on schema outbox to {name};" + "".join((*tables, *functions)))
 
 
 async def test_user_without_rights_is_told_which_it_lacks(database: str) -> None:

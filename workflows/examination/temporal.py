@@ -32,7 +32,7 @@ _ADDRESS = "TEMPORAL_ADDRESS=host:7233"
 _WAYS = {
     "dns error": ("the name is not known", f"{_ADDRESS}  # is the name right?"),
     "ConnectionRefused": ("refused, nobody listens there", f"{_ADDRESS}  # is it right, and Temporal running?"),
-    "TimedOut|timed? ?out|deadline|elapsed": (
+    "TimedOut|[Tt]ime(d )?out|[Dd]eadline": (
         "no answer in time",
         f"{_ADDRESS}  # is it right, does a firewall swallow it?",
     ),
