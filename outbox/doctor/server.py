@@ -70,7 +70,7 @@ def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
         stopped = [attempt for attempt in under_way if attempt.refusal and attempt.refusal.stage == stage]
         for attempt in stopped:
             assert attempt.refusal
-            because = f"{attempt.host} was not passed at the stage before"
+            because = f"{check.what} is at fault"
             grade = check.warning if let_in else check.fault
             cure = attempt.refusal.cure or f"look into the server's log, and at {server.named('host')}"
             yield grade(f"{attempt.host}: {attempt.refusal.cause}", cure)
