@@ -59,7 +59,7 @@ async def examine(
     groups = [Group("settings", list(setup.examine_settings(reading, of_settings)))]
     async with AsyncExitStack() as stack:
         found, no_way = await server.examine_way(settings)
-        await _connect(settings, ground, no_way, stack)
+        found += await _connect(settings, ground, no_way, stack)
         told = {finding.what for finding in found}
         of_server = await section(server.SERVER, lambda: server.examine_server(ground))
         found += [finding for finding in of_server if finding.what not in told]
@@ -76,18 +76,20 @@ async def examine(
     return groups
 
 
-async def _connect(settings: Settings, ground: Ground, no_way: str | None, stack: AsyncExitStack) -> None:
-    """Give the ground its connections, or say why it has none."""
+async def _connect(settings: Settings, ground: Ground, no_way: str | None, stack: AsyncExitStack) -> list[Finding]:
+    """Give the ground its connections; a finding where they cannot be had although there is a way."""
     if no_way is not None:
         ground.no_pool = no_way
-        return
+        return []
     pool = open_pool(
         settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
     )
     try:
         ground.pool = await stack.enter_async_context(pool)
     except OutboxError as error:
-        ground.no_pool = str(error)
+        ground.no_pool = "the connection did not last"
+        return [server.REACHABILITY.fault(str(error), "examine once more, and look into the server's log")]
+    return []
 
 
 def _unusable(found: Iterable[Finding]) -> str | None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from outbox.database import Pool
 
 
+_SEE = "see the reason, and examine once more"
+
+
 class Missing(OutboxError):
     """What a check needs is not there; the text says what, as the end of a sentence that begins with because."""
 
@@ -53,11 +56,19 @@ class Ground:
 
 
 async def section(checks: Sequence[Check], carry_out: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
-    """What these checks find. What goes wrong on the way is why they were not tried."""
+    """What these checks find. Where something is missing that they stand on, they are not tried.
+
+    What fails although nothing is missing is at fault where that is possible: nobody shall start a worker in its faith.
+    """
     try:
         return list(await carry_out())
+    except Missing as missing:
+        return [check.untried(clean(str(missing))) for check in checks]
     except OutboxError as error:
-        because = str(error)
+        reason = clean(str(error))
     except Exception as error:  # noqa: BLE001 - the doctor's own fault must not keep its other findings back
-        because = f"the doctor failed: {type(error).__name__}: {error}"
-    return [check.untried(clean(because)) for check in checks]
+        reason = clean(f"{type(error).__name__}: {error}")
+    return [
+        check.fault(f"cannot be examined: {reason}", _SEE) if "fault" in check.grades else check.untried(reason)
+        for check in checks
+    ]

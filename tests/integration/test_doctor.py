@@ -436,3 +436,19 @@ async def test_sink_that_raises_or_cannot_be_opened_is_a_fault(database: str) ->
 
     assert (await only(database, "sink", factory=closed)).detail == "SINK_KEY is not set"
     assert untried(await examined(database, None)) == {"sink": "OUTBOX_SINK leads to none"}
+
+
+async def test_what_cannot_be_examined_although_it_is_there_is_a_fault(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that breaks is nobody's permission to start."""
+
+    async def broken(_self: Questions) -> None:
+        raise KeyError("as it was asked")
+
+    monkeypatch.setattr(Questions, "register", broken)
+    found = wrong(await examined(database))
+    assert {what: finding.grade for what, finding in found.items()} == {"schema version": "fault", "grants": "fault"}
+    monkeypatch.undo()
+    monkeypatch.setattr(Questions, "housekeeping_facts", broken)
+    assert set(untried(await examined(database))) == {"autovacuum", "oldest xmin", "dead tuples"}

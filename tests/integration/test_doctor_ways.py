@@ -6,6 +6,7 @@ import pytest
 
 from outbox.doctor import CHECKS, housekeeping, schema
 from outbox.doctor import server as of_server
+from outbox.migrate import migrate
 from tests.integration.test_connecting import (
     FAULTS,
     Ground,
@@ -16,6 +17,7 @@ from tests.integration.test_connecting import ground as ground  # noqa: PLC0414
 from tests.integration.test_connecting import prepared as prepared  # noqa: PLC0414
 from tests.integration.test_connecting import silence as silence  # noqa: PLC0414
 from tests.support.examining import examined, safe, untried, wrong
+from tests.support.running import fetch
 from tests.support.secured import PASSWORD, needs_tls
 
 pytestmark = [needs_tls, pytest.mark.timeout(120)]
@@ -86,6 +88,22 @@ async def test_one_host_of_several_that_is_away_is_no_fault(prepared: Ground, en
     assert found["reachability"].grade == "warning"
     assert found["reachability"].detail.startswith("127.0.0.1:1: refused")
     assert {"TLS", "credentials"}.isdisjoint(found)
+
+
+async def test_owner_that_is_no_superuser_on_an_older_server_finds_all_good_over_tls(
+    prepared: Ground, environment: pytest.MonkeyPatch
+) -> None:
+    await fetch(prepared.server.dsn(), "create database healthy owner app")
+    try:
+        set_all(environment, prepared.trusted())
+        await migrate(prepared.url("localhost", database="healthy", sslmode="disable"))
+        environment.setenv("DATABASE_URL", prepared.url(database="healthy"))
+        findings = await examined(None)
+        assert {finding.grade for finding in findings} == {"good"}, wrong(findings) | untried(findings)
+        [tls] = [finding for finding in findings if finding.what == "TLS"]
+        assert "sslmode=verify-full" in tls.detail
+    finally:
+        await fetch(prepared.server.dsn(), "drop database healthy with (force)")
 
 
 async def test_nothing_that_says_where_is_a_fault_of_the_settings(environment: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+import anyio
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest, GetSystemInfoRequest
@@ -26,7 +27,7 @@ CHECKS = (TEMPORAL, CREDENTIALS, NAMESPACE, RETENTION, QUEUES)
 
 T = TypeVar("T")
 _REFUSED = re.compile("unauthenticated|permission_?denied", re.IGNORECASE)
-_MOST_QUEUES = 50
+_MOST_QUEUES, _QUEUES_AT_ONCE = 50, 8
 _DAY_S, _HOUR_S = 86_400.0, 3600.0
 _ADDRESS = "TEMPORAL_ADDRESS=host:7233"
 _WAYS = {
@@ -184,28 +185,38 @@ def judged_retention(namespace: str, kept_s: float, asked: Asked, demand: Demand
 
 
 async def _examine_queues(asked: Asked, queues: Sequence[Queue], wanted: Wanted) -> list[Finding]:
-    """Ask who polls each task queue."""
-    found = []
+    """Ask who polls each task queue, several at once."""
+    found: dict[Queue, Finding] = {}
+    limiter = anyio.CapacityLimiter(_QUEUES_AT_ONCE)
+
+    async def look(queue: Queue) -> None:
+        async with limiter:
+            found[queue] = await _examine_queue(asked, queue)
+
+    async with anyio.create_task_group() as tasks:
+        for queue in queues[:_MOST_QUEUES]:
+            tasks.start_soon(look, queue)
+    wrong = [found[queue] for queue in queues[:_MOST_QUEUES] if found[queue].grade != "good"]
     if wanted.queueless:
-        found.append(QUEUES.warning("messages wait that name no task queue", "OUTBOX_TEMPORAL_TASK_QUEUE=…"))
-    polled = []
-    for queue in queues[:_MOST_QUEUES]:
-        label = queue.name if queue.namespace == asked.namespace else f"{queue.name} in {queue.namespace}"
-        try:
-            if await asked.pollers(queue):
-                polled.append(label)
-            else:
-                detail = f"nobody polls {label}: workflows are started and stand still"
-                found.append(QUEUES.warning(detail, f"start a worker of task queue {queue.name}, or correct the name"))
-        except (RPCError, RuntimeError) as error:
-            found.append(QUEUES.untried(f"asking who polls {label} failed: {_said(str(error))}"))
+        wrong.append(QUEUES.warning("messages wait that name no task queue", "OUTBOX_TEMPORAL_TASK_QUEUE=…"))
     if len(queues) > _MOST_QUEUES:
-        found.append(QUEUES.untried(f"there are {len(queues)}: {_MOST_QUEUES} were asked about"))
-    if found:
-        return found
-    if len(polled) < len(wanted.queues):
-        return [QUEUES.untried("their namespace cannot be looked at")]
-    return [QUEUES.good(f"polled: {', '.join(polled)}" if polled else "none is named by a route or a waiting message")]
+        wrong.append(QUEUES.untried(f"there are {len(queues)}: {_MOST_QUEUES} were asked about"))
+    if not wrong and len(queues) < len(wanted.queues):
+        wrong.append(QUEUES.untried("their namespace is not there"))
+    named = ", ".join(queue.name for queue in queues)
+    return wrong or [QUEUES.good(f"polled: {named}" if queues else "none is named by a route or a waiting message")]
+
+
+async def _examine_queue(asked: Asked, queue: Queue) -> Finding:
+    label = queue.name if queue.namespace == asked.namespace else f"{queue.name} in {queue.namespace}"
+    try:
+        pollers = await asked.pollers(queue)
+    except (RPCError, RuntimeError) as error:
+        return QUEUES.untried(f"asking who polls {label} failed: {_said(str(error))}")
+    if pollers:
+        return QUEUES.good(f"{label} is polled")
+    cure = f"start a worker of task queue {queue.name}, or correct the name"
+    return QUEUES.warning(f"nobody polls {label}: workflows are started and stand still", cure)
 
 
 def _operate(asked: Asked, what: str, namespace: str) -> str:
