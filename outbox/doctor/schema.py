@@ -79,18 +79,13 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
     missing = [*rights["missing"], *(f"execute on {schema}.{name}" for name in rights["functions"])]
     if not rights["usage"]:
         missing.insert(0, f"usage on schema {schema}")
+    cure = f'grant {schema}_worker to "{user}";'
     if missing:
-        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", f'grant {schema}_worker to "{user}";')
+        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", cure)
     if rights["hidden"]:
-        yield GRANTS.fault(
-            f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}",
-            "\n".join(
-                f'create policy worker on {schema}.{table} to "{user}" using (true) with check (true);'
-                for table in rights["hidden"]
-            ),
-        )
+        yield GRANTS.fault(f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}", cure)
     if not rights["partitions"] and not missing:
         detail = f"{user} may not make partitions of {schema}.history: it will all go to one, which nobody drops"
-        yield GRANTS.warning(detail, f'grant {schema}_worker to "{user}";')
+        yield GRANTS.warning(detail, cure)
     if not missing and not rights["hidden"] and rights["partitions"]:
         yield GRANTS.good(f"{user} may do all that a worker does")
