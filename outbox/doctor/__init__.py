@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from outbox.database import open_pool
 from outbox.doctor import delivery, housekeeping, schema, server, setup, wakeups
 from outbox.doctor.section import Ground, section
-from outbox.errors import OutboxError
 from outbox.finding import Finding
 from outbox.sink import examiner
 
@@ -58,8 +57,8 @@ async def examine(
     of_settings = faults if examiner(sink) else (*faults, *sink_faults)
     groups = [Group("settings", list(setup.examine_settings(reading, of_settings)))]
     async with AsyncExitStack() as stack:
-        found, no_way = await server.examine_way(settings)
-        found += await _connect(settings, ground, no_way, stack)
+        found = await section(server.WAY, lambda: server.examine_way(settings, ground))
+        found += await section((server.REACHABILITY,), lambda: _connect(settings, ground, stack))
         told = {finding.what for finding in found}
         of_server = await section(server.SERVER, lambda: server.examine_server(ground))
         found += [finding for finding in of_server if finding.what not in told]
@@ -70,25 +69,20 @@ async def examine(
         groups.append(Group("schema", found))
         found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(ground))
         groups.append(Group("housekeeping", found))
-        groups.append(Group("wake-ups", await wakeups.examine_wakeups(settings, ground)))
+        found = await section(wakeups.ALWAYS, lambda: wakeups.examine_wakeups(settings, ground))
+        groups.append(Group("wake-ups", found))
         found = await delivery.examine_sink(sink, settings, ground)
         groups.append(Group(f"sink {settings.sink}", found))
     return groups
 
 
-async def _connect(settings: Settings, ground: Ground, no_way: str | None, stack: AsyncExitStack) -> list[Finding]:
-    """Give the ground its connections; a finding where they cannot be had although there is a way."""
-    if no_way is not None:
-        ground.no_pool = no_way
-        return []
-    pool = open_pool(
-        settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
-    )
-    try:
+async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) -> list[Finding]:
+    """Give the ground its connections, if there is a way. Raises OutboxError where they cannot be had all the same."""
+    if ground.way:
+        pool = open_pool(
+            settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
+        )
         ground.pool = await stack.enter_async_context(pool)
-    except OutboxError as error:
-        ground.no_pool = "the connection did not last"
-        return [server.REACHABILITY.fault(str(error), "examine once more, and look into the server's log")]
     return []
 
 

@@ -27,15 +27,15 @@ class Ground:
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self.pool: Pool | None = None
-        self.no_pool = "PostgreSQL lets nobody in"
-        """Why there is no connection."""
+        self.way = False
+        """Whether some host lets us in."""
         self.no_schema: str | None = None
         """Why nothing can be asked of the schema, although there is a connection."""
 
     def connections(self) -> Pool:
         """Connections to the server."""
         if self.pool is None:
-            raise Missing(self.no_pool)
+            raise Missing("there is no way into PostgreSQL")
         return self.pool
 
     def questions(self) -> Questions:

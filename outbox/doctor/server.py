@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from outbox.connection.tls import is_local
 from outbox.database import Attempt, attempts, connected, is_pooled, place, translated_errors
+from outbox.doctor.section import Ground, Missing
 from outbox.errors import ConfigurationError
 from outbox.finding import Check, Finding
 
 if TYPE_CHECKING:
     from outbox.config import Settings
     from outbox.connection import Server
-    from outbox.doctor.section import Ground
 
 REACHABILITY = Check("reachability", ("warning", "fault"))
 TLS = Check("TLS", ("warning", "fault"))
@@ -46,16 +46,15 @@ _READ_ONLY_BY_US = "leave default_transaction_read_only out of PGOPTIONS, and of
 _FOR_ONCE = "set default_transaction_read_only = off;"
 
 
-async def examine_way(settings: Settings) -> tuple[list[Finding], str | None]:
-    """Try every host of the database. Also why whatever needs a connection cannot be tried, if so."""
+async def examine_way(settings: Settings, ground: Ground) -> Iterator[Finding]:
+    """Try every host of the database. Raises Missing where the settings say none."""
     try:
         server = settings.dsn.resolve()
         tried = await attempts(settings.dsn, application_name="outbox doctor")
-    except ConfigurationError:
-        because = "the settings do not say how to connect"
-        return [check.untried(because) for check in WAY], because
-    lost = all(attempt.refusal for attempt in tried)
-    return list(judged_way(tried, server)), "there is no way into PostgreSQL" if lost else None
+    except ConfigurationError as error:
+        raise Missing("the settings do not say how to connect") from error
+    ground.way = any(attempt.refusal is None for attempt in tried)
+    return judged_way(tried, server)
 
 
 def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
