@@ -22,8 +22,8 @@ from loguru import logger
 from outbox import __version__, config, dead, logs, rules
 from outbox.asking import ask, with_store
 from outbox.cancel import cancel
-from outbox.doctor import examine
-from outbox.effective import config_command, prepare
+from outbox.doctor import examine, is_safe
+from outbox.effective import config_command, prepare, survey
 from outbox.enqueue import enqueue
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Events
@@ -162,16 +162,18 @@ def status(
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Try what would wake a worker, and print the cure of what is wrong; exit 1 if anything is."""
-    settings = config.load()
-    findings = ask(partial(with_store, settings, Store, partial(examine, settings)))
+    """Examine all that a worker needs, and print the cure of what is wrong; exit 1 unless it is safe to start."""
+    found = survey()
+    groups = ask(partial(examine, found.reading, found.sink, found.faults, found.sink_faults))
+    safe = is_safe(groups)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        report = {"safe": safe, "findings": [finding for group in groups for finding in group.findings]}
+        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
-        show_findings(findings)
-    if not all(finding.good for finding in findings):
+        show_findings(groups)
+    if not safe:
         raise typer.Exit(1)
 
 

@@ -244,6 +244,8 @@ class Reading:
     faults: tuple[str, ...]
     doubts: tuple[str, ...]
     """What works, and should not be as it is."""
+    retired: frozenset[str]
+    """Of the faults and doubts those about variables of former times."""
 
 
 def load(**overrides: object) -> Settings:
@@ -279,11 +281,12 @@ def read(**overrides: object) -> Reading:
     settings._database = database(environment, dsn)  # noqa: SLF001
     settings._listening = listening(environment, settings.dsn, listen_dsn)  # noqa: SLF001
     retired, doubts = retired_lines(environment, settings.dsn)
+    former = frozenset((*retired, *doubts))
     for address in dict.fromkeys((settings.dsn, settings.listen_dsn)):
         with faults:
             doubts += [doubt for doubt in address.resolve().doubts() if doubt not in doubts]
     faults.found += retired
-    return Reading(settings, origins, tuple(faults), (*doubts, *unknown_parameters(environment)))
+    return Reading(settings, origins, tuple(faults), (*doubts, *unknown_parameters(environment)), former)
 
 
 def environment_name(field: str) -> str:

@@ -32,17 +32,37 @@ class Prepared:
     doubts: tuple[str, ...]
 
 
-def prepare(**flags: object) -> Prepared:
-    """Read everything. Raises ConfigurationError that names every fault of the settings, of the sink and of its own."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that was read, and everything that is wrong with it."""
+
+    reading: config.Reading
+    sink: SinkFactory | None
+    """None where it cannot be found."""
+    faults: tuple[str, ...]
+    sink_faults: tuple[str, ...]
+    """Of the sink's own settings."""
+
+
+def survey(**flags: object) -> Survey:
+    """Read everything, whatever is wrong with it."""
     reading, faults, factories = config.read(**flags), Faults(), list[SinkFactory]()
     faults.found += reading.faults
     with faults:
         factories.append(config.load_sink(reading.settings.sink))
-    if factories:
-        module = reading.settings.sink.partition(":")[0]
-        faults.found += [fault for name, read in _sinks() if name == module for fault in read.faults]
-    faults.settle()
-    return Prepared(reading.settings, factories[0], reading.doubts)
+    if not factories:
+        return Survey(reading, None, tuple(faults), ())
+    module = reading.settings.sink.partition(":")[0]
+    of_sink = [fault for name, read in _sinks() if name == module for fault in read.faults]
+    return Survey(reading, factories[0], tuple(faults), tuple(of_sink))
+
+
+def prepare(**flags: object) -> Prepared:
+    """Read everything. Raises ConfigurationError that names every fault of the settings, of the sink and of its own."""
+    found = survey(**flags)
+    if found.sink is None or found.faults or found.sink_faults:
+        raise ConfigurationError(*found.faults, *found.sink_faults)
+    return Prepared(found.reading.settings, found.sink, found.reading.doubts)
 
 
 def config_command(

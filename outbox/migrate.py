@@ -141,6 +141,11 @@ def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lin
         raise SchemaError(f"schema {own!r} is older than this version, {names} missing: run `{lineage.command}`")
 
 
+def steps_of(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
+    """Every step that this register or this version knows."""
+    return _compared(register, lineage.name(schema), lineage, refuse=False)
+
+
 async def _steps(connection: database.Connection, schema: str, lineage: Lineage, *, refuse: bool) -> list[Step]:
     """Compare the register in the database with the files. With `refuse`, edited and unknown migrations raise."""
     return _compared(await _register(connection, schema), schema, lineage, refuse=refuse)

@@ -25,10 +25,12 @@ _STATES = {
 _WIDE = 10_000
 """Columns of what is never cut: it may be piped."""
 
+_GRADES = {"good": ("good", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "bold red")}
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from outbox.doctor import Finding
+    from outbox.doctor import Group
     from outbox.migrate import Step
     from outbox.sink import Setting
 
@@ -104,14 +106,41 @@ def _show_workers(console: Console, workers: list[dict[str, Any]]) -> None:
         console.print("no worker is running: `outbox run` starts one", style="red")
 
 
-def show_findings(findings: list[Finding]) -> None:
-    """What was examined, a line each, and under what is wrong its cure."""
-    console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        mark = Text("ok     ", "green") if finding.good else Text("WRONG  ", "red")
-        console.print(mark + Text(f"{finding.what}: {finding.detail}"))
-        if finding.cure is not None:
-            console.print(Text(f"       {finding.cure}"))
+def show_findings(groups: list[Group]) -> None:
+    """What was examined, by groups; under what is wrong its cure, on lines of its own that are never broken."""
+    console = Console(highlight=False)
+    named = max(len(finding.what) for group in groups for finding in group.findings) + 2
+    for group in groups:
+        console.print(Text(group.title, "bold"))
+        untried: dict[str, list[str]] = {}
+        for finding in group.findings:
+            if finding.reason_untried is not None:
+                untried.setdefault(finding.reason_untried, []).append(finding.what)
+                continue
+            word, style = _GRADES[finding.grade]
+            _show_beside(console, Text(f"  {word:9}{finding.what:{named}}", style), finding.detail)
+            for line in (finding.cure or "").splitlines():
+                console.print(Text(" " * 11 + line, "cyan"), soft_wrap=True)
+        for reason, checks in untried.items():
+            _show_beside(console, Text(f"  {'–':9}{'not tried':{named}}", "yellow"), f"{', '.join(checks)}: {reason}")
+    found = [finding for group in groups for finding in group.findings]
+    left = sum(finding.reason_untried is not None for finding in found)
+    faults, warnings = (sum(finding.grade == grade for finding in found) for grade in ("fault", "warning"))
+    counts = ", ".join((_counted(faults, "fault"), _counted(warnings - left, "warning"), f"{left} not tried"))
+    console.print(Text(f"{'not ' if faults else ''}safe to start: {counts}", "bold red" if faults else "bold green"))
+
+
+def _show_beside(console: Console, head: Text, detail: str) -> None:
+    """A text in the space that is left beside what begins its line; in one line where no terminal is."""
+    left = max(console.width - head.cell_len, 20) if console.is_terminal else _WIDE
+    first, *rest = Text(detail).wrap(console, left)
+    for line in (head + first, *(Text(" " * head.cell_len) + each for each in rest)):
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def show_settings(groups: dict[str, list[Setting]], doubts: Sequence[str]) -> None:

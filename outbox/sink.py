@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from outbox.finding import Finding
 from outbox.message import Message
 
 
@@ -109,6 +110,45 @@ class Forgetful(Protocol):
         side does not tell, the answer is Unavailable with the reason. Answers within `deliver_timeout_s`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way that unsettled messages are to go: what their targets say, or their topic where they have none."""
+
+    topic: str | None
+    operation: str | None
+    namespace: str | None
+    task_queue: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the outbox will ask of a sink, and for how long it looks back."""
+
+    ways: tuple[Way, ...]
+    """Of a large backlog, those of a part."""
+    dead_s: Mapping[str | None, float]
+    """By namespace: for how many seconds the oldest dead letter that starts something has been tried."""
+    history_s: float
+    """Seconds for which delivered messages stay in the history; 0 where they do not."""
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """What a sink's factory has in addition if `outbox doctor` shall say more of the sink than what its probe does."""
+
+    async def examine(self, context: SinkContext, demand: Demand | None) -> list[Finding]:
+        """Examine the sink's settings and its other side; `demand` is None where the outbox cannot be read.
+
+        It raises nothing. What cannot be tried, it says with the reason, and goes on.
+        """
+        ...
+
+
+def examiner(factory: object) -> Examiner | None:
+    """A sink's factory, if it examines."""
+    return factory if isinstance(factory, Examiner) else None
 
 
 SinkFactory = Callable[[SinkContext], AbstractAsyncContextManager[Sink]]

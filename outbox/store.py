@@ -197,11 +197,6 @@ class Store(Statements):
         async with self._errors("limit"):
             return bool(await self._pool.fetchval(self._sql("limit_topic"), topic, rate, burst))
 
-    async def wakeup_facts(self, role: str) -> dict[str, Any]:
-        """What `wakeup_facts.sql` tells, for a Realtime key of this role."""
-        async with self._errors("doctor"):
-            return _json_object(await self._pool.fetchval(self._sql("wakeup_facts"), role))
-
     async def wake(self) -> None:
         """Wake every worker that listens."""
         async with self._errors("wake"):

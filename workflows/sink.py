@@ -7,7 +7,7 @@ relay decides what an error means and when to try again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 import orjson
@@ -17,9 +17,10 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, Describe
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from outbox.finding import Finding
 from outbox.message import Message
-from outbox.sink import Delivered, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
-from workflows import settings
+from outbox.sink import Delivered, Demand, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
+from workflows import examination, settings
 from workflows.connection import connect
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
@@ -33,7 +34,7 @@ _COMPLETED = "already completed"
 
 
 @asynccontextmanager
-async def temporal_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
+async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
     """Yield a sink on a lazy connection: it starts whether or not Temporal can be reached yet."""
     chosen = settings.load()
     path = chosen.routes_file()
@@ -45,6 +46,22 @@ async def temporal_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
     )
     leave = chosen.unroutable == "leave"
     yield TemporalSink(client, context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave)
+
+
+class _Factory:
+    """Implements `outbox.sink.SinkFactory` and `outbox.sink.Examiner`."""
+
+    def __call__(self, context: SinkContext) -> AbstractAsyncContextManager[TemporalSink]:
+        """Open a sink."""
+        return _open(context)
+
+    async def examine(self, context: SinkContext, demand: Demand | None) -> list[Finding]:
+        """Say for `outbox doctor` whether it would deliver."""
+        return await examination.examine(context, demand)
+
+
+temporal_sink = _Factory()
+"""The sink factory."""
 
 
 class TemporalSink:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outbox.connection import CONNECT_TIMEOUT_S
-from outbox.database.connect import connect, connected, hear_warnings, is_pooled, place
+from outbox.database.connect import Attempt, attempts, connect, connected, hear_warnings, is_pooled, place
 from outbox.database.pool import Pool, open_pool
 from outbox.database.session import Session
 from outbox.database.translation import translated_errors
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECT_TIMEOUT_S",
+    "Attempt",
     "Pool",
     "Session",
+    "attempts",
     "connect",
     "connected",
     "hear_warnings",

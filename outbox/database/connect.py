@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -15,9 +16,9 @@ from asyncpg.connect_utils import SessionAttribute
 
 from outbox.connection import Where, at
 from outbox.connection.sockets import within_reach
-from outbox.database.refusals import explained
+from outbox.database.refusals import Refusal, explained
 from outbox.database.translation import MISCONFIGURED, translated_errors
-from outbox.errors import ConfigurationError, DatabaseUnavailable, OutboxError
+from outbox.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
     import ssl
@@ -25,11 +26,20 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
 
     from asyncpg.pool import PoolConnectionProxy
 
-    from outbox.connection import Given, Host, Server
+    from outbox.connection import Address, Given, Host, Server
 
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 CLOSE_TIMEOUT_S = 5.0
+_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt on one host. Without a refusal it was let in."""
+
+    host: Host
+    refusal: Refusal | None
 
 
 async def connect(
@@ -46,21 +56,41 @@ async def connect(
     and then tries no other host; DatabaseUnavailable when no host can be had now.
     """
     server = (at(where) if isinstance(where, str) else where).resolve()
-    parameters = {**({"options": o} if (o := server.optional("options")) else {}), **(session or {})}
-    parameters["application_name"] = application_name
-    reasons: list[tuple[Host, OutboxError, Exception]] = []
+    parameters = _parameters(server, application_name, session)
+    reasons: list[tuple[Host, Refusal, Exception]] = []
     for host in server.in_turn():
         try:
             return await _knock(server, host, statements_kept, parameters)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            reason = explained(error, server, host)
-            if isinstance(reason, ConfigurationError):
-                raise ConfigurationError(f"connect to PostgreSQL at {host}: {reason}") from error
-            reasons.append((host, reason, error))
+        except _FAILURES as error:
+            refusal = explained(error, server, host)
+            if refusal.lasting:
+                raise refusal.error(f"connect to PostgreSQL at {host}") from error
+            reasons.append((host, refusal, error))
     raise _none_left(reasons)
 
 
-def _none_left(reasons: list[tuple[Host, OutboxError, Exception]]) -> DatabaseUnavailable:
+async def attempts(where: Address, *, application_name: str) -> list[Attempt]:
+    """Try every host by itself, and say how far each let us. Raises ConfigurationError where nothing can be tried."""
+    server = where.resolve()
+    found = []
+    for host in server.hosts:
+        try:
+            connection = await _knock(server, host, 0, _parameters(server, application_name, None))
+        except _FAILURES as error:
+            found.append(Attempt(host, explained(error, server, host)))
+        else:
+            connection.terminate()
+            found.append(Attempt(host, None))
+    return found
+
+
+def _parameters(server: Server, application_name: str, session: Mapping[str, str] | None) -> dict[str, str]:
+    """The session's parameters."""
+    asked = {"options": options} if (options := server.optional("options")) else {}
+    return {**asked, **(session or {}), "application_name": application_name}
+
+
+def _none_left(reasons: list[tuple[Host, Refusal, Exception]]) -> DatabaseUnavailable:
     text = "; ".join(f"{host}: {reason}" for host, reason, _ in reasons)
     unavailable = DatabaseUnavailable(f"connect to PostgreSQL at {text}")
     unavailable.__cause__ = reasons[-1][2]

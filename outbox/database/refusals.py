@@ -1,10 +1,11 @@
-"""Why one attempt to connect came to nothing, in one line that names the cause, the cure, and the setting."""
+"""Why one attempt to connect came to nothing: how far it got, the cause, the cure, and the setting."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import asyncpg
 
@@ -14,55 +15,74 @@ from outbox.errors import ConfigurationError, DatabaseUnavailable, OutboxError
 if TYPE_CHECKING:
     from outbox.connection import Host, Server
 
+Stage = Literal["reach", "tls", "enter", "write"]
+"""How far it got: to the host, through TLS, into the database, to a server that takes writes."""
 _NOT_YET_VALID, _EXPIRED, _REVOKED = 9, 10, 23
 _UNTRUSTED = {18, 19, 20, 21}
 """OpenSSL's codes for an issuer that is not among the trusted ones."""
 _OTHER_NAME = {62, 64}
 
 
-def explained(error: Exception, server: Server, host: Host) -> OutboxError:
-    """ConfigurationError for what stays wrong until somebody mends it, DatabaseUnavailable for what may pass."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an attempt failed, in one line. What is `lasting` stays wrong until somebody mends it, the rest may pass."""
+
+    stage: Stage
+    cause: str
+    cure: str | None = None
+    lasting: bool = False
+
+    def __str__(self) -> str:
+        """As errors tell it."""
+        return f"{self.cause}: {self.cure}" if self.cure else self.cause
+
+    def error(self, doing: str) -> OutboxError:
+        """The error that it is."""
+        return (ConfigurationError if self.lasting else DatabaseUnavailable)(f"{doing}: {self}")
+
+
+def explained(error: Exception, server: Server, host: Host) -> Refusal:
+    """What an attempt's exception means."""
     match error:
         case ssl.SSLError():
-            return ConfigurationError(_of_tls(error, server, host))
+            return Refusal("tls", *_of_tls(error, server, host), lasting=True)
         case asyncpg.InvalidPasswordError():
-            return ConfigurationError(f"{line(error)}: {_of_password(server, host)}")
+            return Refusal("enter", line(error), _of_password(server, host), lasting=True)
         case asyncpg.InvalidCatalogNameError():
-            return ConfigurationError(f"{line(error)}: create it, or correct {server.named('dbname')}")
+            return Refusal("enter", line(error), f"create it, or correct {server.named('dbname')}", lasting=True)
         case _ if isinstance(error, MISCONFIGURED):
-            return ConfigurationError(f"{line(error)}: {_of_entry(error, server, host)}")
+            return Refusal("enter", line(error), _of_entry(error, server, host), lasting=True)
         case asyncpg.TargetServerAttributeNotMatched():
-            return DatabaseUnavailable(f"it takes no writes ({server.named('target_session_attrs')})")
+            return Refusal("write", f"it takes no writes ({server.named('target_session_attrs')})")
         case TimeoutError():
-            return DatabaseUnavailable(
-                f"no answer within {server.timeout_s:g} s: is {server.named('host')} right, does a firewall swallow it?"
-            )
+            cure = f"is {server.named('host')} right, does a firewall swallow it?"
+            return Refusal("reach", f"no answer within {server.timeout_s:g} s", cure)
         case OSError():
             return _of_network(error, server, host)
         case _:
-            return DatabaseUnavailable(line(error))
+            return Refusal("enter", line(error))
 
 
-def _of_tls(error: ssl.SSLError, server: Server, host: Host) -> str:
+def _of_tls(error: ssl.SSLError, server: Server, host: Host) -> tuple[str, str]:
+    """Cause and cure."""
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS failed: {error.reason or line(error)} (sslcert, sslkey, ssl_min_protocol_version)"
+        return f"TLS failed, {error.reason or line(error)}", "look at sslcert, sslkey, ssl_min_protocol_version"
     code, root = error.verify_code, server.tls.root()
     if code in (_EXPIRED, _NOT_YET_VALID):
         when = "has expired" if code == _EXPIRED else "is not valid yet"
-        return f"the server's certificate {when}: renew it there (or set the clock here)"
+        return f"the server's certificate {when}", "renew it there (or set the clock here)"
     if code in _OTHER_NAME:
-        return (
-            f"the server's certificate is not for {host.name}: name the host in {server.named('host')} as the "
-            "certificate does, or write sslmode=verify-ca with its authority in sslrootcert"
-        )
+        name_it = f"name the host in {server.named('host')} as the certificate does"
+        cure = f"{name_it}, or write sslmode=verify-ca with its authority in sslrootcert"
+        return f"the server's certificate is not for {host.name}", cure
     if code in _UNTRUSTED:
         trusted = f"{root.value} ({root.name})" if root else "this machine's authorities"
         return (
-            f"the server's certificate is not from an authority in {trusted}: name the right one in sslrootcert "
-            "or PGSSLROOTCERT"
+            f"the server's certificate is not from an authority in {trusted}",
+            "name the right one in sslrootcert or PGSSLROOTCERT",
         )
     what = "is revoked" if code == _REVOKED else f"is refused: {error.verify_message}"
-    return f"the server's certificate {what}: mend it there"
+    return f"the server's certificate {what}", "mend it there"
 
 
 def _of_password(server: Server, host: Host) -> str:
@@ -88,18 +108,18 @@ def _of_entry(error: Exception, server: Server, host: Host) -> str:
     return f"allow it in the server's pg_hba.conf, or correct {server.named('user')}"
 
 
-def _of_network(error: OSError, server: Server, host: Host) -> OutboxError:
+def _of_network(error: OSError, server: Server, host: Host) -> Refusal:
     setting = server.named("host")
     if "SSL upgrade" in str(error):
         mode = server.tls.mode(host.name)
-        return ConfigurationError(
-            f"the server offers no TLS, and sslmode is {mode.value} ({mode.origin}): turn TLS on there, or write "
-            f"sslmode=disable in {setting} if nobody else is on the network between"
-        )
+        cause = f"the server offers no TLS, and sslmode is {mode.value} ({mode.origin})"
+        cure = f"turn TLS on there, or write sslmode=disable in {setting} if nobody else is on the network between"
+        return Refusal("tls", cause, cure, lasting=True)
     if isinstance(error, socket.gaierror):
-        return DatabaseUnavailable(f"the name is not known ({line(error)}): is {setting} right?")
+        return Refusal("reach", f"the name is not known ({line(error)})", f"is {setting} right?")
+    running = f"is {setting} right, and PostgreSQL running?"
     if host.is_socket and isinstance(error, FileNotFoundError | PermissionError):
-        return DatabaseUnavailable(f"no way to its socket ({line(error)}): is {setting} right, and PostgreSQL running?")
+        return Refusal("reach", f"no way to its socket ({line(error)})", running)
     if "refused" in str(error).lower():
-        return DatabaseUnavailable(f"refused, nobody listens there: is {setting} right, and PostgreSQL running?")
-    return DatabaseUnavailable(line(error))
+        return Refusal("reach", "refused, nobody listens there", running)
+    return Refusal("reach", line(error))

@@ -53,6 +53,11 @@ class RealtimeSettings:
     via: Via
     schema: str
 
+    @property
+    def place(self) -> str:
+        """Host and port for people, without the credentials that somebody may have put before them."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
     def current_key(self) -> str:
         """The key. Raises ConfigurationError where it cannot be read."""
         return self.key if isinstance(self.key, str) else self.key()
@@ -155,9 +160,9 @@ class RealtimeSource(SupervisedSource):
             body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace")
             raise _Broken(f"the server refused the connection with HTTP {error.response.status_code} {body}") from error
         except TimeoutError as error:
-            raise _Broken(f"{urlsplit(self._settings.url).netloc} opened no websocket in time") from error
+            raise _Broken(f"{self._settings.place} opened no websocket in time") from error
         except (OSError, WebSocketException) as error:
-            raise _Broken(f"cannot reach {urlsplit(self._settings.url).netloc}: {error}") from error
+            raise _Broken(f"cannot reach {self._settings.place}: {error}") from error
 
 
 def socket_url(url: str, key: str) -> str:

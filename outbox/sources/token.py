@@ -41,7 +41,10 @@ class Token:
                 done = await anyio.run_process(shlex.split(command), stdin=None)
         except TimeoutError as error:
             raise ConfigurationError("OUTBOX_REALTIME_TOKEN_COMMAND: no answer in time") from error
-        except (OSError, ValueError, CalledProcessError) as error:
+        except CalledProcessError as error:  # its own text quotes the arguments, which may be credentials
+            ended = f"it ended with exit status {error.returncode}"
+            raise ConfigurationError(f"OUTBOX_REALTIME_TOKEN_COMMAND: {ended}") from None
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"OUTBOX_REALTIME_TOKEN_COMMAND: {error}") from error
         return self._checked(done.stdout.decode("utf-8", "replace").strip(), "OUTBOX_REALTIME_TOKEN_COMMAND")
 

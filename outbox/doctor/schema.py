@@ -1,0 +1,91 @@
+"""Examines the outbox's schema: whether it is this version's, and what the worker's user may do in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from outbox.finding import Check, Finding
+from outbox.migrate import steps_of
+
+if TYPE_CHECKING:
+    from outbox.doctor.section import Ground
+    from outbox.migrate import Step
+
+SCHEMA = Check("schema version", ("fault",))
+GRANTS = Check("grants", ("warning", "fault"))
+CHECKS = (SCHEMA, GRANTS)
+NEEDED = (
+    *(("message", privilege) for privilege in ("select", "update", "delete")),
+    *(("history", privilege) for privilege in ("select", "insert")),
+    *(("dead_letter", privilege) for privilege in ("select", "insert", "update")),
+    *(("delivered_key", privilege) for privilege in ("select", "insert", "update", "delete")),
+    *(("worker", privilege) for privilege in ("select", "insert", "update", "delete")),
+    *((table, "select") for table in ("control", "migration", "pause")),
+    *(("topic_limit", privilege) for privilege in ("select", "update")),
+    *(("ended_rule", privilege) for privilege in ("select", "update", "delete")),
+)
+"""Tables, each with a privilege without which some statement of a worker is refused."""
+NEEDED_FUNCTIONS = (
+    *("lane", "matches", "due_at", "wake", "probe", "take_from_limit"),
+    *("call_sleepers", "create_history_partitions", "drop_history_partitions"),
+)
+"""Functions that a worker calls."""
+_MIGRATE = "outbox migrate"
+
+
+async def examine_schema(ground: Ground) -> list[Finding]:
+    """Ask what may be done, then for the version, which itself needs a right. Raises OutboxError."""
+    questions, schema = ground.questions(), ground.schema
+    rights = await questions.grant_facts(NEEDED, NEEDED_FUNCTIONS)
+    if not rights["schema"]:
+        return [
+            SCHEMA.fault(f"the database has no schema {schema!r}", _MIGRATE),
+            GRANTS.untried(f"there is no schema {schema!r}"),
+        ]
+    granted = list(judged_grants(rights, schema))
+    if not rights["usage"] or f"select on {schema}.migration" in rights["missing"]:
+        return [SCHEMA.untried(f"{rights['user']} may not read {schema}.migration"), *granted]
+    # A schema of that name in which nobody has migrated has no register, and the question for it is refused.
+    steps = steps_of(await questions.register() if rights["register"] else [], schema)
+    return [judged_version(steps, schema), *granted]
+
+
+def judged_version(steps: Iterable[Step], schema: str) -> Finding:
+    """Whether the schema is exactly this version's."""
+    by_state: dict[str, list[str]] = {}
+    last = ""
+    for step in steps:
+        by_state.setdefault(step.state, []).append(last := f"{step.version:04d}_{step.name}")
+    if unknown := by_state.get("unknown"):
+        return SCHEMA.fault(
+            f"{schema} is newer than this version: it has {', '.join(unknown)}",
+            "pip install --upgrade temporal-outbox  # the version that wrote it, or a later one",
+        )
+    if edited := by_state.get("edited"):
+        return SCHEMA.fault(
+            f"{', '.join(edited)} was edited after it had been applied",
+            "restore the file as it was, and change the schema by a new migration",
+        )
+    if pending := by_state.get("pending"):
+        older = f"{schema} is older than this version: {', '.join(pending)} missing"
+        return SCHEMA.fault(older if "applied" in by_state else f"{schema} holds no outbox", _MIGRATE)
+    return SCHEMA.good(f"{schema} is this version's, {last}")
+
+
+def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
+    """Whether the user may do what a worker does. There is a role that may, named after the schema."""
+    user = rights["user"]
+    missing = [*rights["missing"], *(f"execute on {schema}.{name}" for name in rights["functions"])]
+    if not rights["usage"]:
+        missing.insert(0, f"usage on schema {schema}")
+    cure = f'grant {schema}_worker to "{user}";'
+    if missing:
+        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", cure)
+    if rights["hidden"]:
+        yield GRANTS.fault(f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}", cure)
+    if not rights["partitions"] and not missing:
+        detail = f"{user} may not make partitions of {schema}.history: it will all go to one, which nobody drops"
+        yield GRANTS.warning(detail, cure)
+    if not missing and not rights["hidden"] and rights["partitions"]:
+        yield GRANTS.good(f"{user} may do all that a worker does")

@@ -1,0 +1,172 @@
+"""Examines the way to PostgreSQL and the server at its end: each host, TLS, the login, and what answers there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from outbox.connection.tls import is_local
+from outbox.database import Attempt, attempts, connected, is_pooled, place, translated_errors
+from outbox.doctor.section import Ground, Missing
+from outbox.errors import ConfigurationError
+from outbox.finding import Check, Finding
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from outbox.connection import Server
+
+REACHABILITY = Check("reachability", ("warning", "fault"))
+TLS = Check("TLS", ("warning", "fault"))
+CREDENTIALS = Check("credentials", ("warning", "fault"))
+WRITES = Check("takes writes", ("fault",))
+VERSION = Check("server version", ("fault",))
+CLOCK = Check("clock", ("warning",))
+POOLER = Check("pooler", ("warning",))
+WAY = (REACHABILITY, TLS, CREDENTIALS)
+SERVER = (WRITES, VERSION, CLOCK)
+CHECKS = (*WAY, *SERVER, POOLER)
+
+_STAGES = {"reach": REACHABILITY, "tls": TLS, "enter": CREDENTIALS}
+_OLDEST_VERSION = 14
+_CLOCK_TOLERANCE_S = 2.0
+_AROUND = "OUTBOX_LISTEN_URL=postgresql://…  # leads to PostgreSQL itself; Supabase: port 5432 instead of 6543"
+_PRIMARY = (
+    "postgresql://user@host-a,host-b/database  # in {}: the primary, or all hosts: the one that takes writes is used"
+)
+_READ_ONLY_BY = {
+    "database": 'alter database "{database}" reset default_transaction_read_only;',
+    "user": 'alter role "{user}" reset default_transaction_read_only;',
+    "database user": 'alter role "{user}" in database "{database}" reset default_transaction_read_only;',
+}
+"""What takes the setting back, by what pg_settings calls its source."""
+_READ_ONLY_BY_FILE = "alter system reset default_transaction_read_only; select pg_reload_conf();"
+_READ_ONLY_BY_US = "leave default_transaction_read_only out of PGOPTIONS, and of options in the connection string"
+_FOR_ONCE = "set default_transaction_read_only = off;"
+
+
+async def examine_way(settings: Settings, ground: Ground) -> Iterator[Finding]:
+    """Try every host of the database. Raises Missing where the settings say none."""
+    try:
+        server = settings.dsn.resolve()
+        tried = await attempts(settings.dsn, application_name="outbox doctor")
+    except ConfigurationError as error:
+        raise Missing("the settings do not say how to connect") from error
+    ground.way = any(attempt.refusal is None for attempt in tried)
+    return judged_way(tried, server)
+
+
+def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
+    """What the attempts show, stage by stage. While one host lets us in, the others are no faults."""
+    let_in = any(attempt.refusal is None for attempt in tried)
+    under_way = list(tried)
+    because = ""
+    for attempt in tried:
+        if attempt.refusal and attempt.refusal.stage == "write" and not let_in:
+            yield WRITES.fault(f"{attempt.host}: {attempt.refusal.cause}", _PRIMARY.format(server.named("host")))
+    for stage, check in _STAGES.items():
+        stopped = [attempt for attempt in under_way if attempt.refusal and attempt.refusal.stage == stage]
+        for attempt in stopped:
+            assert attempt.refusal
+            because = f"{check.what} is at fault"
+            grade = check.warning if let_in else check.fault
+            cure = attempt.refusal.cure or f"look into the server's log, and at {server.named('host')}"
+            yield grade(f"{attempt.host}: {attempt.refusal.cause}", cure)
+        under_way = [attempt for attempt in under_way if attempt not in stopped]
+        if under_way:
+            yield from _passed(check, under_way, server)
+        elif not stopped:
+            yield check.untried(because)
+
+
+def _passed(check: Check, attempts: list[Attempt], server: Server) -> Iterator[Finding]:
+    hosts = [attempt.host for attempt in attempts]
+    named = ", ".join(map(str, hosts))
+    if check is CREDENTIALS:
+        yield check.good(f'user "{server.user}" comes into database "{server.database}"')
+    elif check is REACHABILITY:
+        yield check.good(f"{named} answers")
+    else:
+        for host in hosts:
+            mode = server.tls.mode(host.name)
+            doubt = server.tls.doubt(host.name)
+            if doubt:
+                detail, _, cure = doubt.partition("; ")
+                yield check.warning(detail, cure)
+            else:
+                open_way = mode.value == "disable" and is_local(host.name)
+                yield check.good(f"{host}: sslmode={mode.value} ({mode.origin}){', this machine' * open_way}")
+
+
+async def examine_server(ground: Ground) -> list[Finding]:
+    """Ask the server about itself. Raises OutboxError."""
+    questions = ground.questions()
+    await questions.server_facts()  # the first of its kind takes longer, and the clocks are compared by the second
+    began_s = time.time()
+    facts = await questions.server_facts()
+    ended_s = time.time()
+    ahead_s = facts["now_s"] - (began_s + ended_s) / 2
+    return list(judged_server(facts, ahead_s, (ended_s - began_s) / 2))
+
+
+def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> Iterator[Finding]:
+    """Whether the server can be worked with. Its clock was found to be ahead of ours by so much."""
+    if facts["standby"]:
+        yield WRITES.fault("this server is a standby", _PRIMARY.format("DATABASE_URL"))
+    elif facts["read_only"]:
+        yield WRITES.fault("default_transaction_read_only is on", _writing(facts))
+    else:
+        yield WRITES.good("this server is a primary")
+    if facts["version_num"] < _OLDEST_VERSION * 10_000:
+        yield VERSION.fault(f"PostgreSQL {facts['version']}", f"upgrade it to PostgreSQL {_OLDEST_VERSION} or later")
+    else:
+        yield VERSION.good(f"PostgreSQL {facts['version']}")
+    if abs(ahead_s) - uncertain_s > _CLOCK_TOLERANCE_S:
+        where = "ahead of" if ahead_s > 0 else "behind"
+        yield CLOCK.warning(
+            f"the server's is {abs(ahead_s):.1f} s {where} this machine's: times in logs and those that applications "
+            "compute do not fit the outbox's",
+            "timedatectl set-ntp true  # on the machine that is wrong",
+        )
+    else:
+        yield CLOCK.good(f"the server's and this machine's differ by {abs(ahead_s):.1f} s")
+
+
+def _writing(facts: dict[str, Any]) -> str:
+    """The cure of a server that was told to take no writes, by whoever told it so."""
+    if facts["read_only_by"] == "client":
+        return _READ_ONLY_BY_US
+    statement = _READ_ONLY_BY.get(facts["read_only_by"], _READ_ONLY_BY_FILE)
+    return f"{_FOR_ONCE}\n{statement.format(**facts)}"
+
+
+async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
+    """Look for what stands between us and PostgreSQL. Raises OutboxError."""
+    async with AsyncExitStack() as stack:
+        with translated_errors("connect"):
+            own = await stack.enter_async_context(ground.connections().acquire())
+            pooled = listening = await is_pooled(own)
+        if settings.listen_dsn is not settings.dsn:
+            other = await stack.enter_async_context(connected(settings.listen_dsn, application_name="outbox doctor"))
+            with translated_errors("connect"):
+                listening = await is_pooled(other)
+    found = []
+    if listening:
+        found.append(
+            POOLER.warning(
+                f"a pooler stands at {place(settings.listen_dsn)}: a dead worker's messages wait for the end of its "
+                "lease, and in transaction mode notifications do not arrive",
+                _AROUND,
+            )
+        )
+    if pooled and (facts := await ground.questions().server_facts())["statement_timeout"] == "0":
+        found.append(
+            POOLER.warning(
+                "behind a pooler the worker cannot bound its statements in the server: a claim whose answer is lost "
+                "leases messages to nobody",
+                f"alter role \"{facts['user']}\" set statement_timeout = '9s';",
+            )
+        )
+    led_around = f"one stands at {place(settings.dsn)}, and OUTBOX_LISTEN_URL leads around it"
+    return found or [POOLER.good(led_around if pooled else "none: PostgreSQL itself answers")]

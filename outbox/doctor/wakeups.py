@@ -1,0 +1,247 @@
+"""Examines what wakes a worker, on the very code that it would run.
+
+Each finding is a fact that was looked up or a thing that was tried just now, never a guess from a setting. Whatever is
+wrong here costs time and no message, because the worker polls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio
+
+from outbox.backoff import Backoff
+from outbox.doctor.section import Ground, Missing, section
+from outbox.errors import ConfigurationError, OutboxError
+from outbox.events import Event, SourceLost, SourceReady
+from outbox.finding import Check, Finding, Grade
+from outbox.sources.listen import ListenSource
+from outbox.sources.phoenix import claim
+from outbox.sources.realtime import RealtimeSource
+from outbox.switchboard import MODES, SWITCH
+from outbox.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from outbox.config import Settings
+    from outbox.doctor.facts import Facts
+    from outbox.events import Emit
+    from outbox.sources.realtime import RealtimeSettings
+    from outbox.sources.token import Token
+    from outbox.store import Store
+    from outbox.switchboard import Mode, Source
+
+_TRY_FOR_S = 25.0
+"""A refused join is told after five seconds, an unanswered one after fifteen."""
+
+_HURTS: tuple[Grade, ...] = ("warning",)
+MODE = Check("mode", _HURTS)
+TRIGGER = Check("notifying trigger", _HURTS)
+LISTEN = Check("LISTEN", _HURTS)
+TOKEN = Check("Realtime token", _HURTS)
+WAL_LEVEL = Check("wal_level", _HURTS)
+PUBLICATION = Check("publication", _HURTS)
+OPERATIONS = Check("published operations", _HURTS)
+KEY = Check("primary key", _HURTS)
+ROLE = Check("role", _HURTS)
+SCHEMA_GRANT = Check("schema grant", _HURTS)
+TABLE_GRANT = Check("table grant", _HURTS)
+ROW_SECURITY = Check("row-level security", _HURTS)
+SEND = Check("realtime.send", _HURTS)
+BROADCASTER = Check("broadcasting trigger", _HURTS)
+POLICY = Check("broadcast policy", _HURTS)
+REALTIME = Check("Realtime", _HURTS)
+CHANGES = (WAL_LEVEL, PUBLICATION, OPERATIONS, KEY, ROLE, SCHEMA_GRANT, TABLE_GRANT, ROW_SECURITY)
+BROADCAST = (SEND, BROADCASTER, POLICY)
+ALWAYS = (MODE, TRIGGER, LISTEN)
+CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, REALTIME)
+
+
+async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
+    """Everything that the mode may use."""
+    switch = await _switched(ground)
+    mode = switch or settings.mode
+    found = await section((MODE,), lambda: _examine_mode(settings, ground))
+    if mode in ("auto", "listen"):
+        found += await section((TRIGGER,), lambda: _looked_up(ground, "service_role", _listen_facts))
+        found += await section((LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, ground.store())))
+    configured = settings.realtime()
+    if configured is not None and mode in ("auto", "realtime"):
+        found += await _examine_realtime(*configured, ground)
+    return found
+
+
+async def _switched(ground: Ground) -> Mode | None:
+    """The mode that was switched to for all workers; None also where nobody can tell."""
+    try:
+        switch = (await ground.store().control())[0].get(SWITCH)
+    except OutboxError:
+        return None
+    return switch if switch in MODES else None
+
+
+async def _examine_mode(settings: Settings, ground: Ground) -> list[Finding]:
+    ground.store()  # a mode that may be overruled is not known
+    switch = await _switched(ground)
+    mode, by = (switch, "`outbox mode`") if switch else (settings.mode, "OUTBOX_MODE")
+    if mode != "poll":
+        return [MODE.good(f"{mode}, by {by}")]
+    return [
+        MODE.warning(
+            f"poll, by {by}: nothing wakes the worker, messages wait for up to {settings.fallback_interval_s:g} s",
+            "outbox mode default" if switch else "OUTBOX_MODE=auto",
+        )
+    ]
+
+
+async def _examine_realtime(chosen: RealtimeSettings, token: Token, ground: Ground) -> list[Finding]:
+    role, of_token = await _role(token)
+    checks, judge = (BROADCAST, _broadcast_facts) if chosen.via == "broadcast" else (CHANGES, _changes_facts)
+
+    async def subscribe() -> list[Finding]:
+        if of_token.grade != "good":
+            raise Missing("there is no token")
+        return await _try(REALTIME, partial(RealtimeSource, chosen, token))
+
+    return [
+        of_token,
+        *await section(checks, lambda: _looked_up(ground, role, judge)),
+        *await section((REALTIME,), subscribe),
+    ]
+
+
+async def _role(token: Token) -> tuple[str, Finding]:
+    """The role that Realtime's token names, and what is to be said of the token."""
+    try:
+        role = str(claim(await token.read(), "role") or "service_role")
+    except ConfigurationError as error:
+        return "service_role", TOKEN.warning(str(error), "outbox config  # which of the settings gives it")
+    return role, TOKEN.good(f"it can be read, and is role {role}'s")
+
+
+async def _looked_up(
+    ground: Ground, role: str, judge: Callable[[Facts, str, str], Iterator[Finding]]
+) -> Iterator[Finding]:
+    return judge(await ground.outbox().wakeup_facts(role), ground.schema, role)
+
+
+def _listen(settings: Settings, store: Store, wakeup: Wakeup, emit: Emit) -> Source:
+    return ListenSource(
+        settings.listen_dsn,
+        settings.schema_name,
+        store,
+        wakeup,
+        emit,
+        on_control=lambda: None,
+        reconnect=Backoff(1.0, 5.0),
+    )
+
+
+async def _try(check: Check, make: Callable[[Wakeup, Emit], Source]) -> list[Finding]:
+    """Run a source until it is ready or has failed once."""
+    told: list[Event] = []
+    answered = anyio.Event()
+
+    def hear(event: Event) -> None:
+        told.append(event)
+        answered.set()
+
+    began_s = monotonic()
+    async with anyio.create_task_group() as tasks:
+        source = make(Wakeup(hear), hear)
+        tasks.start_soon(source.run)
+        with anyio.move_on_after(_TRY_FOR_S):
+            await answered.wait()
+        tasks.cancel_scope.cancel()
+    match told[:1]:
+        case [SourceReady()]:
+            return [check.good(f"subscribed, and proved to hear, in {monotonic() - began_s:.2f} s")]
+        case [SourceLost(error=error)]:
+            detail, _, cure = error.partition(". Set ")
+            return [check.warning(detail, f"set {cure}" if cure else "see the reason; the worker polls meanwhile")]
+        case _:
+            return [check.warning(f"no answer within {_TRY_FOR_S:g} s", "is the address right?")]
+
+
+def _listen_facts(facts: Facts, schema: str, _role: str) -> Iterator[Finding]:
+    enabled = facts["trigger_enabled"]
+    if enabled:
+        yield TRIGGER.good(f"enabled on {schema}.message")
+    elif enabled is None:
+        made = f"create trigger wakeup after insert on {schema}.message for each statement execute function"
+        yield TRIGGER.warning(f"none on {schema}.message: no enqueue notifies", f"{made} {schema}.ring();")
+    else:
+        cure = f"alter table {schema}.message enable trigger wakeup;"
+        yield TRIGGER.warning(f"disabled on {schema}.message: no enqueue notifies", cure)
+
+
+def _changes_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
+    """What silences `postgres_changes`."""
+    table = f"{schema}.message"
+    if facts["wal_level"] == "logical":
+        yield WAL_LEVEL.good("logical")
+    else:
+        cure = "alter system set wal_level = logical;  -- and restart PostgreSQL"
+        yield WAL_LEVEL.warning(f"{facts['wal_level']}, which does not tell of changes", cure)
+    if facts["published"]:
+        yield PUBLICATION.good(f"supabase_realtime has {table}")
+    else:
+        create = "" if facts["publication"] else "create publication supabase_realtime; "
+        cure = f"{create}alter publication supabase_realtime add table {table};"
+        yield PUBLICATION.warning(f"there is no supabase_realtime with {table}", cure)
+    if facts["publishes_inserts"]:
+        yield OPERATIONS.good("inserts, among others")
+    elif facts["publication"]:
+        cure = "alter publication supabase_realtime set (publish = 'insert, update, delete, truncate');"
+        yield OPERATIONS.warning("supabase_realtime leaves inserts out", cure)
+    if facts["primary_key"]:
+        yield KEY.good(f"{table} has one")
+    else:
+        yield KEY.warning(f"{table} has none", f"alter table {table} add primary key (message_id);")
+    yield from _role_facts(facts, schema, role)
+
+
+def _role_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
+    """What keeps the role of Realtime's key from seeing messages."""
+    table = f"{schema}.message"
+    if not facts["role"]:
+        cure = f"create role {role};  -- or use the key of a role that exists"
+        yield ROLE.warning(f"the key's, {role}, does not exist", cure)
+        return
+    yield ROLE.good(f"the key's, {role}, exists")
+    if facts["schema_usage"]:
+        yield SCHEMA_GRANT.good(f"{role} may use {schema}")
+    else:
+        yield SCHEMA_GRANT.warning(f"{role} may not use {schema}", f"grant usage on schema {schema} to {role};")
+    if facts["may_select"]:
+        yield TABLE_GRANT.good(f"{role} may select from {table}")
+    else:
+        yield TABLE_GRANT.warning(f"{role} may not select from {table}", f"grant select on {table} to {role};")
+    if not facts["row_security"] or facts["passes_row_security"]:
+        yield ROW_SECURITY.good(f"hides nothing of {table} from {role}")
+    else:
+        cure = f"create policy wakeup on {table} for select to {role} using (true);"
+        yield ROW_SECURITY.warning(f"hides every row of {table} from {role}", cure)
+
+
+def _broadcast_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
+    """What silences broadcasts from the database."""
+    if facts["realtime_send"]:
+        yield SEND.good("Supabase's function is there")
+    else:
+        cure = "OUTBOX_REALTIME_VIA=postgres_changes  # or start Realtime for this database, which makes the function"
+        yield SEND.warning("Supabase's function is not there", cure)
+    if facts["broadcast_trigger"]:
+        yield BROADCASTER.good(f"enabled on {schema}.message")
+    else:
+        yield BROADCASTER.warning(f"none on {schema}.message", f"select {schema}.enable_broadcast();")
+    if facts["may_join_broadcast"]:
+        yield POLICY.good(f"{role} may read realtime.messages")
+    else:
+        cure = (
+            f"create policy outbox_wakeup on realtime.messages for select to {role} "
+            f"using (realtime.topic() = '{schema}');"
+        )
+        yield POLICY.warning(f"no policy lets {role} read realtime.messages", cure)

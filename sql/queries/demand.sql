@@ -1,0 +1,26 @@
+-- What a sink will be asked for, as one JSON object. Of a table with more than $1 pages, so many are read.
+--
+-- "ways": where unsettled messages go: [topic of those without a target, operation, namespace, task queue]. "dead": by namespace, for how
+-- many seconds the oldest dead letter that starts something has been tried (without a target only the sink knows what it does).
+--
+-- $1 int: pages of a table that are read at most
+with share as materialized (
+    select least(100, 100.0 * $1 * current_setting('block_size')::int / greatest(1, pg_relation_size('outbox.message'))) as message,
+           least(100, 100.0 * $1 * current_setting('block_size')::int / greatest(1, pg_relation_size('outbox.dead_letter'))) as dead_letter
+),
+way as (
+    select distinct case when m.target is null then m.topic end as topic, m.target ->> 'operation' as operation,
+           m.target ->> 'namespace' as namespace, m.target ->> 'task_queue' as task_queue
+    from share, lateral (select * from outbox.message tablesample system (share.message) repeatable (0)) m
+    limit 1000
+),
+dead as (
+    select d.target ->> 'namespace' as namespace,
+           max(extract(epoch from now() - least(d.claimed_at, (d.errors -> 0 ->> 'at')::timestamptz))) as tried_s_ago
+    from share, lateral (select * from outbox.dead_letter tablesample system (share.dead_letter) repeatable (0)) d
+    where coalesce(d.target ->> 'operation', 'start_workflow') in ('start_workflow', 'signal_with_start_workflow')
+    group by 1
+)
+select json_build_object(
+    'ways', (select coalesce(json_agg(json_build_array(w.topic, w.operation, w.namespace, w.task_queue)), '[]') from way w),
+    'dead', (select coalesce(json_agg(json_build_array(d.namespace, d.tried_s_ago)), '[]') from dead d))
