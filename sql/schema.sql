@@ -1683,7 +1683,7 @@ CREATE INDEX worker_presence ON outbox.worker USING btree (worker_id) WHERE (pre
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 
-CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN (((old.key IS NOT NULL) AND (old.in_flight OR (old.leased_until IS NULL)))) EXECUTE FUNCTION outbox.call_next();
+CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN (((old.key IS NOT NULL) AND (old.in_flight OR (old.worker_id IS NULL)))) EXECUTE FUNCTION outbox.call_next();
 
 CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 

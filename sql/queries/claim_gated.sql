@@ -38,7 +38,7 @@ forgotten as (  -- not at once: a claim that began before the rule's end was see
 ),
 filed as (
     update outbox.message m
-    set ready = true, in_flight = false, leased_until = null
+    set ready = true, in_flight = false, worker_id = null
     where m.ctid = any (array(
         select w.ctid from outbox.message w
         where w.gated and not w.ready and w.due_at < 'infinity' and w.due_at <= (select now from moment)
@@ -120,20 +120,24 @@ ruled as materialized (
 ),
 front as materialized (  -- the first of each key: who is in flight, and the others in their order
     select k.key, (select b.message_id from outbox.message b where b.key = k.key and b.in_flight) as busy,
-           array(select m.message_id from outbox.message m where m.key = k.key order by m.seq limit $7) as line
+           l.line, l.places
     from (select r.key from ruled r where r.key is not null group by r.key) k
+    cross join lateral (
+        select array_agg(n.message_id) as line, array_agg(n.ctid) as places
+        from (select m.message_id, m.ctid from outbox.message m where m.key = k.key order by m.seq limit $7) n
+    ) l
 ),
 asleep as materialized (  -- those who were parked behind a first one that may go now: they go with it
     select m.ctid as place, m.message_id, m.key, m.seq
     from outbox.message m
-    where m.message_id = any (array(
-            select l.message_id
-            from front f, unnest(f.line[2:]) with ordinality as l (message_id, nth)
+    where m.ctid = any (array(
+            select l.place
+            from front f, unnest(f.line[2:], f.places[2:]) with ordinality as l (message_id, place, nth)
             where f.busy is null and l.message_id not in (select r.message_id from ruled r)
             order by f.key, l.nth
             limit greatest(0, $1 - (select count(*) from ruled r left join front f on f.key = r.key
                                     where r.key is null or r.message_id = any (f.line)))))
-      and m.due_at = 'infinity' and m.parked is null and m.deliveries < $4
+      and m.due_at >= 'infinity' and m.parked is null and m.deliveries < $4  -- "=" would tempt to read all who are asleep
       and not ((select paused from rules) and exists (select from outbox.pause p where outbox.matches(p.topic, m.topic)))
       and not ((select limited from rules) and exists (select from outbox.topic_limit l where outbox.matches(l.topic, m.topic)))
     for update skip locked
@@ -161,7 +165,7 @@ held as materialized (
     from outbox.message h
     where h.message_id = any (array(
         select l.head from looked_at l where l.behind))
-      and (h.in_flight or h.leased_until is null)
+      and (h.in_flight or h.worker_id is null)
     for no key update skip locked
 ),
 called as (
