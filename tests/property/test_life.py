@@ -334,6 +334,7 @@ class Lives(RuleBasedStateMachine):
         for _ in range(100 + 3 * len(self.lives)):
             self.store.now = self.now + timedelta(seconds=41)
             while self.claim_some(1, 6, 8):
+                self.every_message_is_where_the_model_has_it()
                 self.settle_these([message for run in self.runs if run.given_up for message in run.messages], "release")
                 held = [
                     message
