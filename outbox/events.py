@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 from outbox.message import Message
 from outbox.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
-Why = Literal["hold", "drain", "lease", "pause", "suspect"]
+Why = Literal["hold", "drain", "lease", "pause", "suspect", "order"]
 """Why a lease was given back: the sink is unavailable, the worker stops, the lease would not have lasted, the
-message was paused, or was claimed together with a suspect, which is to be delivered alone."""
+message was paused, or was claimed together with a suspect, which is to be delivered alone, or behind one of its key
+that has to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LeaseId = tuple[UUID, int]
 """A message id and the token of one claim of it."""
@@ -80,8 +83,8 @@ class Lease(NamedTuple):
     """Whether there may be further messages to claim now."""
     next_due_s: float | None = None
     """Of a claim at the gates: seconds until it pays to come again; None when it left nothing to wait for."""
-    lane: str = ""
-    """Where the next claim at the gates shall go on; empty for the beginning."""
+    lane: str | None = None
+    """Of a claim at the gates: where the next one shall go on, empty for the beginning. None of any other claim."""
 
 
 class Outlook(NamedTuple):
@@ -122,3 +125,15 @@ class Parcel(NamedTuple):
     message: Message
     claimed_s: float
     expires_s: float
+    rest: Sequence[Message] = ()
+    """Messages of the same key that go after it, one by one: each only if the one before it is done with."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """All that is in it."""
+        return [self.message, *self.rest]
+
+    @property
+    def next(self) -> Parcel:
+        """What is left of it after its first message."""
+        return self._replace(message=self.rest[0], rest=self.rest[1:])

@@ -79,14 +79,17 @@ class Store(Statements):
         return await self._claim("claim_ruled", limit, lease_s, worker_id, after)
 
     async def claim_gated(
-        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = ""
+        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = "", run: int = 1
     ) -> Lease:
-        """Lease up to `limit` due messages that have to pass gates. `claim_gated.sql` says which those are."""
+        """Lease up to `limit` due messages that have to pass gates, of each key up to `run` that follow each other.
+
+        `claim_gated.sql` says which those are.
+        """
         sent_s = monotonic()
         try:
             async with self._errors("claim"):
                 rows = await self._pool.fetch(
-                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane
+                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane, run
                 )
         except DatabaseRefused as error:
             if error.sqlstate != _UNIQUE_VIOLATION:

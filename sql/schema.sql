@@ -35,7 +35,7 @@ CREATE FUNCTION outbox.call_next() RETURNS trigger
     AS $$
 begin
     -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
-    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null limit 1;
+    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null order by n.seq limit 1;
     if not found then
         return null;
     end if;
@@ -1837,6 +1837,8 @@ CREATE INDEX history_default_message_id_idx ON outbox.history_default USING btre
 
 CREATE UNIQUE INDEX imported_workflow ON outbox.imported USING btree (workflow_id, namespace);
 
+CREATE INDEX message_asleep ON outbox.message USING btree (key, seq) WHERE ((due_at = 'infinity'::timestamp with time zone) AND (parked IS NULL));
+
 CREATE UNIQUE INDEX message_dedup ON outbox.message USING btree (dedup_key) WHERE (dedup_key IS NOT NULL);
 
 CREATE INDEX message_due ON outbox.message USING btree (due_at, seq) WHERE (NOT gated);
@@ -1849,7 +1851,7 @@ CREATE INDEX message_lane ON outbox.message USING btree (outbox.lane(tenant, key
 
 CREATE INDEX message_parked ON outbox.message USING btree (parked) WHERE (parked IS NOT NULL);
 
-CREATE INDEX message_waiting ON outbox.message USING btree (due_at) WHERE (gated AND (NOT ready));
+CREATE INDEX message_waiting ON outbox.message USING btree (due_at) WHERE (gated AND (NOT ready) AND (due_at < 'infinity'::timestamp with time zone));
 
 CREATE UNIQUE INDEX pause_everything ON outbox.pause USING btree ((true)) WHERE ((topic IS NULL) AND (key IS NULL));
 
@@ -1857,7 +1859,7 @@ CREATE INDEX worker_presence ON outbox.worker USING btree (worker_id) WHERE (pre
 
 ALTER INDEX outbox.history_message ATTACH PARTITION outbox.history_default_message_id_idx;
 
-CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN ((old.key IS NOT NULL)) EXECUTE FUNCTION outbox.call_next();
+CREATE TRIGGER call_next AFTER DELETE ON outbox.message FOR EACH ROW WHEN (((old.key IS NOT NULL) AND (old.in_flight OR (old.worker_id IS NULL)))) EXECUTE FUNCTION outbox.call_next();
 
 CREATE TRIGGER switch AFTER INSERT OR DELETE OR UPDATE ON outbox.control FOR EACH STATEMENT EXECUTE FUNCTION outbox.tell_switch();
 

@@ -197,6 +197,8 @@ def _session(statement_timeout_s: float, *, durable: bool) -> dict[str, str]:
         # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
         # backlog from end to end for each claim.
         "enable_seqscan": "off",
+        "enable_bitmapscan": "off",  # it reads all of a key, however many messages that has, to sort out the first
+        "plan_cache_mode": "force_generic_plan",  # to plan the claim at the gates takes longer than to carry it out
         "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
         "default_transaction_isolation": "read committed",  # the database may have another default
         "statement_timeout": _server_timeout_ms(statement_timeout_s),

@@ -80,8 +80,10 @@ class Relay:
 
     def pause(self, pauses: list[Pause]) -> None:
         """Give back what is claimed, not begun and paused. Claims do not bring it again before it is resumed."""
+        self._deliverer.is_paused = None
         if pauses:
-            self._deliverer.turn_out("pause", lambda message: any(pause.holds(message) for pause in pauses))
+            self._deliverer.is_paused = lambda message: any(pause.holds(message) for pause in pauses)
+            self._deliverer.turn_out("pause", self._deliverer.is_paused)
 
     async def run(self) -> None:
         """Relay until stopped and drained. Cancelling it abandons what is in flight to the leases' expiry."""

@@ -194,11 +194,11 @@ class Claimer:
 
     async def _claim_gated(self, limit: int) -> Lease | None:
         """Claim at the gates."""
-        suspect_after = self._settings.suspect_after
-        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane)
+        suspect_after, run = self._settings.suspect_after, self._settings.key_run
+        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane, run=run)
         lease = await self._claim(claim)
         if lease is not None:
-            self._lane = lease.lane
+            self._lane = lease.lane or ""
             self._settler.expect_keys = True
         return lease
 

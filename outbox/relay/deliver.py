@@ -69,6 +69,8 @@ class Deliverer:
         self._turn = anyio.Lock()
         self._enough_s = settings.deliver_timeout_s + LEASE_MARGIN_S
         self.slots = [Slot() for _ in range(settings.concurrency)]
+        self.is_paused: Callable[[Message], bool] | None = None
+        """Which messages are not to follow others any more that were claimed with them."""
 
     @property
     def in_flight(self) -> int:
@@ -77,7 +79,8 @@ class Deliverer:
 
     def turn_out(self, why: Why, which: Callable[[Message], bool] | None = None) -> None:
         """Release what is claimed but not begun: everything, or that of `which` this holds."""
-        self._settler.release([parcel.message for parcel in self._inbox.turn_out(which)], why)
+        for parcel in self._inbox.turn_out(which):
+            self._settler.release(parcel.messages, why)
 
     async def work(self, slot: Slot) -> None:
         """Deliver until the inbox is closed and empty. The watchdog may interrupt a delivery, never the slot."""
@@ -112,7 +115,7 @@ class Deliverer:
             parcel = inbox.take(now_s)
             while parcel is not None and parcel.expires_s < now_s + self._enough_s:
                 # Its lease would not outlast its delivery. It costs no turn of the pace.
-                self._settler.release([parcel.message], "lease")
+                self._settler.release(parcel.messages, "lease")
                 parcel = inbox.take(now_s)
             if parcel is None:
                 if inbox.closed:
@@ -139,10 +142,22 @@ class Deliverer:
         else:
             self._settle(parcel, self._hold.believe(outcome, parcel.message.message_id))
 
+    def _go_on(self, parcel: Parcel) -> None:
+        """Have the messages follow that were claimed with one which is done with, unless they may not any more."""
+        if not parcel.rest:
+            return
+        if self._inbox.closed or self._hold.outcome is not None:
+            self._settler.release(parcel.rest, "drain" if self._inbox.closed else "hold")
+        elif self.is_paused is not None and any(map(self.is_paused, parcel.rest)):
+            self._settler.release(parcel.rest, "pause")
+        else:
+            self._inbox.follow(parcel.next)
+
     def _complete(self, parcel: Parcel, outcome: Delivered) -> None:
-        message, claimed_s, _ = parcel
+        message, claimed_s = parcel.message, parcel.claimed_s
         now_s = monotonic()
         self._settler.complete(Settlement(message, outcome, now_s, message.age_s + now_s - claimed_s))
+        self._go_on(parcel)
         self._pace.accepted += 1
         if self._pace.rate is not None and self._pace.speed_up(now_s):
             self._emit(PaceChanged(None, "no throttling any more"))
@@ -153,12 +168,14 @@ class Deliverer:
         match judge(message, outcome, self._settings):
             case Retry() as retry if isinstance(outcome, Retryable):
                 self._settler.retry(retry, outcome)
+                self._settler.release(parcel.rest, "order")
             case Burial() as burial if isinstance(outcome, Rejected | Failed):
                 self._settler.bury(burial, outcome)
+                self._go_on(parcel)
             case Release():
-                self._settler.release([message], "hold")
+                self._settler.release(parcel.messages, "hold")
             case PutBack() if self._inbox.closed or self._hold.outcome is not None:
-                self._settler.release([message], "drain" if self._inbox.closed else "hold")
+                self._settler.release(parcel.messages, "drain" if self._inbox.closed else "hold")
             case PutBack():
                 self._inbox.put_back(parcel)
         if isinstance(outcome, Unavailable) and self._hold.begin(outcome, message.message_id):

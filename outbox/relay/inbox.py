@@ -20,9 +20,25 @@ _LONG_WAIT_S = 2.0
 """A message that waited longer than this for its slot was claimed too early."""
 
 
-_PARCEL: Callable[[tuple[Message, float, float]], Parcel] = partial(tuple.__new__, Parcel)
+_PARCEL: Callable[[tuple[Message, float, float, Sequence[Message]]], Parcel] = partial(tuple.__new__, Parcel)
 """What `Parcel._make` does, without a Python frame for each of many messages."""
 _TENANT = attrgetter("message.tenant")
+
+
+def _runs(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """The first message of each key and those that are alone; and beside each, what follows it in the same key."""
+    firsts: list[Message] = []
+    rests: list[list[Message]] = []
+    by_key: dict[str, list[Message]] = {}
+    for message in messages:
+        if message.key is not None and message.key in by_key:
+            by_key[message.key].append(message)
+            continue
+        firsts.append(message)
+        rests.append([])
+        if message.key is not None:
+            by_key[message.key] = rests[-1]
+    return firsts, rests
 
 
 class _Line:
@@ -119,15 +135,21 @@ class Inbox:
 
     def put(self, messages: Sequence[Message], lease: Lease) -> None:
         """Take messages in that were claimed under a lease, and wake an idle slot."""
-        parcels = list(map(_PARCEL, zip(messages, repeat(lease.claimed_s), repeat(lease.expires_s), strict=False)))
-        self._waiting.extend(parcels)
-        self.outstanding += len(parcels)
+        firsts, rests = _runs(messages) if lease.lane is not None else (messages, repeat(()))
+        self._waiting.extend(
+            list(map(_PARCEL, zip(firsts, repeat(lease.claimed_s), repeat(lease.expires_s), rests, strict=False)))
+        )
+        self.outstanding += len(messages)
         self._wake_slot()
 
     def put_back(self, parcel: Parcel) -> None:
         """Take back a parcel that a slot could not deliver now; it is next in line."""
         self._waiting.appendleft(parcel)
         self._wake_slot()
+
+    def follow(self, parcel: Parcel) -> None:
+        """Take in what goes on after a delivery; the slot that brings it takes the next parcel."""
+        self._waiting.appendleft(parcel)
 
     def take(self, now_s: float) -> Parcel | None:
         """Hand the next parcel to a slot, or None if there is none. Wakes another slot for the one after it."""
@@ -157,11 +179,14 @@ class Inbox:
                     self._idle_slots.remove(bell)
 
     def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Parcel]:
-        """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding."""
+        """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding.
+
+        Parcels go whole: what follows another message never goes before it.
+        """
         out: list[Parcel] = []
         kept: list[Parcel] = []
         for parcel in self._waiting:
-            (out if which is None or which(parcel.message) else kept).append(parcel)
+            (out if which is None or any(map(which, parcel.messages)) else kept).append(parcel)
         self._waiting.clear()
         self._waiting.extend(kept)
         return out

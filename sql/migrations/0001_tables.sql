@@ -78,7 +78,8 @@ comment on column outbox.message.parked is 'The rule that keeps it: a pause, or 
 -- of what has not. No index knows the columns in which the plain claim writes a lease.
 create index message_due on outbox.message (due_at, seq) where not gated;
 create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where gated and ready;
-create index message_waiting on outbox.message (due_at) where gated and not ready;
+create index message_waiting on outbox.message (due_at) where gated and not ready and due_at < 'infinity';
+create index message_asleep on outbox.message (key, seq) where due_at = 'infinity' and parked is null;
 create index message_parked on outbox.message (parked) where parked is not null;
 create index message_key on outbox.message (key, seq) where key is not null;
 

@@ -177,7 +177,7 @@ language plpgsql
 as $$
 begin
     -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
-    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null limit 1;
+    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null order by n.seq limit 1;
     if not found then
         return null;
     end if;
@@ -198,7 +198,7 @@ comment on function outbox.call_next() is 'Trigger: a message with a key has lef
 -- At the gates a message that waits for another of its key is parked under that other's lock. So either this trigger sees it
 -- parked, or it is parked no more.
 create trigger call_next after delete on outbox.message
-for each row when (old.key is not null) execute function outbox.call_next();
+for each row when (old.key is not null and (old.in_flight or old.worker_id is null)) execute function outbox.call_next();
 
 create function outbox.call_sleepers() returns bigint
 language plpgsql

@@ -1,19 +1,24 @@
 -- Lease up to $1 of the messages that have to pass gates: those with a key, a tenant, or a topic that is limited or paused.
 --
--- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6, and each gets an
--- equal share of $1. Whoever is found in a lane is leased, or leaves it:
+-- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6; a tenant's gets
+-- an equal share of $1, a key's at most $7. Whoever is found in a lane is leased, or leaves it:
 --   · paused: parked under the pause's number until that is over;
 --   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
 --     without it, that one is just going. Should that one be parked behind others itself, it is called;
 --   · over its topic's limit: given a time, and parked until then.
--- So every message is met once or twice however many wait. Of a key one message is in flight, by a unique index: two claims that
--- both see one free at the same moment collide on it, and one of them is repeated. A suspect (claim.sql) goes before all others.
+-- So every message is met once or twice however many wait. A suspect (claim.sql) goes before all others, and alone.
+--
+-- Of a key up to $7 messages go together: the first ones, with nothing between them that may not go now, asleep or not. Only the last
+-- of such a run is "in_flight", which keeps the key for its worker, by a unique index: two claims that both see the key free at the same
+-- moment collide on it, and one of them is repeated. The others stay in the lane as they are, so that their lease touches no index; and
+-- the lane of a key is passed over while one of the key is in flight, so that nobody behind it needs to be parked. Nobody is parked
+-- behind one of a run except behind its last, because the others call nobody when they leave.
 --
 -- The columns are claim.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
 -- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·
--- $6 text: lane behind which to begin, '' for the first
+-- $6 text: lane behind which to begin, '' for the first · $7 int: messages of one key that may go together
 with recursive moment as materialized (
     select coalesce($5, now()) as now
 ),
@@ -36,73 +41,134 @@ forgotten as (  -- not at once: a claim that began before the rule's end was see
     delete from outbox.ended_rule e
     where e.seen_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = e.rule_id)
 ),
-filed as (
+filed as (  -- also what its worker has not settled in time: it may still, but nothing waits for that
     update outbox.message m
-    set ready = true
+    set ready = true, in_flight = false, worker_id = null
     where m.ctid = any (array(
         select w.ctid from outbox.message w
-        where w.gated and not w.ready and w.due_at <= (select now from moment)
+        where w.gated and not w.ready and w.due_at < 'infinity' and w.due_at <= (select now from moment)
         order by w.due_at
         limit $1
         for update skip locked))
     returning m.message_id
 ),
 turn as (
-    select $6::text as lane, 0 as place, false as round
+    select $6::text as lane, 0 as step, false as round, false as open, 0::bigint as place, 0::bigint as ready
     union all
-    select n.lane, t.place + 1, n.round
+    select n.lane, t.step + 1, n.round, f.open, t.place + sign(f.free)::bigint, t.ready + f.free
     from turn t
     cross join lateral (
-        (select outbox.lane(m.tenant, m.key) as lane, false as round
+        (select outbox.lane(m.tenant, m.key) as lane, case when m.tenant is null then m.key end as key, false as round
          from outbox.message m
          where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
          order by outbox.lane(m.tenant, m.key) limit 1)
         union all  -- and once around: both ends of the walk are bounds of an index scan
-        (select outbox.lane(m.tenant, m.key), true
+        (select outbox.lane(m.tenant, m.key), case when m.tenant is null then m.key end, true
          from outbox.message m
          where m.gated and m.ready
            and outbox.lane(m.tenant, m.key) > case when t.round then t.lane else '' end and outbox.lane(m.tenant, m.key) <= $6::text
          order by outbox.lane(m.tenant, m.key) limit 1)
         limit 1
     ) n
-    where t.place < $1
+    cross join lateral (
+        select case when exists (select from outbox.message b
+                                 where b.key = n.key and b.in_flight and b.leased_until > (select now from moment)) then 0
+                    else (select count(*)
+                          from (select
+                                from outbox.message m
+                                where m.gated and m.ready and outbox.lane(m.tenant, m.key) = n.lane
+                                  and m.due_at <= (select now from moment)
+                                  and (m.leased_until is null or m.leased_until <= (select now from moment))
+                                limit case when n.key is null then 1 else $7 end) m)  -- a tenant's lane gets a share
+               end as free,
+               n.key is not null and coalesce((
+                   select h.ready and h.due_at <= (select now from moment)
+                   from outbox.message h
+                   where h.key = n.key order by h.seq limit 1), false) as open
+        offset 0  -- each of these once
+    ) f
+    where t.ready < $1 and t.step < $1 + 500
 ),
 lanes as materialized (
-    select count(*) as n, greatest(1, $1 / greatest(1, count(*))) as share, (select lane from turn order by place desc limit 1) as last
+    select max(place) as n, greatest(1, $1 / greatest(1, max(place))) as share,
+           max(ready) >= $1 or max(step) >= $1 + 500 as cut_short, (select lane from turn order by step desc limit 1) as last
     from turn
-    where place > 0
 ),
 candidate as materialized (
-    select c.*, t.place as turn
-    from turn t
+    select c.*, t.step as turn, t.open, l.room, row_number() over (order by t.step, c.due_at, c.seq) as rank
+    from lanes
+    cross join (select t.*, t.place - lag(t.place) over (order by t.step) as free from turn t) t
+    cross join lateral (select case when t.open then $7 else lanes.share end as room) l
     cross join lateral (
-        select m.ctid as place, m.message_id, m.key, m.topic, m.seq, m.due_at, m.parked, m.deliveries >= $4 as suspect
+        select m.ctid as place, m.message_id, m.key, m.tenant, m.topic, m.seq, m.due_at, m.parked, m.deliveries >= $4 as suspect
         from outbox.message m
         where m.gated and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
+          and (m.leased_until is null or m.leased_until <= (select now from moment))
         order by m.due_at, m.seq
-        limit (select share from lanes)
+        limit l.room
         for update skip locked
     ) c
-    where t.place > 0 and not exists (select from outbox.pause where topic is null and key is null)
+    where t.free > 0 and not exists (select from outbox.pause where topic is null and key is null)
 ),
 rules as materialized (
     select exists (select from outbox.pause) as paused, exists (select from outbox.topic_limit) as limited
 ),
-looked_at as materialized (
+ruled as materialized (
     select c.*,
            case when (select paused from rules) then
                (select p.rule_id from outbox.pause p where outbox.matches(p.topic, c.topic) or p.key = c.key limit 1) end as pause,
            case when (select limited from rules) then
-               (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) end as rule,
-           case when c.key is not null then coalesce(
-               (select f.message_id from outbox.message f where f.key = c.key and f.in_flight),
-               (select h.message_id from outbox.message h where h.key = c.key order by h.seq limit 1)) end as head
+               (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) end as rule
     from candidate c
+    where c.rank <= $1
+),
+front as materialized (  -- the first of each key: who is in flight, and the others in their order
+    select k.key, (select b.message_id from outbox.message b where b.key = k.key and b.in_flight) as busy,
+           l.line, l.places
+    from (select r.key from ruled r where r.key is not null group by r.key) k
+    cross join lateral (
+        select array_agg(n.message_id) as line, array_agg(n.ctid) as places
+        from (select m.message_id, m.ctid from outbox.message m where m.key = k.key order by m.seq limit $7) n
+    ) l
+),
+asleep as materialized (  -- those who were parked behind a first one that may go now: they go with it
+    select m.ctid as place, m.message_id, m.key, m.seq
+    from outbox.message m
+    where m.ctid = any (array(
+            select l.place
+            from front f, unnest(f.line[2:], f.places[2:]) with ordinality as l (message_id, place, nth)
+            where f.busy is null and l.message_id not in (select r.message_id from ruled r)
+            order by f.key, l.nth
+            limit greatest(0, $1 - (select count(*) from ruled r left join front f on f.key = r.key
+                                    where r.key is null or r.message_id = any (f.line)))))
+      and m.due_at >= 'infinity' and m.parked is null and m.deliveries < $4  -- "=" would tempt to read all who are asleep
+      and not ((select paused from rules) and exists (select from outbox.pause p where outbox.matches(p.topic, m.topic)))
+      and not ((select limited from rules) and exists (select from outbox.topic_limit l where outbox.matches(l.topic, m.topic)))
+    for update skip locked
+),
+in_line as materialized (
+    select c.*, coalesce(f.busy, f.line[1]) as head,
+           f.busy is null and array_position(f.line, c.message_id) = count(*) over before and bool_and(c.may_go) over before as goes
+    from (select r.place, r.message_id, r.key, r.tenant, r.seq, r.due_at, r.parked, r.suspect, r.turn, r.pause, r.rule,
+                 r.pause is null and r.rule is null and not r.suspect as may_go
+          from ruled r
+          union all
+          select a.place, a.message_id, a.key, null, a.seq, null, null, false, null, null, null, true from asleep a) c
+    left join front f on f.key = c.key
+    window before as (partition by c.key order by c.seq)
+),
+looked_at as materialized (
+    select i.*, coalesce(i.goes and i.head <> i.message_id, false) as follows,
+           coalesce(i.goes and lead(i.goes) over (partition by i.key order by i.seq), false) as followed,
+           -- whoever stands in the lane of its key alone is in nobody's way behind those who go
+           i.pause is null and i.head <> i.message_id and not coalesce(i.goes or (i.tenant is null and first_value(i.goes) over (partition by i.key order by i.seq)), false) as behind
+    from in_line i
 ),
 held as materialized (
-    select h.message_id, h.due_at = 'infinity' and h.parked is null and h.lease_token is null as asleep
+    select h.message_id, h.due_at = 'infinity' and h.parked is null as asleep
     from outbox.message h
-    where h.message_id = any (array(select l.head from looked_at l where l.head <> l.message_id and l.pause is null))
+    where h.message_id = any (array(select l.head from looked_at l where l.behind))
+      and (h.in_flight or h.worker_id is null)
     for no key update skip locked
 ),
 called as (
@@ -134,20 +200,23 @@ taken as materialized (
     cross join lateral outbox.take_from_limit(a.rule, a.slotted, a.fresh, (select now from moment)) k
 ),
 passed as materialized (
-    select f.place, k.rule
+    select f.place, f.followed, k.rule
     from free f
     left join taken k on k.rule = f.rule
     where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
 ),
 chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
-    select place, rule
-    from passed
+    select c.*
+    from (select p.place, p.rule, not p.followed as last from passed p
+          union all
+          select l.place, null, not l.followed from looked_at l where l.follows and (select count(*) = 0 from suspect)) c
     where (select count(*) from held) is not null
 ),
 sent_away as (
     select l.place, 'infinity'::timestamptz as due_at, l.pause as parked
     from looked_at l
-    where l.pause is not null or (l.head <> l.message_id and l.head in (select message_id from held))
+    where l.pause is not null
+       or (l.behind and l.head in (select message_id from held))
     union all
     select f.place,
            case when f.slotted then k.slotted_from + k.step * (f.nth - k.slotted_taken) else k.fresh_from + k.step * (f.nth - k.fresh_taken) end,
@@ -165,10 +234,10 @@ parked as (
 ),
 claimed as (
     update outbox.message m
-    set due_at = (select now from moment) + make_interval(secs => $2),
+    set due_at = case when m.ready and not c.last then m.due_at else (select now from moment) + make_interval(secs => $2) end,
         leased_until = (select now from moment) + make_interval(secs => $2),
-        ready = false,
-        in_flight = true,
+        ready = m.ready and not c.last,
+        in_flight = c.last,
         parked = c.rule,  -- should it come back, it has its place before those who have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
@@ -189,10 +258,10 @@ done as (
 select
     c.*,
     done.moved or (done.met > 0 and (
-        lanes.n = $1
-        or exists (select from candidate d group by d.turn having count(*) >= lanes.share)
-        or (select count(*) from candidate) > done.met)) as more,
-    case when done.met = 0 and lanes.n > 0 then 0.02
+        lanes.cut_short
+        or exists (select from candidate d where not d.open group by d.turn having count(*) >= min(d.room))
+        or (select count(*) from candidate) + (select count(*) from asleep) > done.met)) as more,
+    case when done.met = 0 and (lanes.n > 0 or lanes.cut_short) then 0.02
          else date_part('epoch', (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now) end as next_due_s,
     coalesce(lanes.last, '') as lane
 from moment

@@ -21,8 +21,9 @@ select
     moment.going and plain.due as due,
     exists (select from outbox.topic_limit) or exists (select from outbox.pause where key is null) as ruled,
     moment.going
-        and (exists (select from outbox.message m where m.gated and m.ready)
-             or exists (select from outbox.message m where m.gated and not m.ready and m.due_at <= moment.now)
+        and (exists (select from outbox.message m
+                     where m.gated and m.ready and (m.leased_until is null or m.leased_until <= moment.now))
+             or exists (select from outbox.message m where m.gated and not m.ready and m.due_at < 'infinity' and m.due_at <= moment.now)
              or exists (select from outbox.ended_rule)) as gated,
     date_part('epoch', least(
         (select min(m.due_at) from outbox.message m where not m.gated and m.due_at > moment.now),

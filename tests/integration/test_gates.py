@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID
 
 import anyio
@@ -58,12 +59,97 @@ async def test_of_a_key_one_is_in_flight_and_the_next_comes_when_it_has_left(wor
     assert await worker.claim() == []
 
 
-async def test_those_behind_a_head_step_aside_in_the_claim_that_takes_it(worker: Clock) -> None:
-    """Each is met once, however many wait: a hot key costs nobody a second look."""
+async def test_those_behind_a_head_step_aside_in_a_tenants_lane(worker: Clock) -> None:
+    """Each is met once, however many wait: a hot key costs the other keys of its tenant no second look."""
     for n in range(50):
-        await enqueue(worker, f"{n}", key="hot")
+        await enqueue(worker, f"{n}", key="hot", tenant="t")
     assert topics(await worker.claim(100)) == ["0"]
     assert await worker.pool.fetchval("select count(*) from outbox.message where ready and gated") == 0
+
+
+async def test_those_behind_a_head_stay_as_they_are_where_they_are_in_nobodys_way(worker: Clock) -> None:
+    """A lane that a key has to itself is passed over while one of the key is in flight: nothing is written."""
+    for n in range(50):
+        await enqueue(worker, f"{n}", key="hot")
+    places = await worker.pool.fetch("select ctid, xmax from outbox.message where topic <> '0' order by seq")
+    assert topics(await worker.claim(100)) == ["0"]
+    await enqueue(worker, "other", key="other")
+    worker.pass_s(5)
+    lease = await worker.store.claim_gated(100, lease_s=60, worker_id=1, suspect_after=2)
+    assert topics(lease.messages) == ["other"]
+    assert await worker.store.claim_gated(100, lease_s=60, worker_id=1, suspect_after=2) == lease._replace(
+        messages=[], claimed_s=ANY, expires_s=ANY, more=False, next_due_s=None, lane=ANY
+    )
+    waiting = "select ctid, xmax from outbox.message where topic not in ('0', 'other') order by seq"
+    assert await worker.pool.fetch(waiting) == places
+
+
+@pytest.mark.parametrize("tenant", [None, "t"])
+async def test_messages_of_a_key_are_leased_together_as_long_as_nothing_stands_between(
+    worker: Clock, tenant: str | None
+) -> None:
+    for n in range(8):
+        await enqueue(worker, f"{n}", key="k", tenant=tenant)
+    run = await worker.claim(run=3)
+    assert topics(run) == ["0", "1", "2"]
+    assert await worker.claim(run=3) == []
+    await complete(worker, *run[:2])
+    assert await worker.claim(run=3) == [], "the last of a run keeps the key"
+    await complete(worker, run[2])
+    run = await worker.claim(run=3)
+    assert topics(run) == ["3", "4", "5"]
+    await retry(worker, run[0], 10)
+    await worker.store.release(run[1:])
+    assert await worker.claim(run=3) == [], "the first of the key is waited for"
+    worker.pass_s(10)
+    assert topics(await worker.claim(run=3)) == ["3", "4", "5"]
+    worker.pass_s(61)
+    assert topics(await worker.claim(run=8)) == ["3", "4", "5", "6", "7"], "an abandoned run is taken up whole"
+
+
+@pytest.mark.parametrize("between", ["scheduled", "paused", "limited", "suspect", "locked"])
+async def test_run_ends_before_whoever_may_not_go_with_it(worker: Clock, database: str, between: str) -> None:
+    for n in range(4):
+        await enqueue(worker, f"{n}", key="k")
+    [third] = await worker.pool.fetchrow("select message_id from outbox.message where topic = '2'")
+    async with connected(database) as other, other.transaction():
+        match between:
+            case "scheduled":
+                await worker.pool.execute(
+                    "update outbox.message set due_at = due_at + interval '1 hour' where topic = '2'"
+                )
+            case "paused":
+                await worker.pool.execute("select outbox.pause(topic => '2')")
+            case "limited":
+                await worker.pool.execute("select outbox.limit_topic('2', 100)")
+            case "suspect":
+                await worker.pool.execute("update outbox.message set deliveries = 2 where topic = '2'")
+            case _:
+                await other.execute("select from outbox.message where message_id = $1 for update", third)
+        run = await worker.claim(run=8)
+        # A suspect goes before all others, once nothing of its key is before it.
+        assert topics(run) == ["0", "1"]
+        await complete(worker, *run)
+    assert topics(await worker.claim(run=8))[:1] == {"scheduled": [], "paused": []}.get(between, ["2"])
+
+
+async def test_message_that_leaves_from_within_a_run_calls_nobody_and_its_last_one_does(worker: Clock) -> None:
+    """Whoever the first were that left: those who wait behind the run are called by its end."""
+    for n in range(3):
+        await enqueue(worker, f"{n}", key="k", tenant="t")
+    run = await worker.claim(run=3)
+    await enqueue(worker, "3", key="k", tenant="t")
+    worker.pass_s(5)
+    assert await worker.claim(run=3) == []  # parked behind the last of the run
+    asleep = "select count(*) from outbox.message where due_at = 'infinity'"
+    assert await worker.pool.fetchval(asleep) == 1
+    await complete(worker, run[1])
+    assert await worker.pool.fetchval(asleep) == 1
+    await complete(worker, run[2])
+    assert await worker.pool.fetchval(asleep) == 0
+    assert await worker.claim(run=3) == [], "the first has not left yet"
+    await complete(worker, run[0])
+    assert topics(await worker.claim(run=3)) == ["3"]
 
 
 async def test_failing_head_blocks_its_key_and_no_other(worker: Clock) -> None:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from outbox.events import Buried, Released, SourceReady
+from outbox.events import Buried, Claimed, Released, SourceReady
 from outbox.message import Message
-from outbox.sink import Failed, Outcome, Rejected
+from outbox.sink import Delivered, Failed, Outcome, Rejected
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually
 from tests.support.running import counts, fetch, running
@@ -50,6 +50,61 @@ async def test_keys_are_delivered_in_order_and_one_at_a_time(database: str, work
             await first.wait_completed(600)
     assert len(sink.received) == 600
     assert all(seqs == sorted(seqs) for seqs in by_key(sink.received).values())
+
+
+async def test_messages_claimed_together_wait_for_one_that_is_tried_again(database: str) -> None:
+    """Of a run whose second message fails once, nothing is delivered before that one."""
+    await fetch(database, FILL, 20, 1)
+    failed: list[str] = []
+
+    def fail_once(message: Message) -> Outcome:
+        if message.seq % 5 == 0 and message.payload not in failed:
+            failed.append(str(message.payload))
+            return Failed("K", "d")
+        return deliver_all(message)
+
+    sink = FakeSink(fail_once)
+    async with running(database, sink) as relay:
+        await relay.wait_completed(20)
+    delivered = [message.seq for message, outcome in sink.answered if isinstance(outcome, Delivered)]
+    assert len(failed) == 4
+    assert delivered == sorted(delivered)
+    assert "order" in {released.why for released in relay.log.of(Released)}
+    assert all(message.attempts == 0 for message in sink.received if message.payload not in failed)
+
+
+async def test_rest_of_a_run_is_given_back_when_it_is_paused_meanwhile(database: str) -> None:
+    await fetch(database, FILL, 2, 1)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink, concurrency=2) as relay:
+        await sink.wait_received(1)
+        await fetch(database, "select outbox.enqueue('t') from generate_series(1, 2)")
+        await relay.log.wait_until(lambda: sum(len(c.messages) for c in relay.log.of(Claimed)) == 4, what="claims")
+        await fetch(database, "select outbox.pause()")
+        released = await relay.log.wait_for(
+            Released
+        )  # it waited for a slot, and its return shows that the worker knows
+        assert ([message.key for message in released.messages], released.why) == ([None], "pause")
+        sink.unblock()
+        await relay.log.wait_until(lambda: len(relay.log.of(Released)) == 2, what="the run released")
+    released = relay.log.of(Released)[1]
+    assert ([message.key for message in released.messages], released.why) == (["k0"], "pause")
+    assert [message.payload for message in sink.received if message.key] == ["1"]
+
+
+async def test_rest_of_a_run_is_given_back_when_the_worker_stops(database: str) -> None:
+    await fetch(database, FILL, 6, 1)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink) as relay:
+        await sink.wait_received(1)
+        relay.worker.stop()
+        sink.unblock()
+        await relay.wait_ended()
+    assert [(len(released.messages), released.why) for released in relay.log.of(Released)] == [(5, "drain")]
+    rows = await fetch(database, "select deliveries, lease_token from outbox.message")
+    assert [tuple(row) for row in rows] == [(0, None)] * 5
 
 
 async def test_successor_of_a_delivered_message_comes_at_once(database: str) -> None:

@@ -57,6 +57,24 @@ class Life:
     worker: int | None = None
 
 
+@dataclass(eq=False)
+class Run:
+    """Messages of one key that were claimed together, or any other by itself: settled by their worker one by one."""
+
+    messages: list[Message]
+    """Those that the worker has not given up yet, stale ones included."""
+    given_up: bool = False
+    """Whether one of them has to be tried again, so that the others are to be released."""
+
+
+def runs_of(messages: list[Message]) -> list[Run]:
+    """What a claim brought, as its worker sees it."""
+    runs: dict[object, Run] = {}
+    for message in messages:
+        runs.setdefault(message.message_id if message.key is None else message.key, Run([])).messages.append(message)
+    return list(runs.values())
+
+
 class Lives(RuleBasedStateMachine):
     """The model, and beside it the store."""
 
@@ -70,8 +88,7 @@ class Lives(RuleBasedStateMachine):
         self.store = Store(self.pool, "outbox")
         self.letters = DeadLetters(self.pool, "outbox")
         self.lives: dict[UUID, Life] = {}
-        self.claims: list[Message] = []
-        """Every claim that no worker has given up yet, stale ones included."""
+        self.runs: list[Run] = []
         self.paused: set[Pause] = set()
         self.limited_at: list[datetime] = []
         self.limited = False
@@ -128,11 +145,13 @@ class Lives(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6), behind=st.booleans())
-    def claim(self, worker: int, limit: int, behind: bool) -> None:
-        self.claim_some(worker, limit, behind=behind)
+    @rule(
+        worker=st.sampled_from(WORKERS), limit=st.integers(1, 6), run=st.sampled_from([1, 2, 8]), behind=st.booleans()
+    )
+    def claim(self, worker: int, limit: int, run: int, behind: bool) -> None:
+        self.claim_some(worker, limit, run, behind=behind)
 
-    def claim_some(self, worker: int, limit: int, *, behind: bool = False) -> bool:
+    def claim_some(self, worker: int, limit: int, run: int, *, behind: bool = False) -> bool:
         """Claim as a worker's round does, perhaps behind its last claim; return whether to look again at once."""
         how: dict[str, Any] = {"lease_s": LEASE_S, "worker_id": worker}
         ruled = self.run(self.store.outlook()).ruled
@@ -145,22 +164,25 @@ class Lives(RuleBasedStateMachine):
         more = plain.more or (outlook.due and (bool(messages) or ruled))
         if outlook.gated:
             lane = self.lane[worker]
-            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane))
-            self.lane[worker] = gated.lane
+            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane, run=run))
+            assert len(gated.messages) <= limit
+            self.lane[worker] = gated.lane or ""
             messages = messages + gated.messages
             more = more or gated.more
+        runs = runs_of(messages)
+        assert all(len(one.messages) <= run for one in runs)
+        self.runs += runs
         for message in messages:
-            self.check_claim(message)
+            self.check_claim(message, {other.message_id for other in messages if other.key == message.key})
         for message in messages:
             life = self.lives[message.message_id]
             life.state, life.held, life.until = "leased", message, self.now + timedelta(seconds=LEASE_S)
             life.worker = worker
-            self.claims.append(message)
             if self.limited and life.topic.startswith("b."):
                 self.limited_at.append(self.now)
         return more or bool(messages)
 
-    def check_claim(self, message: Message) -> None:
+    def check_claim(self, message: Message, together: set[UUID]) -> None:
         life = self.lives[message.message_id]
         assert life.state in ("waiting", "leased"), "settled stays settled"
         if life.state == "leased":
@@ -168,15 +190,30 @@ class Lives(RuleBasedStateMachine):
             assert life.until <= self.now, "one live lease at most"
         assert life.due <= self.now
         assert not any(pause.holds(message) for pause in self.paused)
-        for other in self.lives.values():
-            if life.key is not None and other is not life and other.key == life.key:
-                assert other.state != "leased", "one in flight of a key"
-                assert other.state != "waiting" or other.seq > life.seq, "in the order of their numbers"
+        for message_id, other in self.lives.items():
+            if life.key is not None and other.key == life.key and message_id not in together:
+                live = other.state == "leased" and other.until is not None and other.until > self.now
+                assert not live, "one run in flight of a key"
+                assert other.state not in ("waiting", "leased") or other.seq > life.seq, "in the order of their numbers"
 
-    @precondition(lambda self: self.claims)
+    @precondition(lambda self: self.runs)
     @rule(data=st.data(), how=st.sampled_from(["complete", "complete", "retry", "bury", "release"]))
     def settle(self, data: st.DataObject, how: str) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=4, unique_by=id))
+        """A worker settles the messages of a run in their order; what follows one that is to be tried again, it releases."""
+        runs = data.draw(st.lists(st.sampled_from(self.runs), min_size=1, max_size=4, unique_by=id))
+        runs = [run for run in runs if run.given_up] or runs
+        if runs[0].given_up:
+            how = "release"
+        if how == "complete":
+            chosen = [
+                message for run in runs for message in run.messages[: data.draw(st.integers(1, len(run.messages)))]
+            ]
+        elif how == "release":
+            chosen = [message for run in runs for message in run.messages]
+        else:
+            chosen = [run.messages[0] for run in runs]
+            for run in runs:
+                run.given_up = how == "retry"
         self.settle_these(chosen, how)
 
     def settle_these(self, chosen: list[Message], how: str) -> None:
@@ -191,8 +228,10 @@ class Lives(RuleBasedStateMachine):
                 lost = self.run(self.store.bury(burials))
             case _:
                 lost = self.run(self.store.release(chosen))
+        for run in self.runs:
+            run.messages = [message for message in run.messages if message not in chosen]
+        self.runs = [run for run in self.runs if run.messages]
         for message in chosen:
-            self.claims.remove(message)
             life = self.lives[message.message_id]
             holds = life.state == "leased" and life.held is not None and life.held.lease == message.lease
             assert (message.lease in lost) is not holds, "a lease holds until another claim meets it expired"
@@ -294,8 +333,15 @@ class Lives(RuleBasedStateMachine):
         self.limit(False)
         for _ in range(100 + 3 * len(self.lives)):
             self.store.now = self.now + timedelta(seconds=41)
-            while self.claim_some(1, 6):
-                held = [claim for claim in self.claims if self.lives[claim.message_id].held is claim]
+            while self.claim_some(1, 6, 8):
+                self.every_message_is_where_the_model_has_it()
+                self.settle_these([message for run in self.runs if run.given_up for message in run.messages], "release")
+                held = [
+                    message
+                    for run in self.runs
+                    for message in run.messages
+                    if self.lives[message.message_id].held is message
+                ]
                 self.settle_these(held, "complete")
             if not any(life.state in ("waiting", "leased") for life in self.lives.values()):
                 return
