@@ -260,6 +260,7 @@ select
     done.moved or (done.met > 0 and (
         lanes.cut_short
         or exists (select from candidate d where not d.open group by d.turn having count(*) >= min(d.room))
+        or exists (select from looked_at l where l.behind)
         or (select count(*) from candidate) + (select count(*) from asleep) > done.met)) as more,
     case when done.met = 0 and (lanes.n > 0 or lanes.cut_short) then 0.02
          else date_part('epoch', (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now) end as next_due_s,
