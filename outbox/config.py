@@ -105,8 +105,8 @@ class Settings(BaseModel):
         _DEFAULTS.keyed_failure,
         description="What becomes of a message with a key that fails for good: bury it and go on, or wait and retry.",
     )
-    key_run: Count = Field(
-        _DEFAULTS.key_run,
+    series: Count = Field(
+        _DEFAULTS.series,
         description="Messages of one key that are claimed together, at most, and delivered one after the other.",
     )
     max_attempts: Count = Field(
@@ -230,7 +230,7 @@ class Settings(BaseModel):
             fallback_interval_s=self.fallback_interval_s,
             max_attempts=self.max_attempts,
             keyed_failure=self.keyed_failure,
-            key_run=self.key_run,
+            series=self.series,
             suspect_after=self.suspect_after,
             max_deliveries=self.max_deliveries,
             retry=Backoff(self.retry_base_s, self.retry_cap_s),

@@ -79,9 +79,9 @@ class Store(Statements):
         return await self._claim("claim_ruled", limit, lease_s, worker_id, after)
 
     async def claim_gated(
-        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = "", run: int = 1
+        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = "", series: int = 1
     ) -> Lease:
-        """Lease up to `limit` due messages that have to pass gates, of each key up to `run` that follow each other.
+        """Lease up to `limit` due messages that have to pass gates, of each key up to `series` that follow each other.
 
         `claim_gated.sql` says which those are.
         """
@@ -89,7 +89,7 @@ class Store(Statements):
         try:
             async with self._errors("claim"):
                 rows = await self._pool.fetch(
-                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane, run
+                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane, series
                 )
         except DatabaseRefused as error:
             if error.sqlstate != _UNIQUE_VIOLATION:

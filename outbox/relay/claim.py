@@ -194,8 +194,8 @@ class Claimer:
 
     async def _claim_gated(self, limit: int) -> Lease | None:
         """Claim at the gates."""
-        suspect_after, run = self._settings.suspect_after, self._settings.key_run
-        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane, run=run)
+        suspect_after, series = self._settings.suspect_after, self._settings.series
+        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane, series=series)
         lease = await self._claim(claim)
         if lease is not None:
             self._lane = lease.lane or ""

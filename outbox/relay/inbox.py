@@ -25,7 +25,7 @@ _PARCEL: Callable[[tuple[Message, float, float, Sequence[Message]]], Parcel] = p
 _TENANT = attrgetter("message.tenant")
 
 
-def _runs(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+def _series(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
     """The first message of each key and those that are alone; and beside each, what follows it in the same key."""
     firsts: list[Message] = []
     rests: list[list[Message]] = []
@@ -135,7 +135,7 @@ class Inbox:
 
     def put(self, messages: Sequence[Message], lease: Lease) -> None:
         """Take messages in that were claimed under a lease, and wake an idle slot."""
-        firsts, rests = _runs(messages) if lease.lane is not None else (messages, repeat(()))
+        firsts, rests = _series(messages) if lease.lane is not None else (messages, repeat(()))
         self._waiting.extend(
             list(map(_PARCEL, zip(firsts, repeat(lease.claimed_s), repeat(lease.expires_s), rests, strict=False)))
         )

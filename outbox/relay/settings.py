@@ -33,7 +33,7 @@ class RelaySettings:
     """Counted failures of a message before it becomes a dead letter."""
     keyed_failure: Literal["bury", "wait"] = "bury"
     """Whether a message with a key may become a dead letter so that its key goes on, or is retried for ever."""
-    key_run: int = 8
+    series: int = 8
     """Messages of one key that one claim may lease, to be delivered one after the other without another claim."""
     suspect_after: int = 2
     """Claims without any outcome after which a message is delivered with nothing else in flight."""

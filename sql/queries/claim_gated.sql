@@ -9,10 +9,10 @@
 -- So every message is met once or twice however many wait. A suspect (claim.sql) goes before all others, and alone.
 --
 -- Of a key up to $7 messages go together: the first ones, with nothing between them that may not go now, asleep or not. Only the last
--- of such a run is "in_flight", which keeps the key for its worker, by a unique index: two claims that both see the key free at the same
+-- of such a series is "in_flight", which keeps the key for its worker, by a unique index: two claims that both see the key free at the same
 -- moment collide on it, and one of them is repeated. The others stay in the lane as they are, so that their lease touches no index; and
 -- the lane of a key is passed over while one of the key is in flight, so that nobody behind it needs to be parked. Nobody is parked
--- behind one of a run except behind its last, because the others call nobody when they leave.
+-- behind one of a series except behind its last, because the others call nobody when they leave.
 --
 -- The columns are claim.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
 -- changed something: else somebody holds a lock, and "next_due_s" asks for patience.

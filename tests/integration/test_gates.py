@@ -90,25 +90,25 @@ async def test_messages_of_a_key_are_leased_together_as_long_as_nothing_stands_b
 ) -> None:
     for n in range(8):
         await enqueue(worker, f"{n}", key="k", tenant=tenant)
-    run = await worker.claim(run=3)
-    assert topics(run) == ["0", "1", "2"]
-    assert await worker.claim(run=3) == []
-    await complete(worker, *run[:2])
-    assert await worker.claim(run=3) == [], "the last of a run keeps the key"
-    await complete(worker, run[2])
-    run = await worker.claim(run=3)
-    assert topics(run) == ["3", "4", "5"]
-    await retry(worker, run[0], 10)
-    await worker.store.release(run[1:])
-    assert await worker.claim(run=3) == [], "the first of the key is waited for"
+    series = await worker.claim(series=3)
+    assert topics(series) == ["0", "1", "2"]
+    assert await worker.claim(series=3) == []
+    await complete(worker, *series[:2])
+    assert await worker.claim(series=3) == [], "the last of a series keeps the key"
+    await complete(worker, series[2])
+    series = await worker.claim(series=3)
+    assert topics(series) == ["3", "4", "5"]
+    await retry(worker, series[0], 10)
+    await worker.store.release(series[1:])
+    assert await worker.claim(series=3) == [], "the first of the key is waited for"
     worker.pass_s(10)
-    assert topics(await worker.claim(run=3)) == ["3", "4", "5"]
+    assert topics(await worker.claim(series=3)) == ["3", "4", "5"]
     worker.pass_s(61)
-    assert topics(await worker.claim(run=8)) == ["3", "4", "5", "6", "7"], "an abandoned run is taken up whole"
+    assert topics(await worker.claim(series=8)) == ["3", "4", "5", "6", "7"], "an abandoned series is taken up whole"
 
 
 @pytest.mark.parametrize("between", ["scheduled", "paused", "limited", "suspect", "locked"])
-async def test_run_ends_before_whoever_may_not_go_with_it(worker: Clock, database: str, between: str) -> None:
+async def test_series_ends_before_whoever_may_not_go_with_it(worker: Clock, database: str, between: str) -> None:
     for n in range(4):
         await enqueue(worker, f"{n}", key="k")
     [third] = await worker.pool.fetchrow("select message_id from outbox.message where topic = '2'")
@@ -126,30 +126,30 @@ async def test_run_ends_before_whoever_may_not_go_with_it(worker: Clock, databas
                 await worker.pool.execute("update outbox.message set deliveries = 2 where topic = '2'")
             case _:
                 await other.execute("select from outbox.message where message_id = $1 for update", third)
-        run = await worker.claim(run=8)
+        series = await worker.claim(series=8)
         # A suspect goes before all others, once nothing of its key is before it.
-        assert topics(run) == ["0", "1"]
-        await complete(worker, *run)
-    assert topics(await worker.claim(run=8))[:1] == {"scheduled": [], "paused": []}.get(between, ["2"])
+        assert topics(series) == ["0", "1"]
+        await complete(worker, *series)
+    assert topics(await worker.claim(series=8))[:1] == {"scheduled": [], "paused": []}.get(between, ["2"])
 
 
-async def test_message_that_leaves_from_within_a_run_calls_nobody_and_its_last_one_does(worker: Clock) -> None:
-    """Whoever the first were that left: those who wait behind the run are called by its end."""
+async def test_message_that_leaves_from_within_a_series_calls_nobody_and_its_last_one_does(worker: Clock) -> None:
+    """Whoever the first were that left: those who wait behind the series are called by its end."""
     for n in range(3):
         await enqueue(worker, f"{n}", key="k", tenant="t")
-    run = await worker.claim(run=3)
+    series = await worker.claim(series=3)
     await enqueue(worker, "3", key="k", tenant="t")
     worker.pass_s(5)
-    assert await worker.claim(run=3) == []  # parked behind the last of the run
+    assert await worker.claim(series=3) == []  # parked behind the last of the series
     asleep = "select count(*) from outbox.message where due_at = 'infinity'"
     assert await worker.pool.fetchval(asleep) == 1
-    await complete(worker, run[1])
+    await complete(worker, series[1])
     assert await worker.pool.fetchval(asleep) == 1
-    await complete(worker, run[2])
+    await complete(worker, series[2])
     assert await worker.pool.fetchval(asleep) == 0
-    assert await worker.claim(run=3) == [], "the first has not left yet"
-    await complete(worker, run[0])
-    assert topics(await worker.claim(run=3)) == ["3"]
+    assert await worker.claim(series=3) == [], "the first has not left yet"
+    await complete(worker, series[0])
+    assert topics(await worker.claim(series=3)) == ["3"]
 
 
 async def test_failing_head_blocks_its_key_and_no_other(worker: Clock) -> None:

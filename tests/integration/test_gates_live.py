@@ -53,7 +53,7 @@ async def test_keys_are_delivered_in_order_and_one_at_a_time(database: str, work
 
 
 async def test_messages_claimed_together_wait_for_one_that_is_tried_again(database: str) -> None:
-    """Of a run whose second message fails once, nothing is delivered before that one."""
+    """Of a series whose second message fails once, nothing is delivered before that one."""
     await fetch(database, FILL, 20, 1)
     failed: list[str] = []
 
@@ -73,7 +73,7 @@ async def test_messages_claimed_together_wait_for_one_that_is_tried_again(databa
     assert all(message.attempts == 0 for message in sink.received if message.payload not in failed)
 
 
-async def test_rest_of_a_run_is_given_back_when_it_is_paused_meanwhile(database: str) -> None:
+async def test_rest_of_a_series_is_given_back_when_it_is_paused_meanwhile(database: str) -> None:
     await fetch(database, FILL, 2, 1)
     sink = FakeSink()
     sink.block()
@@ -87,13 +87,13 @@ async def test_rest_of_a_run_is_given_back_when_it_is_paused_meanwhile(database:
         )  # it waited for a slot, and its return shows that the worker knows
         assert ([message.key for message in released.messages], released.why) == ([None], "pause")
         sink.unblock()
-        await relay.log.wait_until(lambda: len(relay.log.of(Released)) == 2, what="the run released")
+        await relay.log.wait_until(lambda: len(relay.log.of(Released)) == 2, what="the series released")
     released = relay.log.of(Released)[1]
     assert ([message.key for message in released.messages], released.why) == (["k0"], "pause")
     assert [message.payload for message in sink.received if message.key] == ["1"]
 
 
-async def test_rest_of_a_run_is_given_back_when_the_worker_stops(database: str) -> None:
+async def test_rest_of_a_series_is_given_back_when_the_worker_stops(database: str) -> None:
     await fetch(database, FILL, 6, 1)
     sink = FakeSink()
     sink.block()

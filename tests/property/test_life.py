@@ -58,7 +58,7 @@ class Life:
 
 
 @dataclass(eq=False)
-class Run:
+class Series:
     """Messages of one key that were claimed together, or any other by itself: settled by their worker one by one."""
 
     messages: list[Message]
@@ -67,12 +67,12 @@ class Run:
     """Whether one of them has to be tried again, so that the others are to be released."""
 
 
-def runs_of(messages: list[Message]) -> list[Run]:
+def series_of(messages: list[Message]) -> list[Series]:
     """What a claim brought, as its worker sees it."""
-    runs: dict[object, Run] = {}
+    some: dict[object, Series] = {}
     for message in messages:
-        runs.setdefault(message.message_id if message.key is None else message.key, Run([])).messages.append(message)
-    return list(runs.values())
+        some.setdefault(message.message_id if message.key is None else message.key, Series([])).messages.append(message)
+    return list(some.values())
 
 
 class Lives(RuleBasedStateMachine):
@@ -88,7 +88,7 @@ class Lives(RuleBasedStateMachine):
         self.store = Store(self.pool, "outbox")
         self.letters = DeadLetters(self.pool, "outbox")
         self.lives: dict[UUID, Life] = {}
-        self.runs: list[Run] = []
+        self.series: list[Series] = []
         self.paused: set[Pause] = set()
         self.limited_at: list[datetime] = []
         self.limited = False
@@ -146,12 +146,15 @@ class Lives(RuleBasedStateMachine):
     # Workers
 
     @rule(
-        worker=st.sampled_from(WORKERS), limit=st.integers(1, 6), run=st.sampled_from([1, 2, 8]), behind=st.booleans()
+        worker=st.sampled_from(WORKERS),
+        limit=st.integers(1, 6),
+        series=st.sampled_from([1, 2, 8]),
+        behind=st.booleans(),
     )
-    def claim(self, worker: int, limit: int, run: int, behind: bool) -> None:
-        self.claim_some(worker, limit, run, behind=behind)
+    def claim(self, worker: int, limit: int, series: int, behind: bool) -> None:
+        self.claim_some(worker, limit, series, behind=behind)
 
-    def claim_some(self, worker: int, limit: int, run: int, *, behind: bool = False) -> bool:
+    def claim_some(self, worker: int, limit: int, series: int, *, behind: bool = False) -> bool:
         """Claim as a worker's round does, perhaps behind its last claim; return whether to look again at once."""
         how: dict[str, Any] = {"lease_s": LEASE_S, "worker_id": worker}
         ruled = self.run(self.store.outlook()).ruled
@@ -164,14 +167,14 @@ class Lives(RuleBasedStateMachine):
         more = plain.more or (outlook.due and (bool(messages) or ruled))
         if outlook.gated:
             lane = self.lane[worker]
-            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane, run=run))
+            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane, series=series))
             assert len(gated.messages) <= limit
             self.lane[worker] = gated.lane or ""
             messages = messages + gated.messages
             more = more or gated.more
-        runs = runs_of(messages)
-        assert all(len(one.messages) <= run for one in runs)
-        self.runs += runs
+        brought = series_of(messages)
+        assert all(len(one.messages) <= series for one in brought)
+        self.series += brought
         for message in messages:
             self.check_claim(message, {other.message_id for other in messages if other.key == message.key})
         for message in messages:
@@ -193,27 +196,27 @@ class Lives(RuleBasedStateMachine):
         for message_id, other in self.lives.items():
             if life.key is not None and other.key == life.key and message_id not in together:
                 live = other.state == "leased" and other.until is not None and other.until > self.now
-                assert not live, "one run in flight of a key"
+                assert not live, "one series in flight of a key"
                 assert other.state not in ("waiting", "leased") or other.seq > life.seq, "in the order of their numbers"
 
-    @precondition(lambda self: self.runs)
+    @precondition(lambda self: self.series)
     @rule(data=st.data(), how=st.sampled_from(["complete", "complete", "retry", "bury", "release"]))
     def settle(self, data: st.DataObject, how: str) -> None:
-        """A worker settles the messages of a run in their order; what follows one that is to be tried again, it releases."""
-        runs = data.draw(st.lists(st.sampled_from(self.runs), min_size=1, max_size=4, unique_by=id))
-        runs = [run for run in runs if run.given_up] or runs
-        if runs[0].given_up:
+        """A worker settles the messages of a series in their order; what follows one that is to be tried again, it releases."""
+        some = data.draw(st.lists(st.sampled_from(self.series), min_size=1, max_size=4, unique_by=id))
+        some = [one for one in some if one.given_up] or some
+        if some[0].given_up:
             how = "release"
         if how == "complete":
             chosen = [
-                message for run in runs for message in run.messages[: data.draw(st.integers(1, len(run.messages)))]
+                message for one in some for message in one.messages[: data.draw(st.integers(1, len(one.messages)))]
             ]
         elif how == "release":
-            chosen = [message for run in runs for message in run.messages]
+            chosen = [message for one in some for message in one.messages]
         else:
-            chosen = [run.messages[0] for run in runs]
-            for run in runs:
-                run.given_up = how == "retry"
+            chosen = [one.messages[0] for one in some]
+            for one in some:
+                one.given_up = how == "retry"
         self.settle_these(chosen, how)
 
     def settle_these(self, chosen: list[Message], how: str) -> None:
@@ -228,9 +231,9 @@ class Lives(RuleBasedStateMachine):
                 lost = self.run(self.store.bury(burials))
             case _:
                 lost = self.run(self.store.release(chosen))
-        for run in self.runs:
-            run.messages = [message for message in run.messages if message not in chosen]
-        self.runs = [run for run in self.runs if run.messages]
+        for one in self.series:
+            one.messages = [message for message in one.messages if message not in chosen]
+        self.series = [one for one in self.series if one.messages]
         for message in chosen:
             life = self.lives[message.message_id]
             holds = life.state == "leased" and life.held is not None and life.held.lease == message.lease
@@ -335,11 +338,13 @@ class Lives(RuleBasedStateMachine):
             self.store.now = self.now + timedelta(seconds=41)
             while self.claim_some(1, 6, 8):
                 self.every_message_is_where_the_model_has_it()
-                self.settle_these([message for run in self.runs if run.given_up for message in run.messages], "release")
+                self.settle_these(
+                    [message for one in self.series if one.given_up for message in one.messages], "release"
+                )
                 held = [
                     message
-                    for run in self.runs
-                    for message in run.messages
+                    for one in self.series
+                    for message in one.messages
                     if self.lives[message.message_id].held is message
                 ]
                 self.settle_these(held, "complete")

@@ -69,7 +69,7 @@ class Clock:
             self.pass_s(len(topics) * 1e-6)
 
     async def claim(
-        self, limit: int = 100, *, lease_s: float = 60.0, suspect_after: int = 2, run: int = 1
+        self, limit: int = 100, *, lease_s: float = 60.0, suspect_after: int = 2, series: int = 1
     ) -> list[Message]:
         """What a claim brings."""
         how: dict[str, Any] = {"lease_s": lease_s, "worker_id": self.worker_id}
@@ -79,7 +79,7 @@ class Clock:
         more = (await self.store.outlook()).gated
         while more and len(messages) < limit:  # the first look at the gates may only put messages in their lanes
             room = limit - len(messages)
-            lease = await self.store.claim_gated(room, **how, suspect_after=suspect_after, run=run)
+            lease = await self.store.claim_gated(room, **how, suspect_after=suspect_after, series=series)
             messages = messages + lease.messages
             more = lease.more and not lease.messages
         return messages
