@@ -136,4 +136,4 @@ class Parcel(NamedTuple):
     @property
     def next(self) -> Parcel:
         """What is left of it after its first message."""
-        return self._replace(message=self.rest[0], rest=self.rest[1:])
+        return Parcel(self.rest[0], self.claimed_s, self.expires_s, self.rest[1:])

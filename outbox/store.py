@@ -95,7 +95,7 @@ class Store(Statements):
             if error.sqlstate != _UNIQUE_VIOLATION:
                 raise
             return Lease([], monotonic(), sent_s, more=True, lane=lane)  # another was faster
-        messages = [] if rows[0][0] is None else [Message._make(row[:_FIELDS]) for row in rows]
+        messages = [] if rows[0][0] is None else [_MESSAGE(row[:_FIELDS]) for row in rows]
         more, next_due_s, lane = rows[0][_FIELDS:]
         return Lease(messages, monotonic(), sent_s + lease_s, more, next_due_s, lane)
 

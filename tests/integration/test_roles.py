@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -90,15 +91,21 @@ FUNCTIONS = {
 }
 """Who may call each function."""
 
-QUERIES = {path.stem for path in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql")}
+UTILITIES = {"empty"}
+"""What cannot be explained, and is the owner's alone (`truncate`)."""
+QUERIES = {path.stem for path in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql")} - UTILITIES
+CATALOGUE = {"dependants", "grant_facts", "housekeeping_facts", "server_facts", "tables", "wakeup_facts"}
+"""Statements on what PostgreSQL tells everyone."""
 MAY_RUN = {
-    PRODUCER: {"applied_migrations", "audit_clock", "enqueue_many", "wakeup_facts"},
+    PRODUCER: {"applied_migrations", "audit_clock", "enqueue_many"} | CATALOGUE,
     WORKER: QUERIES,
     READER: {
         *("absent", "applied_migrations", "audit_clock", "audit_extent", "audit_lookup", "audit_messages", "control"),
         *("dead_letter_totals", "facts", "find_dead_letters", "has_presence", "imported_rows", "known_rows"),
-        *("outlook", "pending_ends", "probe", "read_dead_letters", "read_import", "status", "wakeup_facts"),
-    },
+        *("demand", "living_workers", "outlook", "pending_ends", "probe", "read_dead_letters", "read_import", "status"),
+        "stock",
+    }
+    | CATALOGUE,
 }
 """The statements of this package that each role may run."""
 
@@ -397,7 +404,7 @@ async def test_people_with_the_role_of_workers_operate_and_those_with_the_reader
         said.append(done.out)
 
     async with anyio.create_task_group() as tasks:
-        for arguments in (["status"], ["dead", "list"], ["dead", "show", dead], ["doctor"]):
+        for arguments in (["status"], ["dead", "list"], ["dead", "show", dead]):
             tasks.start_soon(look, *arguments)
     assert sum(dead in text for text in said) == 2
     assert (await outbox(logins.worker, *requeue)).code == 0
@@ -408,6 +415,15 @@ async def test_people_with_the_role_of_workers_operate_and_those_with_the_reader
         await store.limit_topic("l", 5.0, None)
         await store.set_switch("mode", "poll")
     assert len(await fetch(logins.worker, query("cancel"), [dead])) == 1
+
+
+@pytest.mark.parametrize("role", [WORKER, READER])
+async def test_doctor_examines_all_and_says_what_its_login_lacks_to_be_a_relays(logins: Logins, role: str) -> None:
+    done = await outbox(logins.of(role), "doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(done.out)["findings"]}
+    assert not [finding for finding in findings.values() if "permission denied" in finding["detail"]]
+    assert findings["grants"]["grade"] == ("good" if role == WORKER else "fault")
+    assert role == WORKER or "outbox_worker" in findings["grants"]["cure"]
 
 
 async def test_row_level_security_hides_nothing_from_the_roles(logins: Logins) -> None:
