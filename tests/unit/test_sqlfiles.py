@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from outbox import sqlfiles
-from outbox.dead_letters import DeadLetters
-from outbox.doctor.facts import Questions
 from outbox.errors import ConfigurationError
-from outbox.store import Store
-from workflows.audit.ledger import Ledger
-from workflows.importing.books import Books
 
 ROOT = Path(__file__).parents[2]
+SOURCE = "".join(
+    path.read_text(encoding="utf-8") for top in ("outbox", "workflows") for path in (ROOT / top).rglob("*.py")
+)
 QUERIES = sorted(path.stem for path in (ROOT / "sql" / "queries").glob("*.sql"))
 
 
@@ -38,9 +35,8 @@ def test_checksum_is_of_the_file_as_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_statement_is_a_method_of_the_store(name: str) -> None:
-    stores = (Store, DeadLetters, Questions, Books, Ledger)
-    assert any(inspect.iscoroutinefunction(getattr(store, name, None)) for store in stores)
+def test_every_statement_has_somebody_who_runs_it(name: str) -> None:
+    assert f'"{name}"' in SOURCE
 
 
 @pytest.mark.parametrize("name", QUERIES)
