@@ -261,6 +261,8 @@ async def test_a_loop_that_hangs_costs_the_worker_its_liveness(database: str, mo
             return await look(worker_id)
 
         monkeypatch.setattr("outbox.relay.claim.OVERDUE_S", 0.5)
+        await enqueue(database)
+        await relay.wait_completed(1)  # so the loop promises by the shorter time
         monkeypatch.setattr(store, "outlook", hang)
         await enqueue(database)
         await hung.wait()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -34,17 +33,15 @@ MEMO = {"memo": {"secret": f"{CANARY}-memo"}}
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def guarded() -> Iterator[PostgresServer]:
     """A server that asks `app` for its password, and can be replicated."""
-    file = tmp_path_factory.mktemp("guarded") / "pg_hba.conf"
-    file.write_text(ACCESS)
-    if os.geteuid() == 0:
-        for path in (file, file.parent, *file.parents[1:3]):
-            path.chmod(0o755)
-        shutil.chown(file, "nobody")
-    settings = {"hba_file": str(file), "wal_level": "logical", "password_encryption": "scram-sha-256"}
-    with PostgresServer.start(settings=settings, fsync=False) as server:
-        yield server
+    with TemporaryDirectory() as directory:
+        file = Path(directory, "pg_hba.conf")
+        file.write_text(ACCESS)
+        Path(directory).chmod(0o755)  # where root runs the tests, somebody else runs the server
+        settings = {"hba_file": str(file), "wal_level": "logical", "password_encryption": "scram-sha-256"}
+        with PostgresServer.start(settings=settings, fsync=False) as server:
+            yield server
 
 
 @pytest.fixture
