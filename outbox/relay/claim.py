@@ -39,6 +39,8 @@ _HELD_S = 0.5
 """How often to look while other workers hold messages, which are to be rescued soon after one of them dies."""
 _AHEAD_S = 0.25
 """How long claims go on one behind the other before one begins at the front again, where something may have come in."""
+_GATES_S = 0.1
+"""How long claims at the gates follow one another before one looks whether anything came that passes none."""
 _AHEAD_RATIO, _AHEAD_MOST_S = 10, 5.0
 """The same as a multiple of what the statements at the front took, which is much where dead rows cannot be vacuumed
 away, and its bound."""
@@ -130,6 +132,8 @@ class Claimer:
         leases = [lease]
         if outlook.gated and not self._may_not_claim():
             gated = await self._claim_gated(max(1, limit - len(lease.messages)))
+            if not lease.messages:
+                gated = await self._go_on_at_the_gates(gated)
             if gated is None:
                 return
             leases.append(gated)
@@ -200,6 +204,17 @@ class Claimer:
         if lease is not None:
             self._lane = lease.lane or ""
             self._settler.expect_keys = True
+        return lease
+
+    async def _go_on_at_the_gates(self, lease: Lease | None) -> Lease | None:
+        """Claim there again and again, for a moment, while nothing else waits; return the last lease."""
+        until_s = monotonic() + _GATES_S
+        while lease is not None and lease.more and lease.messages and monotonic() < until_s:
+            limit = self._inbox.room()
+            if not limit or self._wary or self._may_not_claim():
+                break
+            self._pulse.expect("claim", OVERDUE_S)
+            lease = await self._claim_gated(limit)
         return lease
 
     async def _claim(self, claim: Callable[..., Awaitable[Lease]]) -> Lease | None:
