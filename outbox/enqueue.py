@@ -75,9 +75,8 @@ def enqueue(
     }
     given = {name: value for name, value in one.items() if value is not None}
     messages, places = _lines(given) if topic is None else ([_message(given)], [""])
-    body = orjson.dumps(messages)
     try:
-        ids = ask(partial(with_store, config.load(), Store, lambda store: store.enqueue_many(body)))
+        ids = ask(partial(with_store, config.load(), Store, lambda store: store.enqueue_many(orjson.dumps(messages))))
     except DatabaseRefused as error:
         # As the person has written them, not as the array in which they were sent.
         text = _PLACE.sub(lambda match: places[int(match[1])], str(error))

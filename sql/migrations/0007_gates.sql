@@ -196,7 +196,8 @@ $$;
 comment on function outbox.call_next() is 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
 
 -- At the gates a message that waits for another of its key is parked under that other's lock. So either this trigger sees it
--- parked, or it is parked no more.
+-- parked, or it is parked no more. Of a series only the last one is in flight, and calls: nobody is parked behind the others, which a
+-- worker holds. What it has lost, and what nobody holds, has no worker_id, and calls.
 create trigger call_next after delete on outbox.message
 for each row when (old.key is not null and (old.in_flight or old.worker_id is null)) execute function outbox.call_next();
 

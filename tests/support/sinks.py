@@ -150,7 +150,7 @@ class SlowSink(NullSink):
     """Takes its time over each message."""
 
     async def deliver(self, message: Message) -> Outcome:
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.1)  # what a delivery takes here: so that some are in flight at any moment
         return Delivered()
 
 
@@ -168,7 +168,7 @@ class ShutSink(NullSink):
 
     async def deliver(self, message: Message) -> Outcome:
         while not await self._gate.exists():
-            await anyio.sleep(0.02)
+            await anyio.sleep(0.02)  # how often the gate is looked at: another process opens it
         return Delivered()
 
 
