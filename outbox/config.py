@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Literal, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
 from outbox import fields
 from outbox.backoff import Backoff
@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 class Settings(BaseModel):
     """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = fields.named(fields.PREFIX)
 
     database_url: SecretStr | None = Field(
         None,
@@ -268,19 +268,9 @@ def read(**overrides: object) -> Reading:
     """Read the environment, and whatever is wrong with it."""
     assert overrides.keys() <= Settings.model_fields.keys(), overrides.keys() - Settings.model_fields.keys()
     environment, faults = Environment(os.environ), Faults()
-    given = {name: value for name, value in overrides.items() if value is not None}
-    origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
-    spoken = {name: environment_name(name) for name in Settings.model_fields}
-    unread = set(Settings.model_fields) - given.keys()
-    for name in sorted(unread):
-        with faults:
-            found = fields.found(Settings, name, environment)
-            unread.remove(name)
-            if found:
-                given[name], origins[name], spoken[name] = found.value, found.origin, found.name
-    settings, wrong = fields.validated(Settings, given, spoken, faults)
-    wrong |= unread
-    faults.found += [fault for involved, fault in settings.incoherent() if not wrong.intersection(involved)]
+    found = fields.read(Settings, environment, faults, overrides)
+    settings = found.settings
+    faults.found += [fault for involved, fault in settings.incoherent() if not found.wrong.intersection(involved)]
     dsn, listen_dsn = (cast("str | None", overrides.get(name)) for name in ("database_url", "listen_url"))
     settings._environment = environment  # noqa: SLF001 - ours, of which a frozen model takes no other notice
     settings._database = database(environment, dsn)  # noqa: SLF001
@@ -291,7 +281,7 @@ def read(**overrides: object) -> Reading:
         with faults:
             doubts += [doubt for doubt in address.resolve().doubts() if doubt not in doubts]
     faults.found += retired
-    return Reading(settings, origins, tuple(faults), (*doubts, *unknown_parameters(environment)), former)
+    return Reading(settings, found.origins, tuple(faults), (*doubts, *unknown_parameters(environment)), former)
 
 
 def environment_name(field: str) -> str:

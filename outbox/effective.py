@@ -1,24 +1,15 @@
-"""What is in effect: every setting with its value and where it comes from, and every fault at once, the sink's too."""
+"""What is in effect: the settings, the sink and the sink's own settings, with every fault at once."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Annotated
-
-import orjson
-import typer
-from pydantic import SecretStr
 
 from outbox import config
-from outbox.connection import Address, Faults, Given
-from outbox.connection.url import MASK, masked
+from outbox.connection import Faults
 from outbox.errors import ConfigurationError
-from outbox.fields import without_credentials
-from outbox.screens import show_settings
-from outbox.sink import Setting, SinkFactory, SinkSettings
+from outbox.sink import SinkFactory, SinkSettings
 
 GROUP = "outbox.settings"
 
@@ -53,7 +44,7 @@ def survey(**flags: object) -> Survey:
     if not factories:
         return Survey(reading, None, tuple(faults), ())
     module = reading.settings.sink.partition(":")[0]
-    of_sink = [fault for name, read in _sinks() if name == module for fault in read.faults]
+    of_sink = [fault for _, told in sink_settings(module) for fault in told.faults]
     return Survey(reading, factories[0], tuple(faults), tuple(of_sink))
 
 
@@ -65,65 +56,11 @@ def prepare(**flags: object) -> Prepared:
     return Prepared(found.reading.settings, found.sink, found.reading.doubts)
 
 
-def config_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show every setting in effect, and where it comes from.
-
-    Secrets are masked. Exit 2 if anything is wrong.
-    """
-    reading, faults = config.read(), Faults()
-    groups = {
-        "database": list(_connection(reading.settings.dsn)),
-        "listen": list(_connection(reading.settings.listen_dsn)),
-        "worker": list(_worker(reading)),
-    }
-    if reading.settings.listen_dsn is reading.settings.dsn:
-        del groups["listen"]
-    faults.found += reading.faults
-    with faults:
-        config.load_sink(reading.settings.sink)
-    for name, read in _sinks():
-        groups[name] = list(read.settings)
-        faults.found += read.faults
-    if as_json:
-        report = {"settings": groups, "faults": faults.found, "doubts": reading.doubts}
-        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    else:
-        show_settings(groups, reading.doubts)
-        sys.stdout.flush()
-    faults.settle()
-
-
-def _connection(address: Address) -> Iterator[Setting]:
-    """What leads to a database; nothing where that has faults, which are told elsewhere."""
-    try:
-        shown = list(address.resolve().shown())
-    except ConfigurationError:
-        return
-    yield from (Setting(given.name, given.value, given.origin) for given in shown)
-
-
-def _worker(reading: config.Reading) -> Iterator[Setting]:
-    for field in config.Settings.model_fields:
-        value = _shown(field, getattr(reading.settings, field))
-        yield Setting(config.environment_name(field), value, reading.origins.get(field, "default"))
-
-
-def _shown(field: str, value: object) -> str | float | bool | None:
-    """A value for people, without what must not be seen."""
-    if isinstance(value, SecretStr):
-        return masked(Given(value.get_secret_value(), field, "")) if field.endswith("_url") else MASK
-    if field == "realtime_token_command" and value is not None:
-        return f"{str(value).split(maxsplit=1)[0]} …"  # its arguments may be credentials
-    if field == "supabase_url" and value is not None:
-        return without_credentials(str(value))
-    return value if isinstance(value, str | float | int | bool) else None
-
-
-def _sinks() -> Iterator[tuple[str, SinkSettings]]:
-    """What the installed sinks say of their settings, by their modules."""
+def sink_settings(module: str | None = None) -> Iterator[tuple[str, SinkSettings]]:
+    """What the installed sinks say of their settings, by their modules; or only the sink of that module."""
     for entry in entry_points(group=GROUP):
+        if module not in (None, entry.name):
+            continue
         try:
             read = entry.load()
         except ImportError as error:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LIVE, READY, STATUS, METRICS = "/livez", "/readyz", "/status", "/metrics"
 PROBE_WAIT_S = 0.7
 """How long a probe waits for news. Kubernetes gives it a second."""
-_PROBE_EVERY_S, _PROBE_AGAIN_S = 2.0, 0.25
+_PROBE_EVERY_S, _PROBE_AGAIN_S = 2.0, 0.05
 """How often is asked while all is well, and while it is not: a worker that starts, or recovers, is ready soon."""
 BELIEVED_S = 15.0
 """How old an answer may be that a probe still goes by while the next one is on its way."""

@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,8 +111,7 @@ class EventLog:
     @singledispatchmethod
     def log(self, event: events.Event) -> None:
         """Any event without words of its own: its name and its plain fields, for debugging."""
-        plain = {f.name: getattr(event, f.name) for f in fields(event)}
-        shown = {name: value for name, value in plain.items() if isinstance(value, str | int | float | bool)}
+        shown = {name: value for name, value in event._asdict().items() if isinstance(value, str | int | float | bool)}
         logger.bind(**shown).debug(type(event).__name__)
 
     @log.register
@@ -160,7 +158,7 @@ class EventLog:
 
     @log.register
     def _(self, event: events.Rescued) -> None:
-        logger.bind(worker=event.worker, messages=event.count).warning("worker died, its leases are ended")
+        logger.bind(worker=event.worker, messages=event.messages).warning("worker died, its leases are ended")
 
     @log.register
     def _(self, event: events.PresenceShown) -> None:

@@ -1,23 +1,11 @@
-"""The connection to Temporal, configured by Temporal's own variables and profiles (`temporalio.envconfig`)."""
+"""The SDK's client, for all that is more than to deliver."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
-
 from temporalio.client import Client
-from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import Runtime
-from temporalio.service import GrpcCompression
 
-from outbox.errors import ConfigurationError
-from workflows import settings
-
-DEFAULT_ADDRESS = "localhost:7233"
+from workflows.frontend import reach
 
 
 async def connect(
@@ -27,49 +15,6 @@ async def connect(
     connect_timeout_s: float = 5.0,
     runtime: Runtime | None = None,
 ) -> Client:
-    """Connect as the environment says. `lazy` does not wait for the server, and cannot serve a worker.
-
-    Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
-    """
-    own = settings.load()
-    options = _options()
-    options.setdefault("target_host", DEFAULT_ADDRESS)
-    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(options.get("tls")))
-    return await Client.connect(
-        **options,
-        data_converter=own.converter(),
-        identity=identity,
-        lazy=lazy,
-        connect_timeout=timedelta(seconds=connect_timeout_s),
-        grpc_compression=GrpcCompression.GZIP if gzip else GrpcCompression.NONE,
-        runtime=runtime,
-    )
-
-
-def profile() -> ClientConfigProfile:
-    """What Temporal's variables and profile file say. Raises ConfigurationError."""
-    named = os.environ.get("TEMPORAL_CONFIG_FILE")
-    if named and not Path(named).is_file():  # the SDK passes over a missing file in silence
-        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE is {named!r}: there is no such file")
-    if os.environ.get("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "").lower() in ("1", "true"):  # the SDK drops it
-        raise ConfigurationError(
-            "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION is not supported by Temporal's Python SDK: unset it, and name the "
-            "certificate's host in TEMPORAL_TLS_SERVER_NAME or its authority in TEMPORAL_TLS_SERVER_CA_CERT_PATH"
-        )
-    with _named_as_temporals():
-        return ClientConfigProfile.load(config_file_strict=True)
-
-
-def _options() -> dict[str, Any]:
-    """The same as arguments of `Client.connect`."""
-    found = profile()
-    with _named_as_temporals():
-        return dict(found.to_client_connect_config())
-
-
-@contextmanager
-def _named_as_temporals() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ConfigurationError(f"Temporal's settings (TEMPORAL_…) cannot be used: {error}") from error
+    """Connect as `workflows.frontend.reach` does, and raise what it raises."""
+    found = await reach(identity=identity, lazy=lazy, connect_timeout_s=connect_timeout_s, runtime=runtime)
+    return Client(found.service, namespace=found.namespace, data_converter=found.converter)

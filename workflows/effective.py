@@ -11,7 +11,7 @@ from temporalio.envconfig import ClientConfigProfile
 from outbox.errors import ConfigurationError
 from outbox.sink import Setting, SinkSettings
 from workflows import settings
-from workflows.connection import DEFAULT_ADDRESS, profile
+from workflows.frontend import DEFAULT_ADDRESS, profile
 from workflows.routes import Routes
 
 _DEFAULT_FILE = "the file where Temporal's tools look"

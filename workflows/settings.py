@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ImportString, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ImportString
 from temporalio.converter import DataConverter, PayloadCodec
 
+from outbox import fields
+from outbox.connection import Environment, Faults
 from outbox.errors import ConfigurationError
 
-_PREFIX = "OUTBOX_TEMPORAL_"
 _DEFAULT_ROUTES = Path("outbox.toml")
 
 
@@ -21,12 +22,10 @@ def _made(reference: object) -> object:
     return reference() if callable(reference) else reference
 
 
-class TemporalSettings(BaseSettings):
+class TemporalSettings(BaseModel):
     """What the adapter's variables say."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, arbitrary_types_allowed=True
-    )
+    model_config = fields.named("OUTBOX_TEMPORAL_")
 
     task_queue: str | None = Field(None, description="Task queue of starts that name none.")
     data_converter: ImportString[Any] | None = Field(
@@ -68,11 +67,10 @@ class TemporalSettings(BaseSettings):
 
 def load() -> TemporalSettings:
     """Read the environment. Raises ConfigurationError that names every fault."""
-    try:
-        return TemporalSettings()
-    except ValidationError as error:
-        faults = [f"{environment_name(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors()]
-        raise ConfigurationError(*faults) from error
+    faults = Faults()
+    found = fields.read(TemporalSettings, Environment(os.environ), faults, {})
+    faults.settle()
+    return found.settings
 
 
 def routes_file(named: Path | str | None) -> Path | None:
@@ -82,7 +80,4 @@ def routes_file(named: Path | str | None) -> Path | None:
 
 def environment_name(field: str) -> str:
     """The environment variable of a field, as a person would write it."""
-    alias = TemporalSettings.model_fields[field].validation_alias if field in TemporalSettings.model_fields else field
-    if alias is None:
-        return _PREFIX + field.upper()
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)
+    return fields.names(TemporalSettings, field)[0]

@@ -14,14 +14,13 @@ import orjson
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeWorkflowExecutionRequest
-from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from outbox.finding import Finding
 from outbox.message import Message
 from outbox.sink import Delivered, Demand, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
-from workflows import examination, settings
-from workflows.connection import connect
+from workflows import settings
+from workflows.frontend import Frontend, reach
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
 from workflows.routes import Routes
@@ -41,11 +40,11 @@ async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
     routes = None if path is None else Routes.load(path)
     if routes is not None:
         routes.require_task_queues(chosen.task_queue)
-    client = await connect(
+    frontend = await reach(
         identity=context.identity, lazy=True, connect_timeout_s=context.deliver_timeout_s * _CONNECT_SHARE
     )
     leave = chosen.unroutable == "leave"
-    yield TemporalSink(client, context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave)
+    yield TemporalSink(frontend, context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave)
 
 
 class _Factory:
@@ -57,6 +56,8 @@ class _Factory:
 
     async def examine(self, context: SinkContext, demand: Demand | None) -> list[Finding]:
         """Say for `outbox doctor` whether it would deliver."""
+        from workflows import examination  # noqa: PLC0415 - a worker's start does not pay for the doctor's libraries
+
         return await examination.examine(context, demand)
 
 
@@ -69,7 +70,7 @@ class TemporalSink:
 
     def __init__(
         self,
-        client: Client,
+        frontend: Frontend,
         context: SinkContext,
         *,
         task_queue: str | None = None,
@@ -78,14 +79,14 @@ class TemporalSink:
     ) -> None:
         self._routes = routes
         self._leave_unroutable = leave_unroutable
-        self._service = client.workflow_service
-        self._health = client.service_client
+        self._service = frontend.service.workflow_service
+        self._health = frontend.service
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
         self._requests = Requests(
-            namespace=client.namespace,
+            namespace=frontend.namespace,
             identity=context.identity,
             task_queue=task_queue,
-            converter=client.data_converter,
+            converter=frontend.converter,
         )
 
     async def deliver(self, message: Message) -> Outcome:

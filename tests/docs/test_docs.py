@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import typing
-from importlib.metadata import entry_points
 from pathlib import Path
 from time import monotonic
 
@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from pydantic import SecretStr
 
 from outbox import cli, events
+from outbox.commands.panels import PANELS
 from outbox.condition import Condition
 from outbox.config import Settings, environment_name
 from outbox.connection.parameters import PARAMETERS, Parameter
@@ -23,7 +24,6 @@ from outbox.doctor import CHECKS
 from outbox.endpoints import LIVE, METRICS, READY, STATUS
 from outbox.finding import Check
 from outbox.metrics import FACTS, STATES, Metrics
-from outbox.panels import PANELS
 from outbox.reading import Answer
 from outbox.sqlfiles import migrations
 from workflows import examination
@@ -54,8 +54,10 @@ def _command(function: typing.Any) -> typer.core.TyperCommand:
 AUDIT = _command(audit)
 
 
+@functools.cache
 def commands() -> dict[str, typer.core.TyperCommand]:
     """Every command by the words that call it, those of groups too."""
+    cli.add_commands()
     found = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
     for name, command in list(found.items()):
         found |= {f"{name} {inner}": each for inner, each in getattr(command, "commands", {}).items()}
@@ -177,7 +179,7 @@ def test_every_documented_setting_exists() -> None:
     named = set(re.findall(r"\bOUTBOX_[A-Z_]+[A-Z]\b", ALL_DOCS))
     known |= {adapter.environment_name(field) for field in TemporalSettings.model_fields}
     known |= {process.environment_name(field) for field in WorkflowSettings.model_fields}
-    known |= {"OUTBOX_DATABASE_URL_FILE", "OUTBOX_LISTEN_URL_FILE"}
+    known |= {"OUTBOX_DATABASE_URL_FILE", "OUTBOX_LISTEN_URL_FILE", "OUTBOX_WORKFLOWS_MAIL_FILE"}
     assert named <= known
     assert {name for name in known if name.startswith("OUTBOX_")} <= named
 
@@ -189,10 +191,8 @@ def test_every_command_is_documented_and_has_help(command: str) -> None:
 
 
 def test_every_command_has_its_panel_in_the_help() -> None:
-    own = {word.partition(" ")[0] for word in commands()}
-    foreign = {entry.name for entry in entry_points(group="outbox.commands")}
     named = [name for names in PANELS.values() for name in names]
-    assert sorted(named) == sorted(own | foreign)
+    assert sorted(named) == sorted({word.partition(" ")[0] for word in commands()})
 
 
 @pytest.mark.parametrize("event", typing.get_args(events.Event), ids=lambda event: event.__name__)

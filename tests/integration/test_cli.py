@@ -17,8 +17,8 @@ import pytest
 from anyio import to_thread
 from asyncpg import Connection
 
+from outbox.commands.enqueue import enqueue
 from outbox.connection.address import NOTHING_SET
-from outbox.enqueue import enqueue
 from outbox.events import SourceReady
 from outbox.producer import NewMessage
 from outbox.sqlfiles import migrations

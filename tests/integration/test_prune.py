@@ -16,8 +16,8 @@ import pytest
 from anyio import to_thread
 from asyncpg import Connection
 
+from outbox.commands.prune import _BATCH, Pruned, _prune
 from outbox.database import open_pool
-from outbox.prune import _BATCH, Pruned, _prune
 from outbox.retention import Retention
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually

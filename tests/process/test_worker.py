@@ -91,6 +91,20 @@ async def test_a_setting_that_cannot_be_used_is_named(
     assert "canary" not in done.err
 
 
+async def test_the_way_of_mails_may_stand_in_a_file(surroundings: dict[str, str], tmp_path: Path) -> None:
+    dsn = surroundings.pop("DATABASE_URL")
+    del surroundings["OUTBOX_WORKFLOWS_MAIL"]
+    file = tmp_path / "secret"
+    file.write_text("imap://canary:secret@host\n", encoding="utf-8")
+    done = await outbox(dsn, "workflows", "run", OUTBOX_WORKFLOWS_MAIL_FILE=str(file), **surroundings)
+    assert done.code == 2
+    assert done.fault.startswith("OUTBOX_WORKFLOWS_MAIL: ")
+    file.unlink()
+    done = await outbox(dsn, "workflows", "run", OUTBOX_WORKFLOWS_MAIL_FILE=str(file), **surroundings)
+    assert done.code == 2
+    assert done.fault.startswith(f"OUTBOX_WORKFLOWS_MAIL_FILE is {str(file)!r}: ")
+
+
 async def test_without_its_schema_it_names_the_command(database: str) -> None:
     done = await outbox(database, "workflows", "run", LOG_LEVEL="ERROR")
     assert (done.code, done.fault) == (3, "the database has no schema 'app': run `outbox workflows migrate`")

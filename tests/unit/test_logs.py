@@ -6,8 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 from uuid import UUID
 
 import pytest
@@ -49,10 +48,14 @@ OUTCOMES = {
 
 def sample(kind: type) -> Any:
     """An event of this type, filled with something."""
-    values = {}
-    for field in fields(kind):
-        plain = 1.5 if "float" in str(field.type) else 2 if field.type in ("int", "bool") else "text"
-        values[field.name] = OUTCOMES[kind.__name__] if field.name == "outcome" else SAMPLES.get(field.name, plain)
+    values: dict[str, Any] = {}
+    for name, form in get_type_hints(kind).items():
+        if name == "outcome":
+            values[name] = OUTCOMES[kind.__name__]
+        elif form in (int, bool):
+            values[name] = 2
+        else:
+            values[name] = SAMPLES.get(name, 1.5 if "float" in str(form) else "text")
     return kind(**values)
 
 

@@ -215,7 +215,7 @@ async def test_the_file_in_the_working_directory_is_taken_by_itself(
     ("variable", "value", "says"),
     [
         ("OUTBOX_ROUTES", "absent.toml", "absent.toml cannot be read"),
-        ("OUTBOX_UNROUTABLE", "drop", "OUTBOX_UNROUTABLE: "),
+        ("OUTBOX_UNROUTABLE", "drop", "OUTBOX_UNROUTABLE is 'drop': "),
     ],
 )
 async def test_a_setting_that_cannot_be_used_ends_the_start(

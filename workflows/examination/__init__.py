@@ -9,9 +9,10 @@ from outbox.errors import ConfigurationError
 from outbox.finding import Check, Finding
 from outbox.sink import Demand, SinkContext
 from workflows import settings
-from workflows.connection import connect, profile
+from workflows.connection import connect
 from workflows.examination import routing, temporal
 from workflows.examination.temporal import Asked
+from workflows.frontend import profile
 
 SETTINGS = Check("Temporal's settings", ("fault",))
 CHECKS = (SETTINGS, *routing.CHECKS, *temporal.CHECKS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr
 
+from outbox import fields
+from outbox.connection import Environment, Faults
 from outbox.errors import ConfigurationError
 from workflows.application.mail import FileMailer, Mailer
 from workflows.application.smtp import SmtpMailer, smtp_server
@@ -20,12 +22,10 @@ _FILES = "file:"
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
-class WorkflowSettings(BaseSettings):
+class WorkflowSettings(BaseModel):
     """Everything that `outbox workflows run` can be told. Durations are seconds."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = fields.named(_PREFIX)
 
     task_queue: str = Field(DEFAULT_TASK_QUEUE, description="Task queue that the worker polls.")
     families: str = Field(
@@ -78,12 +78,9 @@ class WorkflowSettings(BaseSettings):
 
 def load(**overrides: object) -> WorkflowSettings:
     """Read the environment; `overrides` are flags by field name, None where not given. Raises ConfigurationError."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        settings = WorkflowSettings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        faults = [f"{environment_name(str(fault['loc'][0]))}: {fault['msg'].lower()}" for fault in error.errors()]
-        raise ConfigurationError(*faults) from error
+    faults = Faults()
+    settings = fields.read(WorkflowSettings, Environment(os.environ), faults, overrides).settings
+    faults.settle()
     settings.chosen_families()
     settings.ports()
     return settings
@@ -91,4 +88,4 @@ def load(**overrides: object) -> WorkflowSettings:
 
 def environment_name(field: str) -> str:
     """The environment variable of a field."""
-    return _PREFIX + field.upper()
+    return fields.names(WorkflowSettings, field)[0]

@@ -1,0 +1,38 @@
+"""The command `outbox migrate`: brings the schema to this version, or says what that would do."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from outbox import config
+from outbox import migrate as migrations
+from outbox.asking import ask
+from outbox.screens import show_steps
+
+
+def migrate(
+    status: Annotated[
+        bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied and change nothing.")] = False,
+) -> None:
+    """Bring the outbox schema in the database to this version."""
+    settings = config.load()
+    if not status and not dry_run:
+        applied = ask(partial(migrations.migrate, settings.dsn, settings.schema_name, warn=_warn))
+        show_steps(applied, done="applied")
+        sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
+        return
+    steps = ask(partial(migrations.inspect, settings.dsn, settings.schema_name))
+    wrong = [step for step in steps if step.state != "applied"]
+    show_steps(steps if status else wrong)
+    if status and wrong:
+        raise typer.Exit(3)
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f"outbox: {line}\n")

@@ -1,0 +1,90 @@
+"""The way to Temporal's frontend, by Temporal's own variables and profiles (`temporalio.envconfig`).
+
+`workflows/connection.py` makes the SDK's client of it. The relay needs none: importing it costs a third of its start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.converter import DataConverter
+from temporalio.envconfig import ClientConfigProfile
+from temporalio.runtime import Runtime
+from temporalio.service import ConnectConfig, GrpcCompression, ServiceClient
+
+from outbox.errors import ConfigurationError
+from workflows import settings
+
+DEFAULT_ADDRESS = "localhost:7233"
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """A connection, and what is to be said over it."""
+
+    service: ServiceClient
+    namespace: str
+    converter: DataConverter
+
+
+async def reach(
+    *,
+    identity: str | None = None,
+    lazy: bool = False,
+    connect_timeout_s: float = 5.0,
+    runtime: Runtime | None = None,
+) -> Frontend:
+    """Connect as the environment says. `lazy` does not wait for the server, and cannot serve a worker.
+
+    Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
+    """
+    own = settings.load()
+    options = {"target_host": DEFAULT_ADDRESS, "namespace": "default"} | _options()
+    namespace = options.pop("namespace")
+    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(options.get("tls")))
+    service = await ServiceClient.connect(
+        ConnectConfig(
+            **options,
+            identity=identity or "",
+            lazy=lazy,
+            connect_timeout=timedelta(seconds=connect_timeout_s),
+            grpc_compression=GrpcCompression.GZIP if gzip else GrpcCompression.NONE,
+            runtime=runtime,
+        )
+    )
+    return Frontend(service, namespace, own.converter())
+
+
+def profile() -> ClientConfigProfile:
+    """What Temporal's variables and profile file say. Raises ConfigurationError."""
+    named = os.environ.get("TEMPORAL_CONFIG_FILE")
+    if named and not Path(named).is_file():  # the SDK passes over a missing file in silence
+        raise ConfigurationError(f"TEMPORAL_CONFIG_FILE is {named!r}: there is no such file")
+    if os.environ.get("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "").lower() in ("1", "true"):  # the SDK drops it
+        raise ConfigurationError(
+            "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION is not supported by Temporal's Python SDK: unset it, and name the "
+            "certificate's host in TEMPORAL_TLS_SERVER_NAME or its authority in TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+        )
+    with _named_as_temporals():
+        return ClientConfigProfile.load(config_file_strict=True)
+
+
+def _options() -> dict[str, Any]:
+    """The same as arguments of the connection, and the namespace."""
+    found = profile()
+    with _named_as_temporals():
+        return dict(found.to_client_connect_config())
+
+
+@contextmanager
+def _named_as_temporals() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigurationError(f"Temporal's settings (TEMPORAL_…) cannot be used: {error}") from error
