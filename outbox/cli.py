@@ -1,7 +1,7 @@
 """The command `outbox`. Thin: it finds the command that was asked for, and turns errors into one line and an exit code.
 
 Exit codes: 0 done or drained, 1 other errors, 2 configuration or usage, 3 schema. Other distributions and packages add
-commands through the entry-point group `outbox.commands`.
+commands through the entry-point group `outbox.commands`; a name of the core's own is not theirs to take.
 """
 
 from __future__ import annotations
@@ -94,16 +94,16 @@ def _add_command(name: str, load: Callable[[], object]) -> None:
     """Join a command, or say in a foreign one's place why it cannot be had."""
     try:
         command = load()
-    except ImportError as error:
+    except Exception as error:  # a foreign one may fail in any way, and must not take the others with it
         if name in COMMANDS:
             raise
-        reason = str(error)
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
         def unavailable() -> None:
             raise ConfigurationError(f"`outbox {name}` cannot be loaded: {reason}")
 
         anything = {"allow_extra_args": True, "ignore_unknown_options": True}  # it may be a group, or take options
-        app.command(name, help="(not available: a dependency is missing)", context_settings=anything)(unavailable)
+        app.command(name, help="(not available: it cannot be loaded)", context_settings=anything)(unavailable)
         return
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)

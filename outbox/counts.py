@@ -128,7 +128,7 @@ class Counts:
         self.lease_losses[event.certain] += len(event.messages)
 
     def _rescued(self, event: events.Rescued) -> None:
-        self.rescued += event.messages
+        self.rescued += event.leases
 
     def _settle_refused(self, _event: events.SettleRefused) -> None:
         self.settles_refused += 1

@@ -87,10 +87,10 @@ class LeaseLost(NamedTuple):
 
 
 class Rescued(NamedTuple):
-    """A worker died, and the leases of the messages that it held, so many, are ended: they are due again."""
+    """A worker died, and `leases` on messages that it held are ended: they are due again."""
 
     worker: str
-    messages: int
+    leases: int
 
 
 class PresenceShown(NamedTuple):

@@ -5,6 +5,7 @@ Faults are told by those names.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +41,16 @@ def named(prefix: str) -> ConfigDict:
 def names(model: type[BaseModel], field: str) -> tuple[str, ...]:
     """The environment variables of a field, first the one that people would write."""
     alias = model.model_fields[field].validation_alias
+    assert alias is not None, f"{model.__name__} is not configured by `named`"
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (str(alias),)
+
+
+def load(model: type[M], **flags: object) -> M:
+    """Read a model from this process's environment. Raises ConfigurationError that names every fault at once."""
+    faults = Faults()
+    found = read(model, Environment(os.environ), faults, flags)
+    faults.settle()
+    return found.settings
 
 
 def read(model: type[M], environment: Environment, faults: Faults, flags: Mapping[str, object]) -> Read[M]:
@@ -89,15 +99,16 @@ def _validated(
         for fault in error.errors():
             field = by_key[str(fault["loc"][0])]
             wrong.add(field)
-            faults.found.append(_fault(spoken[field], str(fault["msg"]), fault["input"]))
+            shown = "" if is_secret(model, field) else f" is {fault['input']!r}"
+            faults.found.append(_fault(spoken[field], shown, str(fault["msg"])))
     sound = {key: value for key, value in values.items() if by_key[key] not in wrong}
     return model.model_validate(sound), wrong
 
 
-def _fault(name: str, message: str, value: object) -> str:
-    """One of pydantic's findings, in a line."""
+def _fault(name: str, shown: str, message: str) -> str:
+    """One of pydantic's findings, in a line. `shown` says what the value is, if that may be told."""
     text = message.removeprefix("Value error, ")
-    return text if name in text else f"{name} is {value!r}: {text[:1].lower()}{text[1:]}"
+    return text if name in text else f"{name}{shown}: {text[:1].lower()}{text[1:]}"
 
 
 def is_web_address(text: str) -> bool:

@@ -158,7 +158,7 @@ class EventLog:
 
     @log.register
     def _(self, event: events.Rescued) -> None:
-        logger.bind(worker=event.worker, messages=event.messages).warning("worker died, its leases are ended")
+        logger.bind(worker=event.worker, messages=event.leases).warning("worker died, its leases are ended")
 
     @log.register
     def _(self, event: events.PresenceShown) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,6 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ImportStri
 from temporalio.converter import DataConverter, PayloadCodec
 
 from outbox import fields
-from outbox.connection import Environment, Faults
 from outbox.errors import ConfigurationError
 
 _DEFAULT_ROUTES = Path("outbox.toml")
@@ -67,10 +65,7 @@ class TemporalSettings(BaseModel):
 
 def load() -> TemporalSettings:
     """Read the environment. Raises ConfigurationError that names every fault."""
-    faults = Faults()
-    found = fields.read(TemporalSettings, Environment(os.environ), faults, {})
-    faults.settle()
-    return found.settings
+    return fields.load(TemporalSettings)
 
 
 def routes_file(named: Path | str | None) -> Path | None:

@@ -74,6 +74,27 @@ async def db(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def test_a_foreign_command_spoils_nothing_and_takes_no_name_of_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "foreign-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n", encoding="utf-8")
+    entries = "[outbox.commands]\nbroken = foreign:nothing\nmine = foreign:mine\nstatus = foreign:mine\n"
+    (folder / "entry_points.txt").write_text(entries, encoding="utf-8")
+    code = "def mine() -> None:\n    print('foreign')\n"
+    (tmp_path / "foreign.py").write_text(code, encoding="utf-8")
+    path = {"PYTHONPATH": str(tmp_path)}
+    assert (await outbox(None, "mine", **path)).out == "foreign\n"
+    assert "Show what waits" in (await outbox(None, "status", "--help", **path)).out
+    listed = await outbox(None, "--help", **path)
+    assert (listed.code, "Traceback" in listed.err) == (0, False)
+    assert "not available" in listed.out
+    broken = await outbox(None, "broken", **path)
+    assert broken.code == 2
+    assert broken.fault.startswith("`outbox broken` cannot be loaded: AttributeError: ")
+    unknown = await outbox(None, "brokn", **path)
+    assert (unknown.code, "Traceback" in unknown.err) == (2, False)
+
+
 # What cannot be connected to
 
 

@@ -97,7 +97,7 @@ async def test_messages_with_keys_and_tenants_are_taken_over_too_in_order(databa
         assert len(numbers) == 3
     [rescued] = survivor.log.of(Rescued)
     assert rescued.worker == "victim"
-    assert rescued.messages >= 10, "what it was at, and what it had taken together with that"
+    assert rescued.leases >= 10, "what it was at, and what it had taken together with that"
 
 
 async def test_worker_that_starts_after_the_death_takes_over_too(database: str, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ async def test_the_way_of_mails_may_stand_in_a_file(surroundings: dict[str, str]
     file.write_text("imap://canary:secret@host\n", encoding="utf-8")
     done = await outbox(dsn, "workflows", "run", OUTBOX_WORKFLOWS_MAIL_FILE=str(file), **surroundings)
     assert done.code == 2
-    assert done.fault.startswith("OUTBOX_WORKFLOWS_MAIL: ")
+    assert done.fault.startswith("OUTBOX_WORKFLOWS_MAIL_FILE: ")
+    assert "canary" not in done.err
     file.unlink()
     done = await outbox(dsn, "workflows", "run", OUTBOX_WORKFLOWS_MAIL_FILE=str(file), **surroundings)
     assert done.code == 2

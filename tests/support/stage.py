@@ -25,6 +25,7 @@ from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running
 from workflows.application.database import Application, open_application
 from workflows.application.mail import FileMailer, Mailer
+from workflows.frontend import Frontend
 from workflows.serving import serving
 from workflows.sink import TemporalSink
 
@@ -164,10 +165,11 @@ Scenarios = Mapping[str, Scenario]
 async def stage(family: Family, dsn: str, client: Client, mail_folder: Path) -> AsyncIterator[Stage]:
     """A stage on a database with both schemas, without a worker yet. `mail_folder` need not exist."""
     ears: list[EarSink] = []
+    frontend = Frontend(client.service_client, client.namespace, client.data_converter)
 
     @asynccontextmanager
     async def factory(context: SinkContext) -> AsyncIterator[Sink]:
-        ears.append(EarSink(TemporalSink(client, context)))
+        ears.append(EarSink(TemporalSink(frontend, context)))
         yield ears[0]
 
     async with (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from outbox import fields
-from outbox.connection import Environment, Faults
 from outbox.errors import ConfigurationError
 from workflows.application.mail import FileMailer, Mailer
 from workflows.application.smtp import SmtpMailer, smtp_server
@@ -53,37 +51,46 @@ class WorkflowSettings(BaseModel):
         None, description="host:port at which Temporal's SDK serves its metrics to Prometheus."
     )
 
-    def chosen_families(self) -> list[str]:
-        """The families by name. Raises ConfigurationError for one that there is not."""
-        names = [name.strip() for name in self.families.split(",") if name.strip()]
+    @field_validator("families")
+    @classmethod
+    def _check_families(cls, families: str) -> str:
+        names = _listed(families)
         if not names or not FAMILIES.keys() >= set(names):
-            raise ConfigurationError(
-                f"{_PREFIX}FAMILIES is {self.families!r}: choose from {', '.join(FAMILIES)}, with commas between them"
-            )
-        return names
+            raise ValueError(f"choose from {', '.join(FAMILIES)}, with commas between them")
+        return families
+
+    @field_validator("mail")
+    @classmethod
+    def _check_mail(cls, mail: SecretStr) -> SecretStr:
+        if not mail.get_secret_value().startswith(_FILES):
+            try:
+                smtp_server(mail.get_secret_value())
+            except ConfigurationError as error:
+                raise ValueError(f"{error}, or file:folder") from error
+        return mail
+
+    def chosen_families(self) -> list[str]:
+        """The families by name."""
+        return _listed(self.families)
 
     def ports(self) -> Ports:
-        """The world as these settings have it. Raises ConfigurationError."""
+        """The world as these settings have it."""
         return Ports(self._mailer(), FileDns(self.dns_folder, self.dns_zone, self.dns_target))
 
     def _mailer(self) -> Mailer:
         where = self.mail.get_secret_value()
         if where.startswith(_FILES):
             return FileMailer(Path(where.removeprefix(_FILES)), self.mail_from)
-        try:
-            return SmtpMailer(smtp_server(where), self.mail_from)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{_PREFIX}MAIL: {error}, or file:folder") from error
+        return SmtpMailer(smtp_server(where), self.mail_from)
 
 
-def load(**overrides: object) -> WorkflowSettings:
-    """Read the environment; `overrides` are flags by field name, None where not given. Raises ConfigurationError."""
-    faults = Faults()
-    settings = fields.read(WorkflowSettings, Environment(os.environ), faults, overrides).settings
-    faults.settle()
-    settings.chosen_families()
-    settings.ports()
-    return settings
+def load(**flags: object) -> WorkflowSettings:
+    """Read the environment; `flags` are the command line's, None where not given. Raises ConfigurationError."""
+    return fields.load(WorkflowSettings, **flags)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def environment_name(field: str) -> str:
