@@ -34,10 +34,10 @@ _SIZE = "select pg_relation_size('outbox.message') + pg_indexes_size('outbox.mes
 class Options:
     """`rounds` × `messages` flow while the snapshot is held."""
 
-    rounds: int = 30
+    rounds: int = 15
     messages: int = 10_000
     """Committed at once in each round, and drained before the next."""
-    runs: int = 3
+    runs: int = 5
 
     @classmethod
     def brief(cls) -> Self:

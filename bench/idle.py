@@ -55,8 +55,8 @@ class Options:
     sink: str = "workflows.sink:temporal_sink"
     settle_s: float = 15.0
     """Left out at the beginning: polling slows down for ten seconds after the start."""
-    watch_s: float = 60.0
-    runs: int = 3
+    watch_s: float = 30.0
+    runs: int = 1
 
     @classmethod
     def brief(cls) -> Self:

@@ -61,7 +61,7 @@ class Options:
     """Messages a second, and as many direct starts."""
     duration_s: float = 10.0
     """Seconds of arrivals, in each mode and run."""
-    pairs: int = 150
+    pairs: int = 100
     """How many of each then come one at a time, in each run. Not measured in mode poll."""
     runs: int = 5
     """How often everything is repeated."""

@@ -45,13 +45,13 @@ GOALS = {"no-op throughput": Goal("≥", 3.0), "pick-up p50": Goal("≤", 0.5)}
 class Options:
     """How much is measured."""
 
-    jobs: int = 50_000
+    jobs: int = 20_000
     """The backlog that each contender drains in each run."""
-    drain_limit_s: float = 30.0
+    drain_limit_s: float = 8.0
     """A contender that has not drained it by then is rated by how far it came."""
-    pickups: int = 200
+    pickups: int = 100
     """Jobs that each contender picks up from idle in each run."""
-    starts: int = 500
+    starts: int = 200
     """The backlog of workflow starts in each run; 0 leaves Temporal out."""
     runs: int = 5
     only: tuple[str, ...] = ()

@@ -60,7 +60,7 @@ class Options:
     connections: tuple[int, ...] = (1, 4, 16)
     seconds: float = 1.0
     """For each of these, in as many turns as there are laps."""
-    laps: int = 5
+    laps: int = 3
     """How often all ways are gone through, so that a busy moment of the machine falls on all of them."""
     runs: int = 5
 

@@ -33,11 +33,11 @@ class Options:
     """How many processes, each in turn."""
     sinks: tuple[str, ...] = ("null", "stub")
     """Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend)."""
-    rows: int = 100_000
+    rows: int = 60_000
     """Messages of one run into nowhere."""
-    stub_rows: int = 20_000
+    stub_rows: int = 10_000
     """Starts of one run on the stub."""
-    runs: int = 5
+    runs: int = 3
     concurrency: int = 64
     """Deliveries at once in each worker."""
 

@@ -54,11 +54,11 @@ class Options:
 
     sinks: tuple[str, ...] = ("null", "stub", "temporal")
     """Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend), temporal (the real one)."""
-    rows: int = 100_000
+    rows: int = 60_000
     """Messages of one run into nowhere."""
-    stub_rows: int = 20_000
+    stub_rows: int = 10_000
     """Starts of one run on the stub."""
-    temporal_rows: int = 1_000
+    temporal_rows: int = 500
     """Starts of one run on the real Temporal, which they stay in."""
     runs: int = 5
     concurrency: int = 64
