@@ -13,7 +13,7 @@ with answer as materialized (
 settled as (
     delete from outbox.message m
     using answer a
-    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    where m.message_id = any (array[a.message_id]) and m.lease_token = a.lease_token  -- each by its index: ADR 10
     returning m.*, m.lease_token as held, a.reason, a.counted, a.error
 ),
 kept as (

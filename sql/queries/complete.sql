@@ -8,7 +8,7 @@ with settled as (
     delete from outbox.message m
     using unnest($1::uuid[], string_to_array($2, $5)::bigint[], string_to_array($3, $5, ''), string_to_array($4, $5, ''))
         as a (message_id, lease_token, workflow_id, run_id)
-    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    where m.message_id = any (array[a.message_id]) and m.lease_token = a.lease_token  -- each by its index: ADR 10
     returning
         m.message_id, m.seq, m.created_at, m.available_at, m.claimed_at, m.worker_id, m.deliveries, m.attempts, m.topic, m.key,
         m.dedup_key, m.dedup_window, m.target, m.lease_token, a.workflow_id, a.run_id

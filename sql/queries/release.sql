@@ -15,7 +15,7 @@ settled as (
         worker_id = null,
         deliveries = greatest(m.deliveries - 1, 0)
     from answer a
-    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    where m.message_id = any (array[a.message_id]) and m.lease_token = a.lease_token  -- each by its index: ADR 10
     returning m.message_id, a.lease_token as held, outbox.wake()
 )
 select a.message_id, a.lease_token

@@ -22,7 +22,7 @@ settled as (
         -- The first error often tells the cause: it stays, and the oldest of the others makes room.
         errors = case when jsonb_array_length(m.errors) >= 20 then m.errors - 1 else m.errors end || a.error
     from answer a
-    where m.message_id = a.message_id and m.lease_token = a.lease_token
+    where m.message_id = any (array[a.message_id]) and m.lease_token = a.lease_token  -- each by its index: ADR 10
     returning m.message_id, a.lease_token as held
 )
 select a.message_id, a.lease_token
