@@ -2,7 +2,7 @@
 
 The core tells what happens here and nowhere else; logs, metrics, tests and benchmarks subscribe. Events of the hot path
 carry whole batches, so that a subscriber is called once for each statement. They are named tuples because a dataclass
-takes seven times as long to define, and a worker that starts has thirty of them before it.
+takes seven times as long to define, and each start of a worker defines them all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The way to Temporal's frontend, by Temporal's own variables and profiles (`temporalio.envconfig`).
 
-`workflows/connection.py` makes the SDK's client of it. The relay needs none: importing it costs a third of its start.
+`workflows/connection.py` makes the SDK's client of it. The relay needs none: importing it takes a third of a second.
 """
 
 from __future__ import annotations

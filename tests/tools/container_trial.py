@@ -192,7 +192,7 @@ async def count_workflows(address: str) -> int:
     with anyio.move_on_after(30):
         while found < COMMITTED:
             found = (await client.count_workflows("WorkflowType = 'Anything'")).count
-            await anyio.sleep(0.2)
+            await anyio.sleep(0.2)  # how often the list is looked at: nobody tells when it has caught up
     return found
 
 
