@@ -32,14 +32,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def rounded(result: Result) -> Result:
+    """The result with the digits that are kept, so that what is shown now is what will be shown again."""
+    return _told(_short(asdict(result)))
+
+
 def keep(result: Result, path: Path) -> Path:
     """Write the result, into a folder under the scenario's name; return the file. Raises ConfigurationError."""
     if path.is_dir() or not path.suffix:
         path = path / f"{result.report.scenario}.json"
-    body = {"format": _FORMAT, **_rounded(asdict(result))}
+    body = {"format": _FORMAT, **asdict(result)}
     for figure, shown in zip(result.report.figures, body["report"]["figures"], strict=True):
         if figure.runs:
-            shown |= {"value": _rounded(figure.value), "met": figure.met}
+            shown |= {"value": _short(figure.value), "met": figure.met}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE, default=str))
@@ -54,16 +59,7 @@ def load(path: Path) -> Result:
         body = orjson.loads(path.read_bytes())
         if body["format"] != _FORMAT:
             raise ConfigurationError(f"{path} has format {body['format']}, and this version reads {_FORMAT}")
-        told = body["report"]
-        figures = [
-            Figure(each["name"], each["unit"], each["runs"], Goal(**each["goal"]) if each["goal"] else None)
-            for each in told["figures"]
-        ]
-        series = {name: [(x, y) for x, y in points] for name, points in told["series"].items()}
-        report = Report(
-            told["scenario"], told["title"], figures, told["samples"], series, told["settings"], told["notes"]
-        )
-        return Result(report, body["environment"], body["ended"], body["took_s"], body["interrupted"])
+        return _told(body)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -75,7 +71,18 @@ def load_all(folder: Path) -> list[Result]:
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+def _told(body: dict[str, Any]) -> Result:
+    told = body["report"]
+    figures = [
+        Figure(each["name"], each["unit"], each["runs"], Goal(**each["goal"]) if each["goal"] else None)
+        for each in told["figures"]
+    ]
+    series = {name: [(x, y) for x, y in points] for name, points in told["series"].items()}
+    report = Report(told["scenario"], told["title"], figures, told["samples"], series, told["settings"], told["notes"])
+    return Result(report, body["environment"], body["ended"], body["took_s"], body["interrupted"])
+
+
+def _short(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
     """Five significant digits, which is more than any clock here can tell, in a fifth of the room."""
     match value:
         case bool():
@@ -83,7 +90,7 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
         case float():
             return float(f"{value:.5g}")
         case dict():
-            return {name: _rounded(each) for name, each in value.items()}
+            return {name: _short(each) for name, each in value.items()}
         case list() | tuple():
-            return [_rounded(each) for each in value]
+            return [_short(each) for each in value]
     return value

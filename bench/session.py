@@ -14,7 +14,7 @@ from bench import environment
 from bench.lab import Lab
 from bench.noise import Noise
 from bench.report import Report
-from bench.results import Result, now
+from bench.results import Result, now, rounded
 from bench.scenarios import Scenario, Tell, help_of, name_of
 from outbox.errors import OutboxError
 
@@ -64,7 +64,7 @@ class Session:
                 self._report.notes.append("brief: a trial of the benchmark, which says nothing about speed")
             self._report.notes += noise.notes(self._report)
             found = await environment.describe(lab)
-        self.result = Result(self._report, found, now(), took_s, self._interrupted)
+        self.result = rounded(Result(self._report, found, now(), took_s, self._interrupted))
 
     async def _interrupt(self, scope: anyio.CancelScope) -> None:
         """Wait for Ctrl-C. A second one, during the cleaning up, ends the program at once."""

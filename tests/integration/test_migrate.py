@@ -23,8 +23,9 @@ VERSIONS = [migration.version for migration in migrations()]
 REGISTER = "select version from outbox.migration order by version"
 EVERYTHING = """
     select array_agg(format('%s %s %s', c.oid, c.relname, c.xmin) order by c.oid)
-    from pg_class c where relnamespace = to_regnamespace('outbox')
+    from pg_class c where relnamespace = to_regnamespace('outbox') and relname !~ '^history_2'
 """
+"""All relations but the days of the history: where midnight lies between two looks, there is one more."""
 
 
 async def test_fresh_database_gets_every_migration(empty_database: str) -> None:
