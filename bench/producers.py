@@ -197,9 +197,13 @@ async def _repeat(dsn: str, way: Way, connections: int, seconds: float) -> tuple
             await way.transaction(connection)
 
         async def produce(connection: Any) -> None:  # noqa: ANN401 - a connection of either driver
-            while (sent_s := perf_counter()) < end_s:
+            sent_s = perf_counter()
+            while True:
                 await way.transaction(connection)
-                taken_s.append(perf_counter() - sent_s)
+                taken_s.append((now_s := perf_counter()) - sent_s)
+                if now_s >= end_s:
+                    return
+                sent_s = now_s
 
         began_s = perf_counter()
         end_s = began_s + seconds

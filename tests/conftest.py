@@ -9,6 +9,8 @@ from itertools import count
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from temporalio.client import Client
 
 from tests.support.time_skipping import SERVER_CONFIG
@@ -17,6 +19,9 @@ from workflows.embedded import PostgresServer, TemporalServer
 TEMPLATE = "outbox_template"
 APPLICATION_TEMPLATE = "application_template"
 _numbers = count(1)
+
+hypothesis.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

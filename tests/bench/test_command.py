@@ -26,7 +26,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         [OUTBOX, "bench", *arguments],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
@@ -73,7 +73,7 @@ def test_ctrl_c_keeps_what_was_measured(database: str, tmp_path: Path) -> None:
             if "run 2:" in line:
                 break
         running.send_signal(signal.SIGINT)
-        shown, rest = running.communicate(timeout=40)
+        shown, rest = running.communicate(timeout=120)
     assert running.returncode == 130, rest
     assert "interrupted after" in shown
     kept = orjson.loads((tmp_path / "kept.json").read_bytes())

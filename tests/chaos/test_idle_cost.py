@@ -76,7 +76,7 @@ async def test_idle_worker_costs_next_to_nothing(
         with worker_process(tmp_path, "idle", **environment) as worker:
             admin = database.rpartition("/")[0] + "/postgres"
             cost = await watch(worker, database, admin, proxy, mode)
-    within_a_short_time = 0.05 if LONG else 3 / WATCHED_S  # a heartbeat and a poll may fall on either side
+    within_a_short_time = 0.05 if LONG else 6 / WATCHED_S  # a heartbeat, a poll and a visit of autovacuum
     assert cost.statements_per_s <= statements + within_a_short_time, cost
     assert cost.cpu_percent <= (1.0 if LONG else 3.0), cost
     assert cost.rss_mib <= 100, cost

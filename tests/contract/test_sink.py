@@ -20,8 +20,8 @@ from tests.support.sinks import FakeSink, null_sink
 from workflows.embedded import running
 from workflows.sink import temporal_sink
 
-pytestmark = pytest.mark.timeout(60)
-TIMEOUT_S = 5.0
+pytestmark = pytest.mark.timeout(150)
+TIMEOUT_S = 30.0
 CONTEXT = SinkContext("contract", TIMEOUT_S)
 NOBODY = "127.0.0.1:1"
 Opened = Callable[..., AbstractAsyncContextManager[Sink]]

@@ -136,7 +136,7 @@ async def test_killed_at_any_moment_while_a_worker_delivers_each_row_is_delivere
     async with running(database) as worker, connected(database) as connection:
         noted = "select count(*) from outbox.imported"
         for share in (0.2, 0.6):
-            command = start(database, path, "--batch", "200", cwd=tmp_path)
+            command = start(database, path, "--batch", "20", cwd=tmp_path)
             least = int(ROWS * share) + random.randrange(ROWS // 10)
             await eventually(
                 lambda: connection.fetchval(noted), lambda number, least=least: number >= least, timeout_s=120

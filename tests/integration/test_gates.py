@@ -23,7 +23,7 @@ from tests.support.sql import Clock, blocked_on, clock, connected
 @pytest.fixture
 async def worker(database: str) -> AsyncIterator[Clock]:
     async with clock(database) as worker:
-        worker.pass_s(5)  # what the producers' clock stamps is due by the test's
+        worker.pass_s(3600)  # what the producers' clock stamps is due by the test's
         yield worker
 
 

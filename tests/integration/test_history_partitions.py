@@ -13,6 +13,7 @@ from outbox.database import open_pool
 from outbox.errors import DatabaseUnavailable
 from outbox.sink import Delivered
 from outbox.store import Store
+from tests.support.midnight import on_one_day
 from tests.support.sql import clock, connected
 
 PARTITIONS = """
@@ -25,6 +26,7 @@ NOW = "'2031-03-30 12:00+00'::timestamptz"
 @pytest.fixture
 async def db(database: str) -> AsyncIterator[Connection]:
     """Without the partitions that the migration made."""
+    await on_one_day()
     async with connected(database) as connection:
         await connection.execute("select outbox.drop_history_partitions(1, now() + interval '1 year')")
         assert await connection.fetch(PARTITIONS) == []

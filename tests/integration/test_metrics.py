@@ -93,12 +93,13 @@ async def test_sources_and_modes_are_shown_as_they_change(database: str) -> None
         samples = await scrape(port)
         assert samples["outbox_source_up"] == {("listen",): 1}
         assert samples["outbox_mode"][("auto",)] == 1
+        mark = len(relay.log)
         await fetch(
             database,
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'outbox listen' "
             "and datname = current_database()",
         )
-        await relay.log.wait_for(SourceReady, after=len(relay.log))
+        await relay.log.wait_for(SourceReady, after=mark)
         assert (await scrape(port))["outbox_source_losses_total"][("listen",)] == 1
 
 

@@ -21,6 +21,7 @@ from outbox.database import open_pool
 from outbox.retention import Retention
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually
+from tests.support.midnight import on_one_day
 from tests.support.sql import connected
 
 GATE = 4711
@@ -34,6 +35,7 @@ DEAD = """
 @pytest.fixture
 async def db(database: str) -> AsyncIterator[Connection]:
     """With the partitions of the last 50 days, and unsettled messages older than anything."""
+    await on_one_day()
     async with connected(database) as connection:
         await connection.execute("select outbox.create_history_partitions(50, now() - interval '50 days')")
         await connection.execute("select outbox.enqueue('t'), outbox.enqueue('t', key => 'k')")

@@ -162,7 +162,7 @@ async def test_unavailable_sink_holds_the_relay_and_no_attempt_is_burnt(database
         returned_s = monotonic()
         await relay.log.wait_for(Resumed)
         await relay.wait_completed(1)
-        assert monotonic() - returned_s < 2.0
+        assert monotonic() - returned_s < 10.0
         await relay.wait_completed(200)
     assert await counts(database) == {"message": 0, "history": 200, "dead_letter": 0}
 

@@ -32,11 +32,12 @@ from workflows.embedded import PostgresServer
 
 pytestmark = pytest.mark.timeout(120)
 
-AT_ONCE_S = 2.0
+AT_ONCE_S = 10.0
+"""Not by the lease, which has half a minute. How fast it is on a quiet machine, `outbox bench takeover` measures."""
 ENOUGH = 4
 """Looks. Two a second apart are what it takes to rob somebody."""
 HANGING = {"OUTBOX_SINK": "bench.nullsink:hanging_sink"}
-SHORT = {"OUTBOX_LEASE_S": "6", "OUTBOX_DELIVER_TIMEOUT_S": "1.5"}
+SHORT = {"OUTBOX_LEASE_S": "12", "OUTBOX_DELIVER_TIMEOUT_S": "7"}
 LOCK_HOLDER = """
     select l.pid from pg_locks l
     join outbox.worker w on w.presence = (l.classid::bigint << 32) | l.objid::bigint
@@ -89,7 +90,7 @@ async def test_messages_with_keys_and_tenants_are_taken_over_too_in_order(databa
     await fetch(database, "select outbox.enqueue('t', '{}', tenant => 'u') from generate_series(1, 5)")
     async with victim(database, tmp_path, 10) as process, running(database, worker_name="b") as survivor:
         await survivor.log.wait_for(SourceReady)
-        assert await takes_over(survivor, process, 20) < AT_ONCE_S + 1.0  # each key's messages one after the other
+        assert await takes_over(survivor, process, 20) < AT_ONCE_S  # each key's messages one after the other
     keyed = [(m.key, m.seq) for m in survivor.sink.received if m.key is not None]
     for key in {key for key, _ in keyed}:
         numbers = [seq for k, seq in keyed if k == key]
@@ -107,7 +108,7 @@ async def test_worker_that_starts_after_the_death_takes_over_too(database: str, 
         process.send(signal.SIGKILL)
         process.wait()
     async with running(database) as survivor:
-        await survivor.wait_completed(10, timeout_s=5)
+        await survivor.wait_completed(10, timeout_s=AT_ONCE_S)
 
 
 async def test_worker_without_a_source_takes_over_too(database: str, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ async def test_frozen_worker_keeps_its_messages_until_its_leases_end(database: s
     async with victim(database, tmp_path, 5, **SHORT) as process, running(database) as survivor:
         process.send(signal.SIGSTOP)
         [row] = await fetch(database, "select min(leased_until) from outbox.message")
-        await survivor.wait_completed(5)
+        await survivor.wait_completed(5, timeout_s=40)
     [claimed] = await fetch(database, "select min(claimed_at) from outbox.history")
     assert claimed[0] >= row[0]
     assert not survivor.log.of(Rescued)
@@ -285,7 +286,7 @@ async def test_behind_a_pooler_the_leases_tell(
             assert "OUTBOX_LISTEN_URL" in lost.error
             [row] = await fetch(database, "select min(leased_until) from outbox.message")
             process.send(signal.SIGKILL)
-            await survivor.wait_completed(10)
+            await survivor.wait_completed(10, timeout_s=40)
     [claimed] = await fetch(database, "select min(claimed_at) from outbox.history")
     assert claimed[0] >= row[0]
     assert not survivor.log.of(Rescued)
@@ -351,9 +352,9 @@ async def test_others_messages_are_held_and_ones_own_are_not(database: str, watc
         [message] = await watcher.claim()
         assert not await held(watcher.worker_id)
         await watcher.store.complete([(message, Delivered("w", "r"))])
+        watcher.pass_s(3600)  # what the producers' clock stamps is due by the test's
         for gate in ("null", "'t'"):
             await db.execute(f"select outbox.enqueue('b', '{{}}', tenant => {gate})")
-            watcher.pass_s(5)
             watcher.worker_id, mine = other, watcher.worker_id
             [message] = await watcher.claim(lease_s=30)
             watcher.worker_id = mine

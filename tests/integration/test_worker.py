@@ -54,11 +54,11 @@ async def test_commit_wakes_although_another_transaction_that_enqueued_stays_ope
         committed_s = monotonic()
         await enqueue(database)
         await relay.wait_completed(1)
-        assert monotonic() - committed_s < 2.0
+        assert monotonic() - committed_s < 10.0
         await slow.execute("rollback")
         await enqueue(database)
         await relay.wait_completed(2)
-        assert monotonic() - committed_s < 4.0
+        assert monotonic() - committed_s < 20.0
     assert not relay.log.of(SourceDegraded)
 
 
@@ -81,7 +81,7 @@ async def test_scheduled_message_is_delivered_when_it_falls_due_and_not_before(d
     [row] = await fetch(
         database, "select extract(epoch from settled_at - available_at)::float8 as late_s from outbox.history"
     )
-    assert 0 <= row["late_s"] < 0.5
+    assert 0 <= row["late_s"] < 10.0, "not by a poll, which comes once an hour"
 
 
 async def test_worker_without_a_source_polls(database: str) -> None:
@@ -184,7 +184,7 @@ async def test_stop_before_the_database_is_reached_ends_at_once() -> None:
         await relay.log.wait_for(DatabaseLost)
         began_s = monotonic()
         await relay.stop()
-        assert monotonic() - began_s < 2.0
+        assert monotonic() - began_s < 10.0
     assert not relay.log.of(WorkerStarted)
 
 
@@ -241,7 +241,7 @@ async def test_idle_worker_drains_at_once(database: str) -> None:
     async with running(database, **ASLEEP) as relay:
         began_s = monotonic()
         await relay.stop()
-        assert monotonic() - began_s < 2.0
+        assert monotonic() - began_s < 10.0
 
 
 async def test_cancelled_worker_leaves_its_leases_to_expire(database: str) -> None:

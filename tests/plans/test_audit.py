@@ -10,6 +10,7 @@ from outbox.sqlfiles import query
 from tests.plans.test_plans import nodes
 from tests.support.sql import connected
 
+pytestmark = pytest.mark.timeout(300)
 HISTORY = """
     insert into outbox.history (message_id, seq, created_at, available_at, claimed_at, settled_at, deliveries, attempts, outcome, topic, operation)
     select outbox.new_message_id(), n, at, at, at, at, 1, 0, 'delivered', 'topic', 'start_workflow'

@@ -19,6 +19,7 @@ from outbox.sqlfiles import query
 from outbox.store import Burial, Retry, Store
 from tests.support.sql import connected
 
+pytestmark = pytest.mark.timeout(300)  # 200,000 rows, twice
 MANY, FEW = 200_000, 2_000
 TYPES = {
     "claim": "int, float, bigint, timestamptz, float, bigint",

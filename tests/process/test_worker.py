@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -13,6 +12,7 @@ from anyio import to_thread
 
 from tests.integration.test_cli import NOBODY_LISTENS, outbox
 from tests.support.eventually import eventually
+from tests.support.probing import free_port
 from tests.support.processes import workflow_worker_process
 from tests.support.running import fetch
 from workflows.process.logs import context
@@ -35,8 +35,7 @@ async def test_it_waits_for_servers_that_do_not_answer_and_ends_when_told_to(
 
 
 async def test_metrics_of_the_sdk_are_served_where_wanted(surroundings: dict[str, str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     surroundings["OUTBOX_WORKFLOWS_METRICS_ADDRESS"] = address
     with workflow_worker_process(tmp_path, "worker", **surroundings) as worker:
         await worker.logged("workflow worker started")
@@ -49,8 +48,7 @@ async def test_metrics_of_the_sdk_are_served_where_wanted(surroundings: dict[str
 async def test_it_is_ready_when_it_works_and_says_what_it_waits_for(
     surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        surroundings["OUTBOX_HTTP_PORT"] = str(taken.getsockname()[1])
+    surroundings["OUTBOX_HTTP_PORT"] = str(free_port())
     surroundings["OUTBOX_HTTP_HOST"] = "127.0.0.1"
     dsn = surroundings["DATABASE_URL"]
 

@@ -111,7 +111,7 @@ async def test_what_came_before_the_subscription_is_looked_for(server: RealtimeS
 
 
 async def test_renewed_subscription_has_the_relay_look(server: RealtimeServer, supabase: str) -> None:
-    async with woken_by(server, supabase) as relay:
+    async with woken_by(server, supabase, fallback_interval_s=3600.0) as relay:  # no poll finds anything
         await ready(relay)
         server.deaf = True
         for sent in count(1):  # the look that follows a subscription may still be on its way
@@ -289,10 +289,10 @@ async def test_expired_token_ends_the_channel_and_a_fresh_one_from_the_file_begi
     server: RealtimeServer, supabase: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
-    file.write_text(jwt("service_role", expires_in_s=2.5))
+    file.write_text(jwt("service_role", expires_in_s=8.0))
     async with woken_by(server, supabase, realtime_token_file=str(file)) as relay:
         await ready(relay)
-        lost = await relay.log.wait_for(SourceLost, timeout_s=20)
+        lost = await relay.log.wait_for(SourceLost, timeout_s=40)
         assert "expired" in lost.error
         file.write_text(jwt("service_role"))
         await ready(relay, after=len(relay.log))
@@ -303,7 +303,7 @@ async def test_token_that_is_refreshed_in_time_keeps_the_channel(
     server: RealtimeServer, supabase: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
-    file.write_text(jwt("service_role", expires_in_s=6.0))
+    file.write_text(jwt("service_role", expires_in_s=16.0))
     async with woken_by(server, supabase, realtime_token_command=f"cat {file}") as relay:
         await ready(relay)
         file.write_text(jwt("service_role"))
@@ -314,7 +314,7 @@ async def test_token_that_is_refreshed_in_time_keeps_the_channel(
         async def expires() -> float:
             return channel.expires
 
-        await eventually(expires, lambda at: at != before, timeout_s=20)
+        await eventually(expires, lambda at: at != before, timeout_s=40)
         await delivered(relay, supabase)
     assert not relay.log.of(SourceLost)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from tests.support.probing import free_port
 from workflows.application.smtp import SmtpServer
 
 
@@ -35,14 +35,9 @@ class Post:
 @contextmanager
 def mail_server(post: Post, **options: Any) -> Iterator[SmtpServer]:
     """A mail server for the block, and how it is reached."""
-    server = Controller(post, hostname="127.0.0.1", port=_free_port(), **options)
+    server = Controller(post, hostname="127.0.0.1", port=free_port(), ready_timeout=30.0, **options)
     server.start()
     try:
         yield SmtpServer("127.0.0.1", server.port, security="none", timeout_s=5.0)
     finally:
         server.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]

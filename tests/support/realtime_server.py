@@ -49,7 +49,7 @@ alter publication supabase_realtime add table realtime.messages;
 """
 
 
-def jwt(role: str, *, expires_in_s: float = 3600.0, secret: str = SECRET) -> str:
+def jwt(role: str, *, expires_in_s: float = 86_400.0, secret: str = SECRET) -> str:
     """A token as Supabase issues them."""
     claims = {"role": role, "exp": int(time.time() + expires_in_s), "iss": "supabase"}
     body = ".".join(_base64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))

@@ -26,7 +26,7 @@ HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$" + "q80" * 14 + "A"
 TABLES = ("tenant", "company", "app_user", "role", "user_role", "status", "billing_plan", "preference")
 BEAT_S = 0.05
 QUICK = Patience(heartbeat_s=1.0)
-IMPATIENT = replace(QUICK, undo_s=1.0)
+IMPATIENT = replace(QUICK, undo_s=4.0)
 
 
 class HeldStep(Gate):

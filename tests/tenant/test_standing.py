@@ -158,7 +158,7 @@ async def test_once_the_grace_period_is_over_a_deletion_goes_to_its_end(stage: S
 async def test_a_tenant_that_is_reactivated_in_the_grace_period_is_not_deleted(stage: Stage) -> None:
     await created(stage)
     async with stage.worker():
-        handle = await turn(stage, "TenantDeletion", grace_s=1.0)
+        handle = await turn(stage, "TenantDeletion", grace_s=6.0)
         await eventually(lambda: status(stage), lambda seen: seen == "suspended")
         await ended(await turn(stage, "TenantReactivation"))
         assert (await failure(handle)).type == "WrongStatus"
