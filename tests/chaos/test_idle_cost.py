@@ -62,7 +62,7 @@ async def watch(worker: WorkerProcess, dsn: str, admin_dsn: str, proxy: TcpProxy
             (proxy.bytes - bytes_before) / WATCHED_S,
         )
     if RESULTS:
-        Path(RESULTS, f"idle-{mode}.json").write_text(json.dumps(asdict(cost)))
+        Path(RESULTS, f"idle-{mode.replace(', ', '-')}.json").write_text(json.dumps(asdict(cost)))
     return cost
 
 
@@ -95,7 +95,7 @@ async def test_idle_workers_do_not_watch_one_another(database: str, tmp_path: Pa
                 await worker.logged("presence shown")
             await enqueue(database, 10)
             admin = database.rpartition("/")[0] + "/postgres"
-            cost = await watch(one, database, admin, proxy, "two")
+            cost = await watch(one, database, admin, proxy, "listen, beside another")
             assert len([*one.lines("completed"), *other.lines("completed")]) >= 1
     assert cost.statements_per_s <= 2 * (0.5 + 3 / WATCHED_S), cost
 
