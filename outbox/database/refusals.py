@@ -44,6 +44,10 @@ class Refusal:
 def explained(error: Exception, server: Server, host: Host) -> Refusal:
     """What an attempt's exception means."""
     match error:
+        case ConnectionResetError() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return _cut(server)
+        case ssl.SSLError(reason="TLSV1_ALERT_INTERNAL_ERROR"):  # from a proxy whose server is away
+            return _cut(server)
         case ssl.SSLError():
             return Refusal("tls", *_of_tls(error, server, host), lasting=True)
         case asyncpg.InvalidPasswordError():
@@ -122,4 +126,12 @@ def _of_network(error: OSError, server: Server, host: Host) -> Refusal:
         return Refusal("reach", f"no way to its socket ({line(error)})", running)
     if "refused" in str(error).lower():
         return Refusal("reach", "refused, nobody listens there", running)
+    if "connection_lost" in str(error):  # as the driver puts it
+        return _cut(server)
     return Refusal("reach", line(error))
+
+
+def _cut(server: Server) -> Refusal:
+    """Somebody took the connection and ended it before PostgreSQL had let us in."""
+    asked = f"is PostgreSQL running behind what listens there, and is {server.named('host')} right?"
+    return Refusal("reach", "the connection was cut off before PostgreSQL answered", asked)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
@@ -382,6 +385,47 @@ async def test_black_hole_does_not_keep_from_the_next_host(
     environment.setenv("DATABASE_URL", f"postgresql://app:{QUOTED}@{hosts}/app?connect_timeout=4")
     async with connected(config.load().dsn, application_name="test") as connection:
         assert await connection.fetchval("select 1") == 1
+
+
+@contextmanager
+def ending(how: str) -> Iterator[int]:
+    """A port on which connections are taken and ended, as by a proxy whose server is away."""
+    internal_error = bytes([21, 3, 3, 0, 2, 2, 80])
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(8)  # asks for TLS
+                if how == "at once":
+                    continue
+                connection.sendall(b"S")
+                connection.recv(65536)
+                if how == "by a reset":
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if how == "by an alert":
+                    connection.sendall(internal_error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("how", ["at once", "in the handshake", "by a reset", "by an alert"])
+async def test_a_connection_that_is_cut_off_may_come_again(how: str, environment: pytest.MonkeyPatch) -> None:
+    with ending(how) as port:
+        environment.setenv("DATABASE_URL", f"postgresql://app@127.0.0.1:{port}/app?sslmode=require")
+        error = await told(config.load())
+    assert isinstance(error, DatabaseUnavailable)
+    assert "cut off before PostgreSQL answered: is PostgreSQL running behind what listens there" in str(error)
 
 
 async def test_commands_exit_with_2_and_one_line(prepared: Ground) -> None:
