@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import quantiles
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +16,7 @@ import anyio
 
 from bench.figures import add_run, add_samples
 from bench.lab import Lab
+from bench.percentiles import percentile
 from bench.relaying import TOPIC, Watch, connected, empty, relay_at_work
 from bench.report import Goal, Report
 from outbox.migrate import migrate
@@ -73,7 +73,7 @@ async def _hot_key(dsn: str, connection: Connection, options: Options, report: R
     for beside, waiting in (("alone", 0), ("beside a hot key", options.waiting)):
         latencies_s = await _latencies_s(dsn, connection, options, waiting, report)
         add_samples(report, f"other keys, {beside}", latencies_s)
-        p99s.append(quantiles(latencies_s, n=100)[98])
+        p99s.append(percentile(latencies_s, 99))
         add_run(report, f"other keys {beside}, p99", "ms", 1000 * p99s[-1])
     add_run(report, "other keys: beside a hot key ÷ alone, p99", "×", p99s[1] / p99s[0], GOAL)
 

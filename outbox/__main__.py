@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ _CHECKS = (["health"], ["health", "--live"])
 
 def main() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
+    _fill_streams()
     if sys.argv[1:] in _CHECKS:
         try:
             well, line = ask(live="--live" in sys.argv)
@@ -26,6 +28,18 @@ def main() -> NoReturn:
     from outbox import cli  # noqa: PLC0415 - see above
 
     cli.main()
+
+
+def _fill_streams() -> None:
+    """Open standard streams that are closed: else the first connection would get their numbers, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - till the end
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ commands through the entry-point group `outbox.commands`; a name of the core's o
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -48,6 +49,10 @@ def main() -> NoReturn:
         code = _report(error)
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        code = _unprinted(error)
     except SystemExit as end:
         code = end.code
     _leave(code if isinstance(code, int) else int(code is not None))
@@ -72,6 +77,12 @@ def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
         for line in cause.faults if isinstance(cause, ConfigurationError) else (str(cause),):
             sys.stderr.write(f"outbox: {line}\n")
     return max(cause.exit_code for cause in causes if isinstance(cause, OutboxError))
+
+
+def _unprinted(error: OSError) -> int:
+    """Say that standard output takes nothing, and return the exit code. What was done is done, and only not shown."""
+    sys.stderr.write(f"outbox: standard output cannot be written: {error.strerror}; what was done is done\n")
+    return 1
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
@@ -118,7 +129,10 @@ def _leave(code: int) -> NoReturn:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C has nothing left to stop
     logger.complete()
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or (1 if isinstance(error, BrokenPipeError) else _unprinted(error))
     sys.stderr.flush()
     os._exit(code)
 

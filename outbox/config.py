@@ -176,6 +176,13 @@ class Settings(BaseModel):
             )
             yield ("max_deliveries", "suspect_after"), fault
 
+        if self.retry_base_s > self.retry_cap_s:
+            fault = (
+                f"OUTBOX_RETRY_BASE_S ({self.retry_base_s:g}), the first pause, must not be longer than "
+                f"OUTBOX_RETRY_CAP_S ({self.retry_cap_s:g}), the longest"
+            )
+            yield ("retry_base_s", "retry_cap_s"), fault
+
     def _faults_of_realtime(self) -> Iterator[tuple[tuple[str, ...], str]]:
         needed = {"supabase_url": self.supabase_url, "supabase_service_role_key": self.supabase_service_role_key}
         missing = [field for field, value in needed.items() if value is None]

@@ -11,7 +11,7 @@ from temporalio.envconfig import ClientConfigProfile
 from outbox.errors import ConfigurationError
 from outbox.sink import Setting, SinkSettings
 from workflows import settings
-from workflows.frontend import DEFAULT_ADDRESS, profile
+from workflows.frontend import DEFAULT_ADDRESS, options, profile
 from workflows.routes import Routes
 
 _DEFAULT_FILE = "the file where Temporal's tools look"
@@ -29,11 +29,12 @@ def read() -> SinkSettings:
     """Everything that the adapter would go by, and what is wrong with it."""
     faults: list[str] = []
     shown = list(_own())
-    for check in (lambda: settings.load().converter(), _check_routes, lambda: shown.extend(_temporal(profile()))):
+    own = (lambda: settings.load().converter(), _check_routes)
+    for check in (*own, lambda: shown.extend(_temporal(profile())), lambda: options(profile())):
         try:
             check()
         except ConfigurationError as error:
-            faults += error.faults
+            faults += [fault for fault in error.faults if fault not in faults]
     return SinkSettings(tuple(shown), tuple(faults))
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from typing import Any
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import Runtime
-from temporalio.service import ConnectConfig, GrpcCompression, ServiceClient
+from temporalio.service import ConnectConfig, GrpcCompression, ServiceClient, TLSConfig
 
 from outbox.errors import ConfigurationError
 from workflows import settings
 
 DEFAULT_ADDRESS = "localhost:7233"
+_ADDRESS = re.compile(r"[^\s:/@]+:[0-9]{1,5}|\[[0-9A-Fa-f:.%]+\]:[0-9]{1,5}")
+_YES_OR_NO = ("true", "false", "1", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,12 @@ async def reach(
     Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
     """
     own = settings.load()
-    options = {"target_host": DEFAULT_ADDRESS, "namespace": "default"} | _options()
-    namespace = options.pop("namespace")
-    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(options.get("tls")))
+    given = options(profile())
+    namespace = given.pop("namespace")
+    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(given.get("tls")))
     service = await ServiceClient.connect(
         ConnectConfig(
-            **options,
+            **given,
             identity=identity or "",
             lazy=lazy,
             connect_timeout=timedelta(seconds=connect_timeout_s),
@@ -63,23 +66,39 @@ async def reach(
 
 def profile() -> ClientConfigProfile:
     """What Temporal's variables and profile file say. Raises ConfigurationError."""
-    named = os.environ.get("TEMPORAL_CONFIG_FILE")
+    environment = {name: value for name, value in os.environ.items() if value}  # empty is not set, as everywhere here
+    named = environment.get("TEMPORAL_CONFIG_FILE")
     if named and not Path(named).is_file():  # the SDK passes over a missing file in silence
         raise ConfigurationError(f"TEMPORAL_CONFIG_FILE is {named!r}: there is no such file")
-    if os.environ.get("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "").lower() in ("1", "true"):  # the SDK drops it
+    if environment.get("TEMPORAL_TLS", "true").lower() not in _YES_OR_NO:  # the SDK takes any other word for yes
+        raise ConfigurationError(f"TEMPORAL_TLS is {environment['TEMPORAL_TLS']!r}: write true or false")
+    if environment.get("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "").lower() in ("1", "true"):  # the SDK drops it
         raise ConfigurationError(
             "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION is not supported by Temporal's Python SDK: unset it, and name the "
             "certificate's host in TEMPORAL_TLS_SERVER_NAME or its authority in TEMPORAL_TLS_SERVER_CA_CERT_PATH"
         )
     with _named_as_temporals():
-        return ClientConfigProfile.load(config_file_strict=True)
+        return ClientConfigProfile.load(config_file_strict=True, override_env_vars=environment)
 
 
-def _options() -> dict[str, Any]:
-    """The same as arguments of the connection, and the namespace."""
-    found = profile()
+def options(found: ClientConfigProfile) -> dict[str, Any]:
+    """The same as arguments of the connection, and the namespace. Raises ConfigurationError.
+
+    The SDK would look at an address and a certificate when it connects, which is when the first message is delivered.
+    """
     with _named_as_temporals():
-        return dict(found.to_client_connect_config())
+        given: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "namespace": "default"}
+        given |= dict(found.to_client_connect_config())
+    address = str(given["target_host"])
+    if not _ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:
+        raise ConfigurationError(f"TEMPORAL_ADDRESS is {address!r}: write host:port, as in temporal:7233")
+    tls = given.get("tls")
+    if isinstance(tls, TLSConfig) and (tls.client_cert is None) != (tls.client_private_key is None):
+        raise ConfigurationError(
+            "of Temporal's client certificate one half is missing: set both TEMPORAL_TLS_CLIENT_CERT_PATH and "
+            "TEMPORAL_TLS_CLIENT_KEY_PATH, or …_DATA"
+        )
+    return given
 
 
 @contextmanager

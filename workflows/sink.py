@@ -28,6 +28,10 @@ from workflows.target import NO_TARGET, Command, Record, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
+_NOT_CONNECTED = (RuntimeError, ValueError)
+"""The SDK's ways to say that the first connect failed: the server cannot be reached, or a setting cannot be used."""
+_UNTOLD = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED)
+"""The server is there and tells no more: a key may start workflows and not read namespaces, a proxy know no health."""
 _COMPLETED = "already completed"
 """How the server says that a workflow exists and has ended; the code is NOT_FOUND in both cases."""
 
@@ -81,6 +85,8 @@ class TemporalSink:
         self._leave_unroutable = leave_unroutable
         self._service = frontend.service.workflow_service
         self._health = frontend.service
+        self._connected = False
+        """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
         self._requests = Requests(
             namespace=frontend.namespace,
@@ -95,14 +101,19 @@ class TemporalSink:
         if not isinstance(command, Command):
             return command
         try:
-            return Delivered(command.workflow_id, await self._call(message, command))
+            run_id = await self._call(message, command)
+            self._connected = True
+            return Delivered(command.workflow_id, run_id)
         except InvalidPayload as error:
             return Rejected("INVALID_PAYLOAD", str(error))
         except NoTaskQueue as error:  # it may be this worker's setting that is missing: the message may succeed yet
             return Failed("NO_TASK_QUEUE", str(error))
         except RPCError as error:
+            self._connected = True
             return await self._judge(error, message, command)
-        except RuntimeError as error:  # the SDK's way to say that the first connect failed
+        except _NOT_CONNECTED as error:
+            if self._connected and not isinstance(error, RuntimeError):
+                raise
             return Unavailable("NOT_CONNECTED", str(error))
 
     def _routed(self, message: Message) -> Command | Delivered | Rejected | Throttled:
@@ -118,13 +129,14 @@ class TemporalSink:
         """Ask for the namespace, which needs the server, the credentials and the namespace itself."""
         try:
             await self._health.check_health(retry=False, timeout=self._timeout)
+            self._connected = True
             request = DescribeNamespaceRequest(namespace=self._requests.namespace)
             await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
         except RPCError as error:
-            if error.status is RPCStatusCode.PERMISSION_DENIED:  # a key may start workflows and not read namespaces
+            if error.status in _UNTOLD:
                 return None
             return Unavailable(error.status.name, error.message)
-        except RuntimeError as error:
+        except _NOT_CONNECTED as error:
             return Unavailable("NOT_CONNECTED", str(error))
         return None
 
@@ -135,7 +147,7 @@ class TemporalSink:
             answer = await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
         except RPCError as error:
             return Unavailable(error.status.name, error.message)
-        except RuntimeError as error:
+        except _NOT_CONNECTED as error:
             return Unavailable("NOT_CONNECTED", str(error))
         return answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds()
 

@@ -14,7 +14,7 @@ import typer
 
 from outbox import config, words
 from outbox.asking import ask, with_store
-from outbox.errors import ConfigurationError, DatabaseRefused
+from outbox.errors import ConfigurationError, DatabaseRefused, OutboxError
 from outbox.store import Store
 
 _NEEDS = {"dedup_window": "dedup_key", "on_expiry": "expires_at", "commit_order": "key"}
@@ -81,8 +81,13 @@ def enqueue(
         # As the person has written them, not as the array in which they were sent.
         text = _PLACE.sub(lambda match: places[int(match[1])], str(error))
         raise DatabaseRefused(text, sqlstate=error.sqlstate) from error
-    for enqueued in ids:
-        sys.stdout.write(f"{enqueued}\n")
+    try:
+        sys.stdout.writelines(f"{enqueued}\n" for enqueued in ids)
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutboxError(
+            f"{len(ids)} messages are enqueued, and their ids cannot be printed: {error.strerror}"
+        ) from error
 
 
 def _message(given: Mapping[str, Any]) -> dict[str, Any]:

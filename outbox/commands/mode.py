@@ -37,7 +37,7 @@ def mode(
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
     workers = ask(partial(with_store, config.load(), Store, partial(_switch_mode, wanted=wanted)))
     show_modes(workers)
-    late = [worker["name"] for worker in workers if wanted in MODES and worker["detail"].get("mode") != wanted]
+    late = [worker["name"] for worker in workers if wanted is not None and not _obeys(worker, wanted)]
     if late:
         sys.stderr.write(f"outbox: the switch is set, but no answer yet from {', '.join(late)}\n")
     unable = [worker["name"] for worker in workers if wanted == "realtime" and not _has_realtime(worker)]
@@ -60,16 +60,21 @@ async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, An
             )
     if wanted is not None:
         await store.set_switch(SWITCH, None if wanted == "default" else wanted)
-    end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted in MODES else 0.0)
+    end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted is not None else 0.0)
     while True:
         workers = _living(await store.status())
-        if monotonic() >= end_s or all(worker["detail"].get("mode") == wanted for worker in workers):
+        if monotonic() >= end_s or all(_obeys(worker, wanted) for worker in workers):
             return workers
         await anyio.sleep(0.1)
 
 
 def _living(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [worker for worker in status["workers"] if worker["seen_s_ago"] < 2 * HEARTBEAT_S]
+
+
+def _obeys(worker: dict[str, Any], wanted: str | None) -> bool:
+    detail = worker["detail"]
+    return bool(detail.get("mode_from") != "outbox mode" if wanted == "default" else detail.get("mode") == wanted)
 
 
 def _has_realtime(worker: dict[str, Any]) -> bool:

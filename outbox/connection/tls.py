@@ -138,7 +138,7 @@ class Tls:
         context.check_hostname = mode == "verify-full"
         context.verify_mode = ssl.CERT_REQUIRED if mode.startswith("verify") else ssl.CERT_NONE
         if root is not None:
-            with _readable(root, "certificate"):
+            with _readable(root, "sslrootcert", "certificate"):
                 context.load_verify_locations(cafile=root.value)
         elif mode == "verify-full":
             context.load_default_certs()
@@ -152,7 +152,7 @@ class Tls:
     def _revoke(self, context: ssl.SSLContext) -> None:
         revoked = self.given.get("sslcrl") or _at_home("sslcrl")
         if revoked is not None:
-            with _readable(revoked, "revocation list"):
+            with _readable(revoked, "sslcrl", "revocation list"):
                 context.load_verify_locations(cafile=revoked.value)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
@@ -163,10 +163,10 @@ class Tls:
         if certificate is None:
             return
         password = self.given.get("sslpassword")
-        for file in (certificate, key) if key else (certificate,):
-            with _readable(file, "file"), Path(file.value).open("rb"):
+        for parameter, file in (("sslcert", certificate), *((("sslkey", key),) if key else ())):
+            with _readable(file, parameter, "file"), Path(file.value).open("rb"):
                 pass  # what OpenSSL says of a missing file does not tell which
-        with _readable(certificate, "certificate and key that belong together"):
+        with _readable(certificate, "sslcert", "certificate and key that belong together"):
             context.load_cert_chain(
                 certificate.value, key.value if key else None, password.value if password else lambda: b""
             )
@@ -182,13 +182,13 @@ class Tls:
 
 
 @contextmanager
-def _readable(file: Given, what: str) -> Iterator[None]:
+def _readable(file: Given, parameter: str, what: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:  # before OSError, whose kind it is
         raise file.fault(f"there is no {what} in {file.value!r} ({error.reason or 'not readable'})") from error
     except OSError as error:
-        raise file.fault(f"{file.value!r}: {error.strerror}") from error
+        raise file.fault(f"{parameter} is {file.value!r}: {error.strerror}") from error
 
 
 def _at_home(parameter: str) -> Given | None:

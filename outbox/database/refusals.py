@@ -21,6 +21,7 @@ _NOT_YET_VALID, _EXPIRED, _REVOKED = 9, 10, 23
 _UNTRUSTED = {18, 19, 20, 21}
 """OpenSSL's codes for an issuer that is not among the trusted ones."""
 _OTHER_NAME = {62, 64}
+_CUT = (ConnectionResetError, asyncpg.ConnectionDoesNotExistError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,7 @@ class Refusal:
 def explained(error: Exception, server: Server, host: Host) -> Refusal:
     """What an attempt's exception means."""
     match error:
-        case ConnectionResetError() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            return _cut(server)
-        case ssl.SSLError(reason="TLSV1_ALERT_INTERNAL_ERROR"):  # from a proxy whose server is away
+        case _ if _is_cut(error):
             return _cut(server)
         case ssl.SSLError():
             return Refusal("tls", *_of_tls(error, server, host), lasting=True)
@@ -56,6 +55,10 @@ def explained(error: Exception, server: Server, host: Host) -> Refusal:
             return Refusal("enter", line(error), f"create it, or correct {server.named('dbname')}", lasting=True)
         case _ if isinstance(error, MISCONFIGURED):
             return Refusal("enter", line(error), _of_entry(error, server, host), lasting=True)
+        case asyncpg.PostgresError() if _is_of_parameters(error):
+            given = server.given.get("options")
+            cure = f"correct options in {given.name}" if given else "something between, a pooler perhaps, takes none"
+            return Refusal("enter", line(error), cure, lasting=True)
         case asyncpg.TargetServerAttributeNotMatched():
             return Refusal("write", f"it takes no writes ({server.named('target_session_attrs')})")
         case TimeoutError():
@@ -92,7 +95,7 @@ def _of_tls(error: ssl.SSLError, server: Server, host: Host) -> tuple[str, str]:
 def _of_password(server: Server, host: Host) -> str:
     password = server.password(host)
     if password is None:
-        return f"no password is given: set it in DB_PASSWORD, DB_PASSWORD_FILE, or {server.named('host')}"
+        return "no password is given: set it in DB_PASSWORD or DB_PASSWORD_FILE, or in the connection string"
     return f"correct the one from {password.origin}"
 
 
@@ -107,16 +110,17 @@ def _of_entry(error: Exception, server: Server, host: Host) -> str:
         return (
             f"the one in {server.named('sslcert')} is somebody else's: name another, or correct {server.named('user')}"
         )
-    if "does not exist" in text:
-        return f"create it, or correct {server.named('user')}"
-    return f"allow it in the server's pg_hba.conf, or correct {server.named('user')}"
+    user = server.named("user") if "user" in server.given else "the user: set DB_USER"
+    if getattr(error, "server_source_function", None) == "InitializeSessionUserId":  # whatever language it speaks
+        return f"create it, or correct {user}"
+    return f"allow it in the server's pg_hba.conf, or correct {user}"
 
 
 def _of_network(error: OSError, server: Server, host: Host) -> Refusal:
     setting = server.named("host")
     if "SSL upgrade" in str(error):
         mode = server.tls.mode(host.name)
-        cause = f"the server offers no TLS, and sslmode is {mode.value} ({mode.origin})"
+        cause = f"the server offers no TLS, if it is PostgreSQL, and sslmode is {mode.value} ({mode.origin})"
         cure = f"turn TLS on there, or write sslmode=disable in {setting} if nobody else is on the network between"
         return Refusal("tls", cause, cure, lasting=True)
     if isinstance(error, socket.gaierror):
@@ -129,6 +133,18 @@ def _of_network(error: OSError, server: Server, host: Host) -> Refusal:
     if "connection_lost" in str(error):  # as the driver puts it
         return _cut(server)
     return Refusal("reach", line(error))
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether the other side ended it, or a proxy whose server is away says so in its way."""
+    return isinstance(error, _CUT) or (isinstance(error, ssl.SSLError) and error.reason == "TLSV1_ALERT_INTERNAL_ERROR")
+
+
+def _is_of_parameters(error: Exception) -> bool:
+    """Whether the server, or a pooler before it, does not take a parameter of the session."""
+    return isinstance(error, asyncpg.UndefinedObjectError | asyncpg.CantChangeRuntimeParamError) or (
+        "unsupported startup parameter" in str(error)
+    )
 
 
 def _cut(server: Server) -> Refusal:

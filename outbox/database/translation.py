@@ -37,6 +37,10 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise DatabaseReadOnly(f"{doing}: {line(error)}") from error
     except PASSING as error:
         raise DatabaseUnavailable(f"{doing}: {line(error)}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseRefused(
+            f"{doing}: {line(error)}: `outbox doctor` names the role to grant", sqlstate=error.sqlstate or ""
+        ) from error
     except asyncpg.PostgresError as error:
         raise DatabaseRefused(f"{doing}: {line(error)}", sqlstate=error.sqlstate or "") from error
     except asyncpg.DataError as error:  # the driver could not encode a value

@@ -38,8 +38,8 @@ class Hold:
         """Why the relay holds; None while it does not."""
         self._begun_by: UUID | None = None
 
-    def begin(self, outcome: Unavailable, message_id: UUID) -> bool:
-        """Close the gate; return False if it is closed already."""
+    def begin(self, outcome: Unavailable, message_id: UUID | None) -> bool:
+        """Close the gate, because of a message or of none; return False if it is closed already."""
         if self.outcome is not None:
             return False
         self.outcome = outcome
@@ -67,7 +67,12 @@ class Hold:
         self._opened.set()
 
     async def run(self) -> None:
-        """Probe whenever the gate is closed, until cancelled."""
+        """Probe once, and then whenever the gate is closed, until cancelled.
+
+        So a sink that cannot deliver is told of when the worker starts, and not by the first message, at night.
+        """
+        if (outcome := await self._probe()) is not None:
+            self.begin(outcome, None)
         failures, resumed_s = 0, float("-inf")
         while True:
             self._pulse.forget("probe")

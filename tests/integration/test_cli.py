@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import anyio
 import pytest
 from anyio import to_thread
 from asyncpg import Connection
@@ -23,7 +24,7 @@ from outbox.events import SourceReady
 from outbox.producer import NewMessage
 from outbox.sqlfiles import migrations
 from tests.support.eventually import eventually
-from tests.support.running import running
+from tests.support.running import counts, running
 from tests.support.sql import connected
 from workflows.embedded import PostgresServer
 
@@ -436,6 +437,9 @@ async def test_mode_waits_until_running_workers_obey_and_shows_them(database: st
         assert (done.code, done.err) == (0, "")
         assert ["alice", "poll", "outbox", "mode", "polling", "only"] == done.out.splitlines()[-1].split()
         assert (await outbox(database, "mode", "listen")).code == 0
+        done = await outbox(database, "mode", "default", COLUMNS="160")
+        assert (done.code, done.err) == (0, "")
+        assert ["alice", "auto", "OUTBOX_MODE"] == done.out.splitlines()[-1].split()[:3]
 
 
 async def test_mode_names_workers_that_do_not_answer(db: Connection, database: str) -> None:
@@ -452,6 +456,33 @@ async def test_realtime_is_refused_where_no_worker_could_use_it(database: str, d
         assert "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY" in done.fault
         assert not await db.fetchval("select exists (select from outbox.control where name = 'mode')")
         await worker.stop()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("enqueue t", "outbox: 1 messages are enqueued, and their ids cannot be printed: No space left on device"),
+        ("mode", "outbox: standard output cannot be written: No space left on device; what was done is done"),
+    ],
+)
+async def test_output_that_nothing_takes_is_one_line(database: str, arguments: str, said: str) -> None:
+    done = await in_shell(database, f"{arguments} >/dev/full")
+    assert (done.code, done.err.splitlines()[0]) == (1, said)
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+async def test_streams_that_are_closed_disturb_nothing(database: str, closed: str) -> None:
+    assert (await in_shell(database, f"enqueue t {closed}")).code == 0
+    assert (await counts(database))["message"] == 1
+
+
+async def in_shell(dsn: str, arguments: str) -> Done:
+    """Run the command as a shell does, which may lead or close its streams."""
+    line = f"exec {sys.executable} -m outbox {arguments}"
+    process = await anyio.run_process(["/bin/sh", "-c", line], check=False, env={**os.environ, "DATABASE_URL": dsn})
+    return Done(process.returncode, process.stdout.decode(), process.stderr.decode())
 
 
 async def test_mode_that_is_none_is_one_line(database: str) -> None:

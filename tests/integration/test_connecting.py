@@ -280,6 +280,16 @@ FAULTS: dict[str, tuple[Callable[[Ground], Environment], type[OutboxError], list
         ConfigurationError,
         ['database "nowhere" does not exist', "create it", "DATABASE_URL"],
     ),
+    "missing role": (
+        lambda g: {"DATABASE_URL": g.plain.dsn().replace("postgres@", "nobody@")},
+        ConfigurationError,
+        ['role "nobody" does not exist: create it, or correct DATABASE_URL'],
+    ),
+    "unknown parameter of the session": (
+        lambda g: g.trusted(options="-cnosuch=1"),
+        ConfigurationError,
+        ['parameter "nosuch"', "correct options in DATABASE_URL"],
+    ),
     "no entry for the user": (
         lambda g: g.trusted(user="nobody:x"),
         ConfigurationError,
@@ -311,6 +321,14 @@ FAULTS: dict[str, tuple[Callable[[Ground], Environment], type[OutboxError], list
         ["127.0.0.1:1: refused", "127.0.0.1:2: refused"],
     ),
 }
+
+
+async def test_a_file_that_is_missing_is_named_with_its_parameter(
+    prepared: Ground, environment: pytest.MonkeyPatch
+) -> None:
+    set_all(environment, prepared.trusted(sslcert="/nonexistent"))
+    with pytest.raises(ConfigurationError, match="DATABASE_URL cannot be used: sslcert is '/nonexistent': No such"):
+        config.load()
 
 
 async def told(settings: config.Settings) -> OutboxError:

@@ -33,6 +33,8 @@ STAGES = {
     "no client certificate": "credentials",
     "another user's certificate": "credentials",
     "missing database": "credentials",
+    "missing role": "credentials",
+    "unknown parameter of the session": "credentials",
     "no entry for the user": "credentials",
     "port that refuses": "reachability",
     "unknown host": "reachability",

@@ -30,6 +30,7 @@ def secrets(directory: Path) -> dict[str, str]:
         "OUTBOX_REALTIME_TOKEN_COMMAND": f"curl -H 'authorization: {CANARY}' http://tokens",
         "TEMPORAL_CONFIG_FILE": str(directory / "profile.toml"),
         "TEMPORAL_ADDRESS": "temporal:7233",
+        "TEMPORAL_TLS_CLIENT_CERT_DATA": "a certificate",
         "TEMPORAL_TLS_CLIENT_KEY_DATA": CANARY,
         "TEMPORAL_GRPC_META_AUTHORIZATION": f"Bearer {CANARY}",
         "OUTBOX_CONCURRENCY": "7",

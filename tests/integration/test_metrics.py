@@ -57,8 +57,9 @@ async def test_each_outcome_is_counted_once_and_each_stage_timed(database: str) 
 
 async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database: str) -> None:
     sink, port = FakeSink(), free_port()
-    sink.available = False
     async with running(database, sink, http_port=port) as relay:
+        await sink.wait_until(lambda: sink.probes == 1)
+        sink.available = False
         await enqueue(database, 5)
         await relay.log.wait_for(Held)
         released = relay.log.of

@@ -141,6 +141,18 @@ async def test_error_text_that_the_database_cannot_store_is_made_fit(database: s
     assert len(row["errors"]) < 3000
 
 
+async def test_a_sink_that_cannot_deliver_is_told_of_before_the_first_message(database: str) -> None:
+    sink = FakeSink()
+    sink.available = False
+    async with running(database, sink) as relay:
+        await relay.log.wait_for(Held)
+        assert not sink.received
+        sink.available = True
+        await relay.log.wait_for(Resumed)
+        await enqueue(database)
+        await relay.wait_completed(1)
+
+
 async def test_unavailable_sink_holds_the_relay_and_no_attempt_is_burnt(database: str) -> None:
     sink = FakeSink()
     sink.available = False

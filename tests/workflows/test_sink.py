@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import anyio
@@ -20,6 +21,7 @@ from outbox.sink import Delivered, Failed, Outcome, Rejected, Sink, SinkContext,
 from tests.support.eventually import eventually
 from tests.workflows.conftest import CONTEXT, message, start
 from tests.workflows.definitions import Collects, ContinuesOnce, Echo
+from workflows import effective
 from workflows.embedded import TemporalServer, running
 from workflows.serving import serving
 from workflows.sink import temporal_sink
@@ -373,6 +375,64 @@ async def in_the_end(sink: Sink, message: Message) -> Outcome:
     while isinstance(outcome := await sink.deliver(message), Unknown | Unavailable):
         pass
     return outcome
+
+
+class TestSettingsThatCannotBeUsed:
+    """They end the worker at its start: nothing is tried, and no attempt burnt, for their sake."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            *(
+                ("TEMPORAL_ADDRESS", address, f"TEMPORAL_ADDRESS is {address!r}: write host:port")
+                for address in (
+                    "127.0.0.1:abc",
+                    "host:99999",
+                    "host:0",
+                    "my host:7233",
+                    " a:7233",
+                    "host",
+                    "http://a:1",
+                )
+            ),
+            ("TEMPORAL_TLS", "off", "TEMPORAL_TLS is 'off': write true or false"),
+            ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", "/nonexistent", "No such file or directory: '/nonexistent'"),
+            ("TEMPORAL_TLS_CLIENT_CERT_PATH", __file__, "of Temporal's client certificate one half is missing"),
+        ],
+    )
+    async def test_are_named_by_the_worker_and_by_outbox_config(
+        self, environment: pytest.MonkeyPatch, name: str, value: str, said: str
+    ) -> None:
+        environment.setenv(name, value)
+        with pytest.raises(ConfigurationError) as raised:
+            async with temporal_sink(CONTEXT):
+                pass
+        assert said in str(raised.value)
+        assert [said in fault for fault in effective.read().faults] == [True]
+
+    async def test_that_show_only_when_it_connects_burn_no_attempt(
+        self, environment: pytest.MonkeyPatch, tmp_path: Path, workflow_id: str
+    ) -> None:
+        """A file that is no certificate."""
+        nonsense = tmp_path / "nonsense"
+        nonsense.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+        environment.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+        for half in ("CERT", "KEY"):
+            environment.setenv(f"TEMPORAL_TLS_CLIENT_{half}_PATH", str(nonsense))
+        async with temporal_sink(CONTEXT) as sink:
+            assert isinstance(await sink.deliver(message(start(workflow_id))), Unavailable)
+            assert isinstance(await sink.probe(), Unavailable)
+
+    async def test_an_empty_variable_is_not_set(
+        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
+    ) -> None:
+        environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
+        for name in ("TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS", "TEMPORAL_PROFILE"):
+            environment.setenv(name, "")
+        async with temporal_sink(CONTEXT) as sink:
+            assert isinstance(await sink.deliver(message(start(workflow_id))), Delivered)
+        shown = {setting.name: (setting.value, setting.origin) for setting in effective.read().settings}
+        assert shown["TEMPORAL_NAMESPACE"] == ("default", "default")
 
 
 class TestTheTeamsCodec:

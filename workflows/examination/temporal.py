@@ -157,6 +157,8 @@ def _unknown_namespace(error: Exception, asked: Asked, namespace: str) -> Findin
         return NAMESPACE.untried(f"the credentials may not describe {namespace}")
     if status is RPCStatusCode.UNAUTHENTICATED:
         return refusal(error, asked.address)
+    if status is RPCStatusCode.INVALID_ARGUMENT:
+        return NAMESPACE.fault(f"{namespace!r} can be no namespace: {_said(str(error))}", "correct TEMPORAL_NAMESPACE")
     return NAMESPACE.untried(f"asking for {namespace} failed: {_said(str(error))}")
 
 
