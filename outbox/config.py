@@ -18,8 +18,8 @@ from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, fie
 from outbox import fields
 from outbox.backoff import Backoff
 from outbox.connection import Address, Environment, Faults, database, listening
-from outbox.connection.address import retired_lines, unknown_parameters
-from outbox.connection.given import from_file
+from outbox.connection.address import retired_lines, unknown_parameters, variables
+from outbox.connection.given import FILE, from_file
 from outbox.errors import ConfigurationError
 from outbox.reference import load_sink
 from outbox.relay.settings import LEASE_MARGIN_S, RelaySettings
@@ -288,7 +288,10 @@ def read(**overrides: object) -> Reading:
         with faults:
             doubts += [doubt for doubt in address.resolve().doubts() if doubt not in doubts]
     faults.found += retired
-    return Reading(settings, found.origins, tuple(faults), (*doubts, *unknown_parameters(environment)), former)
+    ours = [name for field in Settings.model_fields for name in fields.names(Settings, field)]
+    known = {*variables(), *ours, *(name + FILE for name in ours)}
+    doubts += [*unknown_parameters(environment), *environment.misspelt(known)]
+    return Reading(settings, found.origins, tuple(faults), tuple(doubts), former)
 
 
 def environment_name(field: str) -> str:

@@ -6,11 +6,11 @@ An address holds no password. It knows where to look, and looks anew for each co
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from outbox.connection.given import Environment, Faults, Given, Layer
-from outbox.connection.parameters import libpq_layer, retired, single_layer
+from outbox.connection.given import FILE, Environment, Faults, Given, Layer
+from outbox.connection.parameters import PARAMETERS, SSL, libpq_layer, retired, single_layer
 from outbox.connection.server import Server, settled
 from outbox.connection.service import service_layer
 from outbox.connection.url import Url, parse
@@ -98,6 +98,13 @@ def unknown_parameters(environment: Environment) -> list[str]:
             strangers = parse(given).unknown if given else ()
             lines += [f"{name}: {stranger} means nothing to the worker and is passed over" for stranger in strangers]
     return lines
+
+
+def variables() -> Iterator[str]:
+    """The names of every variable of our own kind that says something of a connection."""
+    plain = [OWN, LISTEN, SSL, *(name for parameter in PARAMETERS for name in parameter.single)]
+    for name in plain:
+        yield from (name, name + FILE)
 
 
 def retired_lines(environment: Environment, main: Address) -> tuple[list[str], list[str]]:

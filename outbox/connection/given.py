@@ -6,14 +6,16 @@ can be rotated beneath a running worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self, TypeAlias
 
 from outbox.errors import ConfigurationError
 
 FILE = "_FILE"
+_OURS, _NEARLY = ("OUTBOX_", "DB_"), 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,14 @@ class Environment:
             if other.value != found[0].value:
                 raise ConfigurationError(f"{found[0].name} and {other.name} are both set and differ: unset one of them")
         return found[0] if found else None
+
+    def misspelt(self, known: Collection[str]) -> Iterator[str]:
+        """A line for each variable that is none of these names, and nearly one."""
+        for prefix in _OURS:
+            own = {name.removeprefix(prefix): name for name in known if name.startswith(prefix)}
+            for name in sorted(self._variables.keys() - known):
+                if name.startswith(prefix) and (near := get_close_matches(name.removeprefix(prefix), own, 1, _NEARLY)):
+                    yield f"{name} is no setting, and is passed over: is {own[near[0]]} meant?"
 
     def _from_file(self, name: str) -> Given | None:
         path = self.variable(name + FILE)

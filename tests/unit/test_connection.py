@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outbox import config
 from outbox.connection import Environment, Server, at, database, listening
 from outbox.connection.address import NOTHING_SET, retired_lines, unknown_parameters
 from outbox.connection.given import Given
@@ -71,6 +72,27 @@ SOURCES: list[tuple[str, dict[str, str]]] = [
     ),
 ]
 ORDER = ["OUTBOX_DATABASE_URL", "DATABASE_URL", "service", "PGHOST"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OUTBOX_LEES_S", "OUTBOX_LEASE_S"),
+        ("OUTBOX_CONCURENCY", "OUTBOX_CONCURRENCY"),
+        ("DB_HOSTT", "DB_HOST"),
+        ("DB_PASSWORT_FILE", "DB_PASSWORD_FILE"),
+        *(
+            (name, None)
+            for name in ("OUTBOX_LEASE_S", "DB_PASSWORD_FILE", "DB_SSL", "DB_HOSTNAME", "OUTBOX_DATABASE_URL")
+        ),
+        *((name, None) for name in ("OUTBOX_TEMPORAL_TASK_QUEUE", "OUTBOX_WORKFLOWS_MAIL_FILE", "DB_POOL_SIZE")),
+    ],
+)
+def test_a_variable_that_is_nearly_ours_is_told(name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app@127.0.0.1/app")
+    monkeypatch.setenv(name, "5")
+    told = [doubt for doubt in config.read().doubts if "is no setting" in doubt]
+    assert told == ([] if meant is None else [f"{name} is no setting, and is passed over: is {meant} meant?"])
 
 
 @pytest.mark.parametrize("first", range(len(ORDER)))
