@@ -142,6 +142,12 @@ def test_quarantine_needs_a_claim_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert "OUTBOX_MAX_DELIVERIES (2) must be greater than OUTBOX_SUSPECT_AFTER (2)" in line
 
 
+def test_the_first_pause_is_not_longer_than_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_RETRY_BASE_S", "500")
+    [line] = faults()
+    assert "OUTBOX_RETRY_BASE_S (500), the first pause, must not be longer than OUTBOX_RETRY_CAP_S (300)" in line
+
+
 def test_flags_go_before_the_environment_and_absent_flags_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_CONCURRENCY", "5")
     monkeypatch.setenv("OUTBOX_MODE", "poll")
