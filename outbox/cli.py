@@ -80,8 +80,8 @@ def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
 
 
 def _unprinted(error: OSError) -> int:
-    """Say that standard output takes nothing, and return the exit code. What was done is done, and only not shown."""
-    sys.stderr.write(f"outbox: standard output cannot be written: {error.strerror}; what was done is done\n")
+    """Say that output is not taken, and return the exit code. What was done is done, and only not shown."""
+    sys.stderr.write(f"outbox: output cannot be written: {error.strerror}; what was done is done\n")
     return 1
 
 

@@ -15,7 +15,7 @@ from typing import Self, TypeAlias
 from outbox.errors import ConfigurationError
 
 FILE = "_FILE"
-_OURS, _NEARLY = ("OUTBOX_", "DB_"), 0.75
+_OURS, _NEARLY, _LETTERS = ("OUTBOX_", "DB_"), 0.75, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,13 @@ class Environment:
         return found[0] if found else None
 
     def misspelt(self, known: Collection[str]) -> Iterator[str]:
-        """A line for each variable that is none of these names, and nearly one."""
-        for prefix in _OURS:
-            own = {name.removeprefix(prefix): name for name in known if name.startswith(prefix)}
-            for name in sorted(self._variables.keys() - known):
-                if name.startswith(prefix) and (near := get_close_matches(name.removeprefix(prefix), own, 1, _NEARLY)):
-                    yield f"{name} is no setting, and is passed over: is {own[near[0]]} meant?"
+        """A line for each variable that is none of these names, and nearly one. What others read is longer by a word."""
+        for name in sorted(self._variables.keys() - known):
+            like = [other for other in known if abs(len(other) - len(name)) <= _LETTERS]
+            for prefix in filter(name.startswith, _OURS):
+                own = [other.removeprefix(prefix) for other in like if other.startswith(prefix)]
+                for near in get_close_matches(name.removeprefix(prefix), own, 1, _NEARLY):
+                    yield f"{name} is no setting, and is passed over: is {prefix}{near} meant?"
 
     def _from_file(self, name: str) -> Given | None:
         path = self.variable(name + FILE)

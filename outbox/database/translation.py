@@ -39,7 +39,7 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise DatabaseUnavailable(f"{doing}: {line(error)}") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseRefused(
-            f"{doing}: {line(error)}: `outbox doctor` names the role to grant", sqlstate=error.sqlstate or ""
+            f"{doing}: {line(error)}: `outbox doctor` examines the outbox's grants", sqlstate=error.sqlstate or ""
         ) from error
     except asyncpg.PostgresError as error:
         raise DatabaseRefused(f"{doing}: {line(error)}", sqlstate=error.sqlstate or "") from error

@@ -463,7 +463,7 @@ async def test_realtime_is_refused_where_no_worker_could_use_it(database: str, d
     ("arguments", "said"),
     [
         ("enqueue t", "outbox: 1 messages are enqueued, and their ids cannot be printed: No space left on device"),
-        ("mode", "outbox: standard output cannot be written: No space left on device; what was done is done"),
+        ("mode", "outbox: output cannot be written: No space left on device; what was done is done"),
     ],
 )
 async def test_output_that_nothing_takes_is_one_line(database: str, arguments: str, said: str) -> None:

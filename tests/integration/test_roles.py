@@ -395,7 +395,7 @@ async def test_people_with_the_role_of_workers_operate_and_those_with_the_reader
         dead = str(await owner.fetchval(bury()))
     requeue = ["dead", "requeue", dead, "--yes", "--retention", "3d"]
     refused = await outbox(logins.reader, *requeue)
-    cause, cure = "requeue: permission denied for table dead_letter", "`outbox doctor` names the role to grant"
+    cause, cure = "requeue: permission denied for table dead_letter", "`outbox doctor` examines the outbox's grants"
     assert (refused.code, refused.fault) == (1, f"{cause}: {cure}")
     said: list[str] = []
 

@@ -85,7 +85,7 @@ ORDER = ["OUTBOX_DATABASE_URL", "DATABASE_URL", "service", "PGHOST"]
             (name, None)
             for name in ("OUTBOX_LEASE_S", "DB_PASSWORD_FILE", "DB_SSL", "DB_HOSTNAME", "OUTBOX_DATABASE_URL")
         ),
-        *((name, None) for name in ("OUTBOX_TEMPORAL_TASK_QUEUE", "OUTBOX_WORKFLOWS_MAIL_FILE", "DB_POOL_SIZE")),
+        *((name, None) for name in ("OUTBOX_TEMPORAL_TASK_QUEUE", "OUTBOX_WORKFLOWS_DRAIN_TIMEOUT_S", "DB_POOL_SIZE")),
     ],
 )
 def test_a_variable_that_is_nearly_ours_is_told(name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
