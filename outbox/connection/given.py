@@ -68,7 +68,7 @@ class Environment:
         return found[0] if found else None
 
     def misspelt(self, known: Collection[str]) -> Iterator[str]:
-        """A line for each variable that is none of these names, and nearly one. What others read is longer by a word."""
+        """A line for each variable that is none of these names, and nearly one: what others read differs by a word."""
         for name in sorted(self._variables.keys() - known):
             like = [other for other in known if abs(len(other) - len(name)) <= _LETTERS]
             for prefix in filter(name.startswith, _OURS):
