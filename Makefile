@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers schema lock build container clean
+.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,9 +63,6 @@ bench-smoke: $(READY)  ## run each benchmark briefly; fails on broken ones, not 
 
 bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
 	$(BIN)/python -m bench.contenders.cache .bench
-
-schema: $(READY)  ## regenerate sql/schema.sql from the migrations
-	$(BIN)/python -m tests.tools.schema_dump
 
 lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench/contenders
 	$(BIN)/python -m pip install --quiet uv

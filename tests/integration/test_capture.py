@@ -19,8 +19,8 @@ import pytest
 from asyncpg import Connection
 
 from outbox.migrate import migrate
+from tests.support.programs import pg_dump_program
 from tests.support.sql import connected
-from tests.tools.schema_dump import program
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "producing.md"
 EVENTS = """
@@ -606,8 +606,8 @@ async def test_dump_and_restore_carries_captures_and_captures_nothing_again(
     await db.execute("insert into events (type) values ('a')")
     listed = "select source::text, name, operations, topic, key, installed_at from outbox.captures"
     before = await db.fetchrow(listed)
-    dump = subprocess.run([program(), database], capture_output=True, check=True, timeout=60).stdout
-    psql = program().with_name("psql")
+    dump = subprocess.run([pg_dump_program(), database], capture_output=True, check=True, timeout=60).stdout
+    psql = pg_dump_program().with_name("psql")
     command = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database]
     subprocess.run(command, input=dump, capture_output=True, check=True, timeout=60)
     async with connected(empty_database) as restored:

@@ -92,8 +92,7 @@ def test_wheel_holds_the_packages_and_the_sql_and_nothing_else(wheel: Path) -> N
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bench", "outbox", "workflows", "temporal_outbox"}
     for path in sorted((ROOT / "sql").rglob("*.sql")):
-        if path.name != "schema.sql":
-            assert f"outbox/{path.relative_to(ROOT)}" in names
+        assert f"outbox/{path.relative_to(ROOT)}" in names
     assert {"outbox/py.typed", "workflows/py.typed"} <= set(names)
 
 
