@@ -17,7 +17,7 @@ from typing import Any
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import Runtime
-from temporalio.service import ConnectConfig, GrpcCompression, ServiceClient, TLSConfig
+from temporalio.service import ConnectConfig, GrpcCompression, KeepAliveConfig, ServiceClient, TLSConfig
 
 from outbox.errors import ConfigurationError
 from workflows import settings
@@ -25,6 +25,8 @@ from workflows import settings
 DEFAULT_ADDRESS = "localhost:7233"
 _ADDRESS = re.compile(r"[^\s:/@]+:[0-9]{1,5}|\[[0-9A-Fa-f:.%]+\]:[0-9]{1,5}")
 _YES_OR_NO = ("true", "false", "1", "0")
+KEEP_ALIVE = KeepAliveConfig(interval_millis=11_000, timeout_millis=5_000)
+"""Temporal's frontend ends connections that ping more often than every ten seconds (`frontend.keepAliveMinTime`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ async def reach(
             identity=identity or "",
             lazy=lazy,
             connect_timeout=timedelta(seconds=connect_timeout_s),
+            keep_alive_config=KEEP_ALIVE,
             grpc_compression=GrpcCompression.GZIP if gzip else GrpcCompression.NONE,
             runtime=runtime,
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
+from time import monotonic
 
 import orjson
 from temporalio.api.common.v1 import WorkflowExecution
@@ -21,6 +23,7 @@ from outbox.message import Message
 from outbox.sink import Delivered, Demand, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
 from workflows import settings
 from workflows.frontend import Frontend, reach
+from workflows.link import Link, Reach, timed_out
 from workflows.outcomes import detail, outcome_of
 from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
 from workflows.routes import Routes
@@ -44,11 +47,12 @@ async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
     routes = None if path is None else Routes.load(path)
     if routes is not None:
         routes.require_task_queues(chosen.task_queue)
-    frontend = await reach(
-        identity=context.identity, lazy=True, connect_timeout_s=context.deliver_timeout_s * _CONNECT_SHARE
-    )
+    connect_timeout_s = context.deliver_timeout_s * _CONNECT_SHARE
+    again = partial(reach, identity=context.identity, lazy=True, connect_timeout_s=connect_timeout_s)
     leave = chosen.unroutable == "leave"
-    yield TemporalSink(frontend, context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave)
+    yield TemporalSink(
+        await again(), context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave, reach=again
+    )
 
 
 class _Factory:
@@ -80,11 +84,12 @@ class TemporalSink:
         task_queue: str | None = None,
         routes: Routes | None = None,
         leave_unroutable: bool = False,
+        reach: Reach = reach,
     ) -> None:
+        """`reach` makes another connection like the frontend's, for when that one has gone silent."""
         self._routes = routes
         self._leave_unroutable = leave_unroutable
-        self._service = frontend.service.workflow_service
-        self._health = frontend.service
+        self._link = Link(frontend.service, reach)
         self._connected = False
         """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
@@ -100,9 +105,11 @@ class TemporalSink:
         command = parse(message.target) if message.target is not None else self._routed(message)
         if not isinstance(command, Command):
             return command
+        began_s = monotonic()
         try:
             run_id = await self._call(message, command)
             self._connected = True
+            self._link.heard()
             return Delivered(command.workflow_id, run_id)
         except InvalidPayload as error:
             return Rejected("INVALID_PAYLOAD", str(error))
@@ -110,6 +117,10 @@ class TemporalSink:
             return Failed("NO_TASK_QUEUE", str(error))
         except RPCError as error:
             self._connected = True
+            if timed_out(error):
+                await self._link.missed(began_s)
+            else:
+                self._link.heard()
             return await self._judge(error, message, command)
         except _NOT_CONNECTED as error:
             if self._connected and not isinstance(error, RuntimeError):
@@ -127,12 +138,15 @@ class TemporalSink:
 
     async def probe(self) -> Unavailable | None:
         """Ask for the namespace, which needs the server, the credentials and the namespace itself."""
+        began_s, service = monotonic(), self._link.service
         try:
-            await self._health.check_health(retry=False, timeout=self._timeout)
+            await service.check_health(retry=False, timeout=self._timeout)
             self._connected = True
             request = DescribeNamespaceRequest(namespace=self._requests.namespace)
-            await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
+            await service.workflow_service.describe_namespace(request, retry=False, timeout=self._timeout)
         except RPCError as error:
+            if timed_out(error):
+                await self._link.missed(began_s)
             if error.status in _UNTOLD:
                 return None
             return Unavailable(error.status.name, error.message)
@@ -144,7 +158,8 @@ class TemporalSink:
         """The namespace's retention. It counts from a workflow's close, so a delivery is known for at least as long."""
         request = DescribeNamespaceRequest(namespace=namespace or self._requests.namespace)
         try:
-            answer = await self._service.describe_namespace(request, retry=False, timeout=self._timeout)
+            service = self._link.service.workflow_service
+            answer = await service.describe_namespace(request, retry=False, timeout=self._timeout)
         except RPCError as error:
             return Unavailable(error.status.name, error.message)
         except _NOT_CONNECTED as error:
@@ -153,7 +168,7 @@ class TemporalSink:
 
     async def _call(self, message: Message, command: Command) -> str | None:
         """Make the call that the command names; return the run id where Temporal tells one."""
-        service, requests, timeout = self._service, self._requests, self._timeout
+        service, requests, timeout = self._link.service.workflow_service, self._requests, self._timeout
         match command.target.operation:
             case "start_workflow":
                 start = await requests.start(message, command)
@@ -213,7 +228,8 @@ class TemporalSink:
             execution=WorkflowExecution(workflow_id=command.workflow_id),
         )
         try:
-            found = await self._service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)
+            service = self._link.service.workflow_service
+            found = await service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)
         except RPCError as error:
             return Unknown(error.status.name, f"the workflow id is taken, and asking by whom failed: {error.message}")
         memo = found.workflow_execution_info.memo.fields.get(MEMO_KEY)

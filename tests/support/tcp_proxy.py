@@ -55,8 +55,14 @@ class TcpProxy:
         """Forward nothing any more, in silence: a black hole, for open connections and new ones."""
         self._flowing.clear()
 
+    def half_open(self) -> None:
+        """Forward nothing any more over the connections that are open now, in silence. New ones work."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     def flow(self) -> None:
-        """Forward again, first of all what was held up."""
+        """Forward again, first of all what was held up by `stall`."""
         self._flowing.set()
 
     def retarget(self, host: str, port: int) -> None:
@@ -100,7 +106,8 @@ class TcpProxy:
         ends = [writer]
         try:
             self._open.add(writer.transport)
-            await self._flowing.wait()
+            flowing = self._flowing
+            await flowing.wait()
             if writer.is_closing():
                 return  # reset in the meantime: the target never hears of it
             there, out = await asyncio.open_connection(*self.target)
@@ -108,8 +115,8 @@ class TcpProxy:
             self._open.add(out.transport)
             # The first direction to end takes the other with it: nobody here needs half-closed connections.
             pumps = [
-                asyncio.ensure_future(self._pump(reader, out, "sent")),
-                asyncio.ensure_future(self._pump(there, writer, "received")),
+                asyncio.ensure_future(self._pump(reader, out, "sent", flowing)),
+                asyncio.ensure_future(self._pump(there, writer, "received", flowing)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -128,11 +135,15 @@ class TcpProxy:
             self._tasks.discard(task)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Literal["sent", "received"]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        count: Literal["sent", "received"],
+        flowing: asyncio.Event,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 setattr(self, count, getattr(self, count) + len(data))
                 await writer.drain()
