@@ -70,7 +70,7 @@ async def served(
         tasks.start_soon(pulse.beat)
         for reading in readings:
             tasks.start_soon(reading.answer)
-        server = Server(listener, pages)
+        server = Server(listener, pages, probes=(LIVE, READY))
         try:
             yield
         finally:
@@ -133,8 +133,12 @@ class Endpoints:
 
     def metrics(self, headers: Headers) -> Page:
         """For Prometheus, in the form that it asks for."""
-        encode, content_type = choose_encoder(headers.get("Accept", ""))
-        return Page(HTTPStatus.OK, content_type, encode(self._registry))
+        try:
+            encode, content_type = choose_encoder(headers.get("Accept", ""))
+            return Page(HTTPStatus.OK, content_type, encode(self._registry))
+        except Exception:  # noqa: BLE001 - the library raises many things for a header that it cannot read
+            encode, content_type = choose_encoder("")
+            return Page(HTTPStatus.OK, content_type, encode(self._registry))
 
 
 def judged(verdict: Mapping[str, object], parts: Parts) -> Page:

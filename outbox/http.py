@@ -1,28 +1,33 @@
 """A small HTTP server in threads of its own, so that somebody is there to say that the event loop stands still.
 
-Python's own server does the protocol. What is added are bounds: so many connections at once, so long for each from
-its first byte to its last, and one request on each.
+Python's own server does the protocol. What is added are bounds: so many connections at once, so long for each request
+and for each answer, and one request on each connection. A connection too many ends the oldest one that only sends or
+reads slowly, so slow clients cannot keep a probe out.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from email.message import Message as Headers
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 from outbox.errors import ConfigurationError
 
 EVERYWHERE = "*"
-_AT_ONCE = 16
-"""Connections; one more is closed without a word. A kubelet, a Prometheus and a person need three."""
-_READ_TIMEOUT_S = 2.0
+_AT_ONCE = 32
+"""Connections. A kubelet, a Prometheus and a person need three."""
+_SLOW_AT_ONCE = 8
+"""Answers that are made at once of pages that are not for probes. One more is 503."""
+_REQUEST_WITHIN_S = 2.0
+"""From the connection's begin to the request's last byte, however many bytes come in between."""
 _WHOLE_TIMEOUT_S = 12.0
 _LOOK_EVERY_S = 0.5
 
@@ -37,6 +42,15 @@ class Page(NamedTuple):
 
 Pages = Mapping[str, Callable[[Headers], Page]]
 """By path: what makes the page, given the request's headers. Called in any thread, several at once; must be bounded."""
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One open connection: when it came, and whether its page is being made, for which the client cannot be blamed."""
+
+    since_s: float
+    asked: bool = False
+    making: bool = False
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -72,14 +86,17 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listener: socket.socket, pages: Pages) -> None:
+    def __init__(self, listener: socket.socket, pages: Pages, *, probes: Collection[str] = ()) -> None:
+        """`probes` are the paths that are always answered: no number of other requests keeps them waiting."""
         # Its own way to bind would ask the name service for this host's name, for as long as that takes.
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.pages = pages
-        self._since_s: dict[socket.socket, float] = {}
-        """When each open connection came."""
+        self._probes = probes
+        self._slow = BoundedSemaphore(_SLOW_AT_ONCE)
+        self._visits: dict[socket.socket, _Visit] = {}
+        """The open connections, the oldest first."""
         self._thread = Thread(target=self.serve_forever, args=(_LOOK_EVERY_S,), name="outbox http", daemon=True)
         self._thread.start()
 
@@ -88,32 +105,57 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
-        for connection in list(self._since_s):
+        for connection in list(self._visits):
             self._cut(connection)
 
+    def make(self, request: socket.socket, path: str, headers: Headers) -> Page:
+        """Make the page of a path, which exists, for a connection; or say that too many are being made."""
+        visit = self._visits.get(request) or _Visit(monotonic())
+        visit.asked = True
+        if path in self._probes:
+            return self._made(visit, path, headers)
+        if not self._slow.acquire(blocking=False):
+            return Page(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", b"too many requests at once\n")
+        try:
+            return self._made(visit, path, headers)
+        finally:
+            self._slow.release()
+
+    def _made(self, visit: _Visit, path: str, headers: Headers) -> Page:
+        visit.making = True
+        try:
+            return self.pages[path](headers)
+        finally:
+            visit.making = False
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
-        """Serve a connection in a thread of its own, if there are not too many."""
-        if len(self._since_s) >= _AT_ONCE:
-            self.shutdown_request(request)
-            return
-        self._since_s[request] = monotonic()
+        """Serve a connection in a thread of its own. If there are too many, end the oldest with a slow client."""
+        if len(self._visits) >= _AT_ONCE:
+            oldest = next((one for one, visit in list(self._visits.items()) if not visit.making), None)
+            if oldest is None:
+                self.shutdown_request(request)
+                return
+            self._cut(oldest)
+        self._visits[request] = _Visit(monotonic())
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as inherited
         """End a connection."""
+        self._visits.pop(request, None)
         super().shutdown_request(request)
-        self._since_s.pop(request, None)
 
     def service_actions(self) -> None:
-        """Cut what has been open for too long; whoever reads or writes there wakes up."""
-        for connection, since_s in list(self._since_s.items()):
-            if monotonic() - since_s > _WHOLE_TIMEOUT_S:
+        """Cut what has been open for too long; a thread that reads or writes there wakes up."""
+        for connection, visit in list(self._visits.items()):
+            if monotonic() - visit.since_s > (_WHOLE_TIMEOUT_S if visit.asked else _REQUEST_WITHIN_S):
                 self._cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
         """Say nothing: what reaches here is a client that went away, or was cut off."""
 
     def _cut(self, connection: socket.socket) -> None:
+        """Wake the thread that waits for this client; it ends the connection."""
+        self._visits.pop(connection, None)
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
@@ -122,19 +164,19 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one request; HTTP/1.0, so that the connection ends with it."""
 
     server: Server
-    timeout: ClassVar[float] = _READ_TIMEOUT_S
+    timeout: ClassVar[float] = _REQUEST_WITHIN_S
     server_version, sys_version = "outbox", ""
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(explain)s\n"
 
     def do_GET(self) -> None:
         """Answer with the page of the path."""
-        make = self.server.pages.get(self.path.partition("?")[0])
-        if make is None:
+        path = self.path.partition("?")[0]
+        if path not in self.server.pages:
             self.send_error(HTTPStatus.NOT_FOUND, explain=f"there are {' '.join(self.server.pages)}")
             return
         try:
-            page = make(self.headers)
+            page = self.server.make(self.connection, path, self.headers)
         except Exception as error:  # noqa: BLE001 - a fault of ours must be an answer too
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=f"a fault of the worker: {type(error).__name__}")
             return

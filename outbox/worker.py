@@ -55,10 +55,11 @@ class Worker:
             worker=settings.worker_name, schema=settings.schema_name, sink_timeout_s=settings.deliver_timeout_s
         )
         """What the worker knows of itself."""
+        self._emit = events = Events(emit, condition.notice)
         self._presence = Presence(
-            settings.listen_dsn, settings.schema_name, emit, holding=lambda: condition.outstanding > 0
+            settings.listen_dsn, settings.schema_name, events, holding=lambda: condition.outstanding > 0
         )
-        self._emit = Events(emit, condition.notice, self._presence.notice)
+        events.subscribe(self._presence.notice)
         self._starting = anyio.CancelScope()
 
     @property

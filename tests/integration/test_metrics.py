@@ -9,6 +9,7 @@ from time import monotonic
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from outbox import __version__
 from outbox.events import Buried, Held, Released, Resumed, Retried, SourceReady
@@ -16,7 +17,7 @@ from outbox.message import Message
 from outbox.metrics import FACTS, STATES
 from outbox.sink import Delivered, Failed, Outcome, Rejected
 from outbox.sqlfiles import query
-from tests.support.probing import free_port, get, scrape, total
+from tests.support.probing import ask, free_port, get, scrape, total
 from tests.support.running import enqueue, fetch, running
 from tests.support.sinks import FakeSink
 from tests.support.sql import connected
@@ -165,4 +166,26 @@ async def test_status_tells_of_the_outbox_and_of_this_worker(database: str) -> N
         assert status["this_worker"]["state"] == "running"
         assert status["this_worker"]["sources"] == {"listen": "ready"}
         assert status["messages"]["pending"] == 0
+        assert status["this_worker"]["presence_shown"] is True
         assert [worker["name"] for worker in status["workers"]] == ["worker-1"]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=x",
+        "text/plain; version=x",
+        "application/openmetrics-text; version=1.0.0.0.0.0; escaping=nonsense",
+        "application/openmetrics-text;version=99999999999999999999999999",
+        "text/plain; version=1.0.0; escaping=\xff",
+        ";;;,,,=",
+        "application/openmetrics-text; version=1.0.0",
+        "",
+    ],
+)
+async def test_metrics_are_served_whatever_the_accept_header_says(database: str, accept: str) -> None:
+    port = free_port()
+    async with running(database, http_port=port):
+        answer = await to_thread.run_sync(ask, port, "/metrics", "GET", {"Accept": accept})
+    assert answer.status == 200
+    assert "outbox_holding 0.0" in answer.body

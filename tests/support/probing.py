@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 
@@ -38,11 +39,11 @@ class Answer:
         return "; ".join(f"{part}: {reason}" for part, reason in self.parts.items() if reason != "ok")
 
 
-def ask(port: int, path: str, method: str = "GET") -> Answer:
+def ask(port: int, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
     """One request over a connection of its own. Fails if there is no answer in time."""
     connection = HTTPConnection("127.0.0.1", port, timeout=ANSWERED_WITHIN_S)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return Answer(response.status, response.headers.get("Content-Type", ""), response.read().decode())
     finally:

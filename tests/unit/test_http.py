@@ -42,7 +42,8 @@ def pages() -> Pages:
 @pytest.fixture
 def port(pages: Pages) -> Iterator[int]:
     listener = listen("127.0.0.1", 0)
-    server = Server(listener, {"/hello": pages.hello, "/slow": pages.slow, "/faulty": pages.faulty})
+    served = {"/hello": pages.hello, "/slow": pages.slow, "/faulty": pages.faulty}
+    server = Server(listener, served, probes=["/hello"])
     try:
         yield listener.getsockname()[1]
     finally:
@@ -87,21 +88,67 @@ def test_one_slow_page_holds_up_no_other(port: int, pages: Pages) -> None:
         assert ask(port, "/hello").body == "hello"
 
 
-def test_a_connection_too_many_is_closed_and_the_others_go_on(port: int, pages: Pages) -> None:
-    clients = [connect(port) for _ in range(http._AT_ONCE)]
+def test_pages_that_take_long_are_bounded_and_leave_room_for_probes(port: int, pages: Pages) -> None:
+    clients = [connect(port) for _ in range(http._SLOW_AT_ONCE)]
     for client in clients:
         client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
         assert pages.waiting.acquire(timeout=ANSWERED_WITHIN_S)
-    with connect(port) as one_more:
-        assert one_more.recv(1) == b""
+    assert ask(port, "/slow").status == 503
+    assert ask(port, "/hello").body == "hello"
     pages.go.set()
     for client in clients:
         with client:
             assert client.recv(1000).startswith(b"HTTP/1.0 200")
 
 
-def test_a_client_that_sends_byte_by_byte_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_WHOLE_TIMEOUT_S", 0.5)
+def test_a_connection_too_many_ends_the_oldest_that_waits_for_its_client(port: int, pages: Pages) -> None:
+    busy = connect(port)
+    busy.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+    assert pages.waiting.acquire(timeout=ANSWERED_WITHIN_S)
+    idle = [connect(port) for _ in range(http._AT_ONCE - 1)]
+    assert ask(port, "/hello").body == "hello"
+    assert idle[0].recv(1) == b""
+    pages.go.set()
+    assert busy.recv(1000).startswith(b"HTTP/1.0 200")
+    for client in (busy, *idle):
+        client.close()
+
+
+class Slowloris(threading.Thread):
+    """A client that sends a byte at a time and connects again whenever it is cut off."""
+
+    def __init__(self, port: int, stop: threading.Event, ready: threading.Semaphore, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self._port, self._stop_it, self._ready, self._every_s = port, stop, ready, every_s
+        self.start()
+
+    def run(self) -> None:
+        while not self._stop_it.is_set():
+            try:
+                with connect(self._port) as client:
+                    client.sendall(b"GET /hello HTTP/1.0\r\nX-Slow: ")
+                    self._ready.release()
+                    while not self._stop_it.wait(self._every_s):
+                        client.sendall(b"y")
+            except OSError:
+                continue
+
+
+def test_clients_that_send_a_byte_a_second_keep_no_probe_out(port: int) -> None:
+    stop, ready = threading.Event(), threading.Semaphore(0)
+    slow = [Slowloris(port, stop, ready, every_s=1.0) for _ in range(3 * http._AT_ONCE)]
+    try:
+        for _ in slow:
+            assert ready.acquire(timeout=ANSWERED_WITHIN_S)
+        assert [ask(port, "/hello").body for _ in range(35)] == ["hello"] * 35
+    finally:
+        stop.set()
+
+
+def test_a_request_is_cut_off_at_its_deadline_however_its_bytes_drip(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_REQUEST_WITHIN_S", 0.5)
     began_s = monotonic()
     with connect(port) as client, pytest.raises(OSError, match="reset|Broken pipe"):
         client.sendall(b"GET /hello HTTP/1.0\r\n")
