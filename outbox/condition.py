@@ -34,10 +34,15 @@ if TYPE_CHECKING:
 State = Literal["starting", "running", "holding", "draining", "stopped"]
 OK = "ok"
 Parts = dict[str, str]
-"""By part of the worker: OK, or why it does not work."""
+"""By part of the worker: OK, perhaps with a remark, or why it does not work."""
 
 _NO_SCHEMA = ("3F000", "42P01")
 """PostgreSQL's codes for a schema and a table that are not there."""
+
+
+def well(reason: str) -> bool:
+    """Whether what is said of a part means that it works."""
+    return reason == OK or reason.startswith(f"{OK}: ")
 
 
 class Condition:
@@ -141,11 +146,11 @@ class Condition:
         }
 
     async def ask_database(self) -> Parts:
-        """Whether the database answers and takes writes, and whether its schema is this version's."""
+        """Whether the database answers and takes writes, and whether its schema serves this version."""
         if self.store is None:
             return {"database": self.database_lost or "not connected yet", "schema": "not known without the database"}
         try:
-            require_register(await self.store.applied_migrations(), self.schema)
+            newer = require_register(await self.store.applied_migrations(), self.schema)
         except SchemaError as error:
             return {"database": OK, "schema": str(error)}
         except OutboxError as error:
@@ -155,7 +160,7 @@ class Condition:
                     "schema": f"the database has no schema {self.schema!r}: run `outbox migrate`",
                 }
             return {"database": str(error), "schema": "not known without the database"}
-        return {"database": OK, "schema": OK}
+        return {"database": OK, "schema": f"{OK}: {newer}" if newer else OK}
 
     async def ask_sink(self) -> Parts:
         """Whether the sink takes deliveries, by its own probe."""

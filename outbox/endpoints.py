@@ -19,7 +19,7 @@ from anyio import to_thread
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from outbox.condition import OK
+from outbox.condition import OK, well
 from outbox.counts import Counts
 from outbox.errors import clean
 from outbox.http import Page, Pages, Server, listen
@@ -143,13 +143,13 @@ class Endpoints:
 
 def judged(verdict: Mapping[str, object], parts: Parts) -> Page:
     """200 if all parts are well, else 503; the reasons are in both."""
-    well = _all_well(parts)
+    works = _all_well(parts)
     said = {part: clean(reason) for part, reason in parts.items()}  # servers say what is no Unicode
-    return _json(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": said})
+    return _json(HTTPStatus.OK if works else HTTPStatus.SERVICE_UNAVAILABLE, {**verdict, "parts": said})
 
 
 def _all_well(parts: Parts) -> bool:
-    return all(reason == OK for reason in parts.values())
+    return all(well(reason) for reason in parts.values())
 
 
 def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:

@@ -107,10 +107,14 @@ async def _alone(dsn: Where, schema: str) -> AsyncIterator[database.Connection]:
 
 
 async def _require_current(connection: database.Connection, schema: str) -> None:
+    """Raise SchemaError unless the schema is exactly this version's: a newer one may have tables unknown here."""
+    cure = "or make it anew: `outbox reset --drop-schema`"
     try:
-        await require_current(connection, schema)
+        newer = await require_current(connection, schema)
     except SchemaError as error:
-        raise SchemaError(f"{error}, or make it anew: `outbox reset --drop-schema`") from error
+        raise SchemaError(f"{error}, {cure}") from error
+    if newer:
+        raise SchemaError(f"{newer}, but a reset wants the version that wrote it, {cure}")
 
 
 async def _read(connection: database.Connection, schema: str) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,6 +1,9 @@
 """Brings the schema in the database to this version: forward only, all or nothing, one migrator at a time.
 
 A migration that was applied is never edited: its checksum is recorded, and a difference is refused.
+
+A schema may be newer than the version that meets it. Each migration says which older workers it still serves, and the
+register keeps that; so workers can be rolled back, and restarted between the migration and the rollout.
 """
 
 from __future__ import annotations
@@ -19,14 +22,18 @@ create table if not exists outbox.migration (
     version    integer     primary key,
     name       text        not null,
     checksum   text        not null,
-    applied_at timestamptz not null default now()
+    applied_at timestamptz not null default now(),
+    serves     integer
 )
 """
-_READ_REGISTER = "select version, name, checksum from outbox.migration order by version"
-_ENTER = "insert into outbox.migration (version, name, checksum) values ($1, $2, $3)"
+_READ_REGISTER = "select version, name, checksum, serves from outbox.migration order by version"
+_ENTER = "insert into outbox.migration (version, name, checksum, serves) values ($1, $2, $3, $4)"
 
-Line = tuple[int, str, str]
-"""Of the register in the database: version, name and checksum of a migration that was applied."""
+Line = tuple[int, str, str, int | None]
+"""Of the register in the database: version, name and checksum of a migration that was applied, and what it serves.
+
+It serves workers that know the migrations up to that version. None: only those that know the migration itself.
+"""
 
 _WAIT_FOR_OTHERS_S = 120.0
 
@@ -62,7 +69,13 @@ class Step:
 
     version: int
     name: str
-    state: Literal["applied", "pending", "edited", "unknown"]
+    state: Literal["applied", "pending", "edited", "newer", "unknown"]
+    """`newer` is unknown to this version, and serves it all the same."""
+
+    @property
+    def label(self) -> str:
+        """Its name among the files."""
+        return f"{self.version:04d}_{self.name}"
 
 
 async def migrate(
@@ -70,6 +83,7 @@ async def migrate(
 ) -> list[Step]:
     """Apply what is pending, in one transaction, and return the steps that were applied now.
 
+    A schema that is newer and serves this version is left as it is; then its newer steps are returned.
     `schema` is the outbox's, which the text of every lineage may name. `warn` hears what the database warns of, such as
     roles that it did not let the migrator make; a line each, and none of it keeps the schema from being this version's.
 
@@ -93,7 +107,7 @@ async def keep_others_out(connection: database.Connection, schema: str, lineage:
 
 
 async def bring_up(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> list[Step]:
-    """Apply what is pending in the caller's transaction, which keeps others out, and return it."""
+    """Apply what is pending in the caller's transaction, which keeps others out, and return it. See `migrate`."""
     own = lineage.name(schema)
     await _refuse_word(connection, schema)
     if lineage.stands_on is not None:
@@ -103,10 +117,13 @@ async def bring_up(connection: database.Connection, schema: str, lineage: Lineag
         await connection.execute(f"create schema {own}")
     await connection.execute(in_schema(_CREATE_REGISTER, own))
     steps = await _steps(connection, own, lineage, refuse=True)
+    if newer := [step for step in steps if step.state == "newer"]:
+        return newer
     pending = [step for step in steps if step.state == "pending"]
     for migration in _of(pending, lineage):
         await connection.execute(in_schema(migration.text, schema))
-        await connection.execute(in_schema(_ENTER, own), migration.version, migration.name, migration.checksum)
+        line = (migration.version, migration.name, migration.checksum, migration.serves)
+        await connection.execute(in_schema(_ENTER, own), *line)
     await connection.execute(in_schema(lineage.finish, schema))
     return pending
 
@@ -121,24 +138,34 @@ async def inspect(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = O
 
 async def require_current(
     connection: database.Connection, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX
-) -> None:
-    """Raise SchemaError, with the cure, unless the database's schema is exactly this version's."""
+) -> str | None:
+    """Raise SchemaError, with the cure, unless this version can work with the database's schema. See below."""
     own = lineage.name(schema)
     with database.translated_errors("read the schema version"):
         register = await _register(connection, own)
-    require_register(register, schema, lineage)
+    return require_register(register, schema, lineage)
 
 
-def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> None:
-    """Raise SchemaError, with the cure, unless this register is exactly this version's."""
+def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> str | None:
+    """Raise SchemaError, with the cure, unless this version can work with a schema of this register.
+
+    Returns None where the schema is exactly this version's, and a remark where it is newer and still serves it.
+    """
     own = lineage.name(schema)
     steps = _compared(register, own, lineage, refuse=True)
     pending = [step for step in steps if step.state == "pending"]
     if len(pending) == len(steps):
         raise SchemaError(f"the database has no schema {own!r}: run `{lineage.command}`")
     if pending:
-        names = ", ".join(f"{step.version:04d}_{step.name}" for step in pending)
+        names = ", ".join(step.label for step in pending)
         raise SchemaError(f"schema {own!r} is older than this version, {names} missing: run `{lineage.command}`")
+    return remark(steps, own)
+
+
+def remark(steps: Iterable[Step], schema: str) -> str | None:
+    """What to say of a schema that is newer and serves this version; None where it is not newer."""
+    newer = ", ".join(step.label for step in steps if step.state == "newer")
+    return f"schema {schema!r} is newer than this version ({newer}), and still serves it" if newer else None
 
 
 def steps_of(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
@@ -154,12 +181,13 @@ async def _steps(connection: database.Connection, schema: str, lineage: Lineage,
 async def _register(connection: database.Connection, schema: str) -> list[Line]:
     exists = await connection.fetchval("select to_regclass($1) is not null", f"{schema}.migration")
     rows = await connection.fetch(in_schema(_READ_REGISTER, schema)) if exists else []
-    return [(row["version"], row["name"], row["checksum"]) for row in rows]
+    return [(row["version"], row["name"], row["checksum"], row["serves"]) for row in rows]
 
 
 def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse: bool) -> list[Step]:
     known = {migration.version: migration for migration in migrations(lineage.folder)}
-    steps = [_applied(*line, known.pop(line[0], None)) for line in register]
+    level = max(known)
+    steps = [_applied(line, known.pop(line[0], None), level) for line in register]
     steps += [Step(migration.version, migration.name, "pending") for migration in known.values()]
     steps.sort(key=lambda step: step.version)
     if refuse:
@@ -167,11 +195,12 @@ def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse
     return steps
 
 
-def _applied(version: int, name: str, checksum: str, migration: Migration | None) -> Step:
-    """Judge one line of the register against the file of that version."""
-    if migration is None:
-        return Step(version, name, "unknown")
-    return Step(version, name, "applied" if migration.checksum == checksum else "edited")
+def _applied(line: Line, migration: Migration | None, level: int) -> Step:
+    """Judge one line of the register against the file of that version. `level` is the last that this version knows."""
+    version, name, checksum, serves = line
+    if migration is not None:
+        return Step(version, name, "applied" if migration.checksum == checksum else "edited")
+    return Step(version, name, "newer" if serves is not None and serves <= level < version else "unknown")
 
 
 async def _refuse_word(connection: database.Connection, schema: str) -> None:
@@ -181,15 +210,17 @@ async def _refuse_word(connection: database.Connection, schema: str) -> None:
 
 
 def _refuse_strangers(steps: list[Step], schema: str) -> None:
+    states = {step.state for step in steps}
     for step in steps:
-        label = f"migration {step.version:04d}_{step.name}"
-        if step.state == "unknown":
+        if step.state == "unknown" or (step.state == "newer" and "pending" in states):
             raise SchemaError(
-                f"schema {schema!r} is newer than this version: it has {label}; use the version that wrote it"
+                f"schema {schema!r} is newer than this version: it has migration {step.label}, "
+                "which does not serve it; use the version that wrote it"
             )
         if step.state == "edited":
             raise SchemaError(
-                f"{label} was edited after it was applied to schema {schema!r}: restore it, and change by a new one"
+                f"migration {step.label} was edited after it was applied to schema {schema!r}: "
+                "restore it, and change by a new one"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from outbox.errors import ConfigurationError, OutboxError
 
 _TIMEOUT_S = 3.0
+_WELL = re.compile("ok(: |$)")
 _LOOPBACK = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
@@ -37,7 +39,7 @@ def ask(*, live: bool) -> Health:
         raise OutboxError(f"something else than a worker answers at {host}:{port}") from error
     finally:
         connection.close()
-    faults = [f"{part}: {' '.join(reason.split())}" for part, reason in parts.items() if reason != "ok"]
+    faults = [f"{part}: {' '.join(reason.split())}" for part, reason in parts.items() if not _WELL.match(reason)]
     return Health(answer.status == HTTPStatus.OK, f"not {word}: {'; '.join(faults)}" if faults else word)
 
 

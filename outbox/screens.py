@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from outbox.migrate import remark
 
 _SILENT_AFTER_S = 65.0
 """Two heartbeats without one."""
@@ -35,10 +37,23 @@ if TYPE_CHECKING:
     from outbox.sink import Setting
 
 
-def show_steps(steps: list[Step], done: Literal["applied"] | None = None) -> None:
-    """Migrations, a line each."""
+def show_steps(steps: list[Step], schema: str) -> bool:
+    """Migrations, a line each, and what it means if some are newer. Return whether this version can work with them."""
     for step in steps:
-        sys.stdout.write(f"{done or step.state:8} {step.version:04d}_{step.name}\n")
+        sys.stdout.write(f"{step.state:8} {step.label}\n")
+    if newer := remark(steps, schema):
+        sys.stdout.write(f"{newer}\n")
+    return {step.state for step in steps} <= {"applied", "newer"}
+
+
+def show_migrated(steps: list[Step], schema: str) -> None:
+    """What a migration has done: the steps that it applied, or that it left a newer schema alone."""
+    if newer := remark(steps, schema):
+        sys.stdout.write(f"{newer}: nothing to do\n")
+        return
+    for step in steps:
+        sys.stdout.write(f"applied  {step.label}\n")
+    sys.stdout.write(f"schema {schema} is up to date\n")
 
 
 def show_status(report: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ DEFAULT_SCHEMA = "outbox"
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _QUALIFIER = re.compile(r"\boutbox\.")
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+_SERVES = re.compile(r"^-- serves: (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Migration:
     name: str
     text: str
     checksum: str
+    serves: int | None = None
+    """Workers that know the migrations up to this version can work with the schema after it; None: no older worker."""
 
 
 def validated_schema(schema: str) -> str:
@@ -61,8 +64,14 @@ def migrations(folder: str = "migrations") -> tuple[Migration, ...]:
     for entry in _root().joinpath(folder).iterdir():
         if match := _MIGRATION.fullmatch(entry.name):
             text = entry.read_text(encoding="utf-8")
-            found.append(Migration(int(match[1]), match[2], text, hashlib.sha256(text.encode()).hexdigest()))
+            found.append(parsed(int(match[1]), match[2], text))
     return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def parsed(version: int, name: str, text: str) -> Migration:
+    """Return the migration of a file: a line `-- serves: 12` in it says which older workers it still serves."""
+    serves = _SERVES.search(text)
+    return Migration(version, name, text, hashlib.sha256(text.encode()).hexdigest(), int(serves[1]) if serves else None)
 
 
 def _root() -> Traversable:

@@ -243,8 +243,8 @@ class Store(Statements):
         async with self._errors("facts"):
             return _json_object(await self._pool.fetchval(self._sql("facts"), _PAGES_READ))
 
-    async def applied_migrations(self) -> list[tuple[int, str, str]]:
-        """Version, name, checksum of each. Raises DatabaseReadOnly where nothing can be written."""
+    async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
+        """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""
         async with self._errors("check"):
             row = await self._pool.fetchrow(self._sql("applied_migrations"))
             assert row is not None

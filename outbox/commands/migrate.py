@@ -11,12 +11,15 @@ import typer
 from outbox import config
 from outbox import migrate as migrations
 from outbox.asking import ask
-from outbox.screens import show_steps
+from outbox.screens import show_migrated, show_steps
 
 
 def migrate(
     status: Annotated[
-        bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")
+        bool,
+        typer.Option(
+            "--status", help="List the migrations and change nothing; exit 3 unless this version can work with them."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied and change nothing.")] = False,
 ) -> None:
@@ -24,13 +27,11 @@ def migrate(
     settings = config.load()
     if not status and not dry_run:
         applied = ask(partial(migrations.migrate, settings.dsn, settings.schema_name, warn=_warn))
-        show_steps(applied, done="applied")
-        sys.stdout.write(f"schema {settings.schema_name} is up to date\n")
+        show_migrated(applied, settings.schema_name)
         return
     steps = ask(partial(migrations.inspect, settings.dsn, settings.schema_name))
-    wrong = [step for step in steps if step.state != "applied"]
-    show_steps(steps if status else wrong)
-    if status and wrong:
+    shown = steps if status else [step for step in steps if step.state != "applied"]
+    if not show_steps(shown, settings.schema_name) and status:
         raise typer.Exit(3)
 
 

@@ -52,14 +52,14 @@ async def examine_schema(ground: Ground) -> list[Finding]:
 
 
 def judged_version(steps: Iterable[Step], schema: str) -> Finding:
-    """Whether the schema is exactly this version's."""
+    """Whether this version can work with the schema."""
     by_state: dict[str, list[str]] = {}
     last = ""
     for step in steps:
-        by_state.setdefault(step.state, []).append(last := f"{step.version:04d}_{step.name}")
+        by_state.setdefault(step.state, []).append(last := step.label)
     if unknown := by_state.get("unknown"):
         return SCHEMA.fault(
-            f"{schema} is newer than this version: it has {', '.join(unknown)}",
+            f"{schema} is newer than this version: it has {', '.join(unknown)}, which does not serve it",
             "pip install --upgrade temporal-outbox  # the version that wrote it, or a later one",
         )
     if edited := by_state.get("edited"):
@@ -70,6 +70,8 @@ def judged_version(steps: Iterable[Step], schema: str) -> Finding:
     if pending := by_state.get("pending"):
         older = f"{schema} is older than this version: {', '.join(pending)} missing"
         return SCHEMA.fault(older if "applied" in by_state else f"{schema} holds no outbox", _MIGRATE)
+    if newer := by_state.get("newer"):
+        return SCHEMA.good(f"{schema} is newer than this version ({', '.join(newer)}), and still serves it")
     return SCHEMA.good(f"{schema} is this version's, {last}")
 
 

@@ -52,11 +52,14 @@ class Application:
         self.pool = pool
         self._schema = schema
 
-    async def check(self) -> None:
-        """Raise SchemaError unless the schema is this version's, DatabaseUnavailable where the database is away."""
+    async def check(self) -> str | None:
+        """Raise SchemaError unless the schema serves this version, DatabaseUnavailable where the database is away.
+
+        Returns a remark where the schema is newer than this version.
+        """
         with translated_errors("connect"):
             async with self.pool.acquire() as connection:
-                await require_current(connection, self._schema, APPLICATION)
+                return await require_current(connection, self._schema, APPLICATION)
 
     @asynccontextmanager
     async def as_tenant(

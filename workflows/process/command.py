@@ -16,7 +16,7 @@ from outbox import logs as outbox_logs
 from outbox.asking import ask
 from outbox.exporting import exporting
 from outbox.migrate import inspect, migrate
-from outbox.screens import show_steps
+from outbox.screens import show_migrated, show_steps
 from outbox.words import duration_s
 from outbox.worker import stop_on_signals
 from workflows.application.database import open_application
@@ -54,19 +54,21 @@ def run(
 @app.command("migrate")
 def migrate_command(
     status: Annotated[
-        bool, typer.Option("--status", help="List the migrations and change nothing; exit 3 unless all are applied.")
+        bool,
+        typer.Option(
+            "--status", help="List the migrations and change nothing; exit 3 unless this version can work with them."
+        ),
     ] = False,
 ) -> None:
     """Bring the application's schema, on which the workflows work, to this version. It needs the outbox's schema."""
     chosen = config.load()
+    own = APPLICATION.name(chosen.schema_name)
     if status:
         steps = ask(partial(inspect, chosen.dsn, chosen.schema_name, APPLICATION))
-        show_steps(steps)
-        if any(step.state != "applied" for step in steps):
+        if not show_steps(steps, own):
             raise typer.Exit(3)
         return
-    show_steps(ask(partial(migrate, chosen.dsn, chosen.schema_name, APPLICATION)), done="applied")
-    sys.stdout.write("schema app is up to date\n")
+    show_migrated(ask(partial(migrate, chosen.dsn, chosen.schema_name, APPLICATION)), own)
 
 
 @app.command("mend")

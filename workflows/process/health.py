@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from temporalio.service import RPCError
 
-from outbox.condition import OK, Parts
+from outbox.condition import OK, Parts, well
 from outbox.endpoints import BELIEVED_S, LIVE, NO_ANSWER, PROBE_WAIT_S, READY, judged, served
 from outbox.errors import OutboxError
 from outbox.http import Page
@@ -56,7 +56,7 @@ class Health:
         answer = self.asked.look(PROBE_WAIT_S)
         known = answer is not None and answer.age_s <= BELIEVED_S
         parts |= answer.value if known and answer is not None else dict.fromkeys(("database", "temporal"), NO_ANSWER)
-        ready = all(reason == OK for reason in parts.values())
+        ready = all(well(reason) for reason in parts.values())
         return judged({"ready": ready, "state": self._worker.state}, parts)
 
     async def _ask(self) -> Parts:
@@ -66,10 +66,10 @@ class Health:
         if self._worker.application is None:
             return "not connected yet"
         try:
-            await self._worker.application.check()
+            newer = await self._worker.application.check()
         except OutboxError as error:
             return str(error)
-        return OK
+        return f"{OK}: {newer}" if newer else OK
 
     async def _temporal(self) -> str:
         if self._worker.client is None:
