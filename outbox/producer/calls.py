@@ -121,7 +121,10 @@ def _encoded(name: str, value: object, sql_type: str) -> str:
 
 
 def _interval(value: timedelta) -> str:
-    return f"{value // timedelta(microseconds=1)} microseconds"
+    """As hours, minutes and seconds: before PostgreSQL 15 no field of an interval may exceed 32 bits."""
+    seconds, microseconds = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign = "-" if value < timedelta(0) else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}.{microseconds:06}"
 
 
 def _instant(name: str, value: datetime) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from outbox.message import FRONT, Message
 from tests.support.sql import Clock, clock, connected
+from tests.support.versions import needs_postgres
 
 
 @pytest.fixture
@@ -129,6 +130,7 @@ async def test_place_tells_messages_apart_that_fell_due_in_the_same_microsecond(
     assert came == list("abcdef")
 
 
+@needs_postgres(15)  # pg_stat_force_next_flush
 async def test_lease_changes_no_index(worker: Clock) -> None:
     """Else each claim would cost an entry in every index, which the next claims meet until a vacuum comes."""
     await worker.enqueue(*map(str, range(20)))
