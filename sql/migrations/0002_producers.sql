@@ -39,7 +39,7 @@ $$;
 
 create function outbox.check_message(
     place text, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, priority integer, tenant text,
-    dedup_window interval, on_expiry text
+    dedup_window interval, on_expiry text, available_at timestamptz, expires_at timestamptz
 ) returns void
 language plpgsql
 as $$
@@ -63,8 +63,13 @@ begin
         perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
     elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
         perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
-    elsif dedup_window is null or dedup_window < interval '0' then
-        perform outbox.refuse(format('%sdedup_window is %s, it must not be negative', place, coalesce(dedup_window::text, 'null')));
+    elsif dedup_window is null then
+        perform outbox.refuse(place || 'dedup_window is null', 'pass 0 for none');
+    elsif dedup_window not between interval '0' and interval '36000 days' then
+        perform outbox.check_interval(place, 'dedup_window', dedup_window);
+    end if;
+    if available_at is not null or expires_at is not null then
+        perform outbox.check_time(place, 'available_at', available_at), outbox.check_time(place, 'expires_at', expires_at);
     end if;
     if key is not null or dedup_key is not null or tenant is not null then
         perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
@@ -120,6 +125,10 @@ begin
     perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
     perform outbox.check_object(place || operation, 'memo', target -> 'memo');
     perform outbox.check_object(place || operation, 'search_attributes', target -> 'search_attributes');
+    if strpos(target::text, '_s"') > 0 then
+        perform outbox.check_durations(place || operation, target::json),
+                outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);
+    end if;
 end
 $$;
 
@@ -204,7 +213,8 @@ declare
     taken uuid;
     earlier uuid;
 begin
-    perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry);
+    perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
+                                 available_at, expires_at);
     due := outbox.due_at(start, priority, now);
     ready := not gated or start <= now;
     if commit_order and key is not null then
@@ -334,7 +344,7 @@ begin
         select g.*
         from given g,
              outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
-                                  g.priority, g.tenant, g.dedup_window, g.on_expiry)
+                                  g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at)
     ),
     added as (
         insert into outbox.message
@@ -381,9 +391,7 @@ create function outbox.seconds(name text, duration interval) returns numeric
 language plpgsql immutable
 as $$
 begin
-    if duration < interval '0' then
-        perform outbox.refuse(format('%s must not be negative, it is %s', name, duration));
-    end if;
+    perform outbox.check_interval('', name, duration);
     return round(extract(epoch from duration), 6);
 end
 $$;

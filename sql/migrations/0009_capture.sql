@@ -208,7 +208,7 @@ end$body$,
             format('perform count(e.id) from (%1$sselect outbox.enqueue(g.topic, g.payload, g.key, g.headers, g.target, g.message_id,
                                               g.dedup_key, g.available_at, g.priority, g.tenant) as id
     from %2$s,
-    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key, g.priority, g.tenant, interval ''0'', ''bury'')) as e',
+    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null)) as e',
                    p.pairs, g.g)
         else
             format('%1$sinsert into outbox.message
@@ -217,7 +217,7 @@ end$body$,
            g.priority, g.topic, g.tenant, g.key, g.tenant is not null or g.key is not null,
            g.tenant is null and g.key is null or coalesce(g.available_at <= now, true), g.target, g.headers, g.payload
     from %2$s,
-    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'')%3$s',
+    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null)%3$s',
                    p.pairs, g.g, case when expressions ? 'message_id' then E'\n    on conflict do nothing' else '' end)
         end)
     from part p, given g

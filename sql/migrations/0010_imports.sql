@@ -42,7 +42,8 @@ begin
     perform outbox.check_message(
         '', message ->> 'topic', message -> 'payload', message ->> 'key', coalesce((message -> 'headers')::jsonb, '{}'),
         nullif((message -> 'target')::jsonb, 'null'), message ->> 'dedup_key', coalesce((message ->> 'priority')::integer, 0),
-        message ->> 'tenant', coalesce((message ->> 'dedup_window')::interval, '1 hour'), coalesce(message ->> 'on_expiry', 'bury'));
+        message ->> 'tenant', coalesce((message ->> 'dedup_window')::interval, '1 hour'), coalesce(message ->> 'on_expiry', 'bury'),
+        (message ->> 'available_at')::timestamptz, (message ->> 'expires_at')::timestamptz);
     return null;
 exception when data_exception or program_limit_exceeded then
     get stacked diagnostics fault = message_text, cure = pg_exception_hint;

@@ -45,7 +45,7 @@ select json_build_object(
         'scheduled', round(seen.scheduled * 100 / share.message),
         'waiting', round(seen.waiting * 100 / share.message),
         'retrying', round(seen.retrying * 100 / share.message)),
-    'oldest_ready_s', coalesce(extract(epoch from now() - least(front.due_at, seen.oldest)), 0),
+    'oldest_ready_s', coalesce(extract(epoch from now() - nullif(least(front.due_at, seen.oldest), '-infinity')), 0),
     'dead_letters', (
         select round(count(*) * 100 / share.dead_letter)
         from lateral (select from outbox.dead_letter tablesample system (share.dead_letter) repeatable (0)) d),

@@ -26,7 +26,7 @@ select
              or exists (select from outbox.message m where m.gated and not m.ready and m.due_at < 'infinity' and m.due_at <= moment.now)
              or exists (select from outbox.ended_rule)) as gated,
     date_part('epoch', least(
-        (select min(m.due_at) from outbox.message m where not m.gated and m.due_at > moment.now),
+        (select min(m.due_at) from outbox.message m where not m.gated and m.due_at > moment.now and m.due_at < 'infinity'),
         leased.until,
         (select min(m.due_at) from outbox.message m where m.gated and not m.ready and m.due_at > moment.now and m.due_at < 'infinity'))
         - moment.now) as next_due_s,

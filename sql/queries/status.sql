@@ -7,7 +7,7 @@ select json_build_object(
             'scheduled', count(*) filter (where due_at > now() and due_at < 'infinity' and leased_until is null),
             'waiting', count(*) filter (where due_at = 'infinity'),
             'retrying', count(*) filter (where attempts > 0 or errors <> '[]'),
-            'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where available_at <= now())))
+            'oldest_pending_s', extract(epoch from now() - min(available_at) filter (where available_at <= now() and isfinite(available_at))))
         from outbox.message),
     'blocked_keys', (  -- keys that wait because their first message has failed or is paused
         select coalesce(json_agg(b), '[]') from (
@@ -32,8 +32,8 @@ select json_build_object(
         select json_build_object(
             'last_minute', count(*) filter (where settled_at > now() - interval '1 minute'),
             'last_hour', count(*),
-            'latency_p50_s', percentile_cont(0.5) within group (order by extract(epoch from settled_at - available_at)),
-            'latency_p99_s', percentile_cont(0.99) within group (order by extract(epoch from settled_at - available_at)))
+            'latency_p50_s', percentile_cont(0.5) within group (order by extract(epoch from settled_at - available_at)) filter (where isfinite(available_at)),
+            'latency_p99_s', percentile_cont(0.99) within group (order by extract(epoch from settled_at - available_at)) filter (where isfinite(available_at)))
         from outbox.history where settled_at > now() - interval '1 hour' and outcome <> 'cancelled'),
     'workers', (
         select coalesce(json_agg(json_build_object(

@@ -493,7 +493,7 @@ async def test_enqueue_that_races_with_the_delivery_of_its_like_adds_nothing(wor
         ("tenant => repeat('k', 1001)", "tenant is 1001 bytes long"),
         ("dedup_key => repeat('k', 1001)", "dedup_key is 1001 bytes long"),
         ("on_expiry => 'keep'", "on_expiry is 'keep'"),
-        ("dedup_window => '-1 s'", "dedup_window is -00:00:01, it must not be negative"),
+        ("dedup_window => '-1 s'", "dedup_window is -00:00:01, it must lie between 0 and 100 years"),
         ("target => jsonb_build_object('operation', 'start_workflow', 'workflow_id', 'w', 'workflow', repeat('w', 1001))", "workflow is 1001 bytes long"),
     ],
 )  # fmt: skip

@@ -64,7 +64,7 @@ FUNCTIONS = {
             *("cancel_workflow", "terminate_workflow", "cancel"),
             *("arguments", "seconds", "present", "refuse", "new_message_id", "due_at", "lane", "check_message"),
             *("check_name", "check_names", "check_values", "check_target", "check_names_of_target", "check_word"),
-            "check_object",
+            *("check_object", "check_time", "check_interval", "check_durations"),
         ),
         {PRODUCER, WORKER},
     ),
