@@ -138,6 +138,13 @@ class PaceChanged(NamedTuple):
     cause: str
 
 
+class SlotsChanged(NamedTuple):
+    """Time-outs changed how many deliveries may be in flight; `slots` equals `of`, all of them, when they are over."""
+
+    slots: int
+    of: int
+
+
 class SourceReady(NamedTuple):
     """A wake-up source is subscribed."""
 
@@ -226,6 +233,7 @@ Event = (
     | Held
     | Resumed
     | PaceChanged
+    | SlotsChanged
     | SourceReady
     | SourceLost
     | SourceDegraded

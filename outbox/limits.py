@@ -1,6 +1,7 @@
-"""The relay's speed limit: none until the sink throttles, then additive increase and multiplicative decrease (AIMD).
+"""The relay's limits: none until the sink throttles or times out, then additive increase and multiplicative decrease.
 
-Pure: time comes in as a parameter, nothing waits here.
+Throttling limits deliveries a second (`Pace`), time-outs limit deliveries in flight (`Width`). Pure: time comes in as a
+parameter, nothing waits here.
 """
 
 from __future__ import annotations
@@ -73,4 +74,38 @@ class Pace:
         if self.rate < self._too_high * _FREE_AT:
             return False
         self.rate = None
+        return True
+
+
+@dataclass(slots=True)
+class Width:
+    """How many deliveries may be in flight at once. All times are monotonic seconds."""
+
+    most: int
+    allowed: int = 0
+    """How many now. A sink that is slow because it is asked too much at once answers sooner when it is asked less."""
+    _answered: int = 0
+    _cut_s: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        """Begin with all."""
+        self.allowed = self.most
+
+    def narrow(self, began_s: float, now_s: float, in_flight: int) -> bool:
+        """A delivery that began at `began_s` timed out: allow half of what was in flight. Return whether it was cut.
+
+        What began before the last cut tells nothing about the width since then.
+        """
+        if began_s <= self._cut_s or self.allowed == 1:
+            return False
+        self.allowed = max(1, min(self.allowed, in_flight) // 2)
+        self._cut_s, self._answered = now_s, 0
+        return True
+
+    def widen(self) -> bool:
+        """The sink answered in time: allow one more after so many answers. Return whether there is one more."""
+        self._answered += 1
+        if self._answered < self.allowed or self.allowed == self.most:
+            return False
+        self.allowed, self._answered = self.allowed + 1, 0
         return True

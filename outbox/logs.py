@@ -190,6 +190,12 @@ class EventLog:
         logger.bind(messages_per_s=rate, cause=event.cause).warning("pace changed")
 
     @log.register
+    def _(self, event: events.SlotsChanged) -> None:
+        logger.bind(slots=event.slots, of=event.of).log(
+            "INFO" if event.slots == event.of else "WARNING", "deliveries in flight changed after time-outs"
+        )
+
+    @log.register
     def _(self, event: events.SourceReady) -> None:
         logger.bind(source=event.source).info("wake-up source subscribed")
 

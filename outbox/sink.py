@@ -58,10 +58,14 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody knows whether it was done. The same message is delivered again under the same message id."""
+    """Nobody knows whether it was done. The same message is delivered again under the same message id.
+
+    `timed_out` says that no answer came in time: the relay then has fewer deliveries in flight.
+    """
 
     kind: str
     detail: str
+    timed_out: bool = False
 
 
 Retryable = Failed | Throttled | Unknown

@@ -10,7 +10,8 @@
 | NOT_FOUND of the namespace, PERMISSION_DENIED, UNAUTHENTICATED | Unavailable; Failed if the message named another    |
 | UNIMPLEMENTED, FAILED_PRECONDITION, UNAVAILABLE                | namespace than the connection's: that one is amiss  |
 | no connection                                                  | Unavailable                                         |
-| CANCELLED, DEADLINE_EXCEEDED, ABORTED, INTERNAL, UNKNOWN, …    | Unknown                                             |
+| CANCELLED (the SDK's own time-out), DEADLINE_EXCEEDED          | Unknown, timed out                                  |
+| ABORTED, INTERNAL, UNKNOWN, …                                  | Unknown                                             |
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure, ResourceExh
 from temporalio.service import RPCError, RPCStatusCode
 
 from outbox.sink import Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
+from workflows.link import timed_out
 
 DetailT = TypeVar("DetailT", bound=ProtobufMessage)
 
@@ -51,7 +53,7 @@ def outcome_of(error: RPCError, *, foreign_namespace: bool) -> Outcome:
         ):
             return Failed(kind, text) if foreign_namespace else Unavailable(kind, text)
         case _:
-            return Unknown(kind, text)
+            return Unknown(kind, text, timed_out=timed_out(error))
 
 
 def detail(error: RPCError, kind: type[DetailT]) -> DetailT | None:

@@ -231,7 +231,8 @@ class TemporalSink:
             service = self._link.service.workflow_service
             found = await service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)
         except RPCError as error:
-            return Unknown(error.status.name, f"the workflow id is taken, and asking by whom failed: {error.message}")
+            detail = f"the workflow id is taken, and asking by whom failed: {error.message}"
+            return Unknown(error.status.name, detail, timed_out=timed_out(error))
         memo = found.workflow_execution_info.memo.fields.get(MEMO_KEY)
         return memo is not None and memo.data == orjson.dumps(str(message.message_id))
 

@@ -76,7 +76,7 @@ class Relay:
             self._stopped.set()
             self._emit(DrainStarted(self.in_flight))
             self._claimer.stop()
-            self._deliverer.turn_out("drain")
+            self._deliverer.drain()
 
     def pause(self, pauses: list[Pause]) -> None:
         """Give back what is claimed, not begun and paused. Claims do not bring it again before it is resumed."""

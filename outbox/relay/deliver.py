@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, Why
+from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, SlotsChanged, Why
+from outbox.limits import Pace, Width
 from outbox.relay.settings import LEASE_MARGIN_S, OVERDUE_S
 from outbox.relay.verdict import PutBack, Release, judge, soften
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Undelivered, Unknown
@@ -20,7 +21,6 @@ from outbox.store import Burial, Retry
 from outbox.tasks import is_for_us
 
 if TYPE_CHECKING:
-    from outbox.limits import Pace
     from outbox.message import Message, Parcel
     from outbox.pulse import Pulse
     from outbox.relay.hold import Hold
@@ -36,16 +36,17 @@ OVERRUN_S = 1.0
 class Slot:
     """One delivery at a time. `parcel` and `began_s` say what it is at; the watchdog reads them."""
 
-    __slots__ = ("began_s", "parcel", "scope")
+    __slots__ = ("began_s", "number", "parcel", "scope")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.parcel: Parcel | None = None
         self.began_s = 0.0
         self.scope = anyio.CancelScope()
 
 
 class Deliverer:
-    """All slots, the watchdog over them, and the pace that the sink's throttling imposes."""
+    """All slots, the watchdog over them, and the limits that the sink's throttling and time-outs impose."""
 
     def __init__(
         self,
@@ -68,7 +69,10 @@ class Deliverer:
         self._pulse = pulse
         self._turn = anyio.Lock()
         self._enough_s = settings.deliver_timeout_s + LEASE_MARGIN_S
-        self.slots = [Slot() for _ in range(settings.concurrency)]
+        self.slots = [Slot(number) for number in range(settings.concurrency)]
+        self._width = Width(settings.concurrency)
+        self._is_narrow = False
+        self._widened = anyio.Event()
         self.is_paused: Callable[[Message], bool] | None = None
         """Which messages are not to follow others any more that were claimed with them."""
 
@@ -82,13 +86,19 @@ class Deliverer:
         for parcel in self._inbox.turn_out(which):
             self._settler.release(parcel.messages, why)
 
+    def drain(self) -> None:
+        """Release what is not begun, and let the slots that wait see that the inbox is closed."""
+        self.turn_out("drain")
+        self._widened.set()
+
     async def work(self, slot: Slot) -> None:
         """Deliver until the inbox is closed and empty. The watchdog may interrupt a delivery, never the slot."""
         while not (self._inbox.closed and slot.parcel is None):
             with slot.scope:
                 await self._deliver_all(slot)
             if slot.scope.cancelled_caught and slot.parcel is not None:
-                stuck = Unknown("TIMEOUT", f"the sink gave no answer within {monotonic() - slot.began_s:.1f} s")
+                detail = f"the sink gave no answer within {monotonic() - slot.began_s:.1f} s"
+                stuck = Unknown("TIMEOUT", detail, timed_out=True)
                 self._emit(DeliveryStuck(slot.parcel.message, monotonic() - slot.began_s))
                 self._conclude(slot, slot.parcel, stuck)
             slot.scope = anyio.CancelScope()
@@ -111,6 +121,8 @@ class Deliverer:
         while not scope.cancel_called:  # an answer may cross the watchdog, which then must not hit the next delivery
             if self._pace.rate is not None:
                 await self._wait_for_turn()
+            while self._is_narrow and slot.number >= self._width.allowed and not inbox.closed:
+                await self._wait_for_width()
             now_s = monotonic()
             parcel = inbox.take(now_s)
             while parcel is not None and parcel.expires_s < now_s + self._enough_s:
@@ -136,6 +148,10 @@ class Deliverer:
 
     def _conclude(self, slot: Slot, parcel: Parcel, outcome: Outcome) -> None:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
+        if isinstance(outcome, Unknown) and outcome.timed_out:
+            self._narrow(slot)
+        elif self._is_narrow:
+            self._widen()
         slot.parcel = None
         if isinstance(outcome, Delivered):
             self._complete(parcel, outcome)
@@ -186,6 +202,28 @@ class Deliverer:
     def _throttle(self, outcome: Throttled) -> None:
         if self._pace.slow_down(monotonic()):
             self._emit(PaceChanged(self._pace.rate, f"{outcome.kind}: {outcome.detail}"))
+
+    def _narrow(self, slot: Slot) -> None:
+        width = self._width
+        if width.narrow(slot.began_s, monotonic(), self.in_flight):
+            self._is_narrow = True
+            self._inbox.narrow(width.allowed)
+            self._emit(SlotsChanged(width.allowed, width.most))
+
+    def _widen(self) -> None:
+        width = self._width
+        if width.widen():
+            self._inbox.narrow(width.allowed)
+            self._widened.set()
+            self._widened = anyio.Event()
+            self._is_narrow = width.allowed < width.most
+            if not self._is_narrow:
+                self._emit(SlotsChanged(width.allowed, width.most))
+
+    async def _wait_for_width(self) -> None:
+        """Wait until more deliveries may be in flight. The parcel that woke this slot is for another one."""
+        self._inbox.wake_slot()
+        await self._widened.wait()
 
     async def _wait_for_turn(self) -> None:
         """Wait for the next moment that the pace allows; slots stand in line without holding a message."""

@@ -121,6 +121,13 @@ class Inbox:
         worth_it = min(self._batch, max(1, self._ahead // 2))
         return min(free, self._batch) if free >= worth_it else 0
 
+    def narrow(self, concurrency: int) -> None:
+        """Claim for so many slots from now on."""
+        self._concurrency = concurrency
+        self._ahead = min(self._ahead, max(1, concurrency))
+        if self.room():
+            self._room_made.set()
+
     async def wait_for_room(self) -> None:
         """Return when `room` may have grown, or the inbox was closed."""
         if not self.closed and not self.room():
@@ -140,12 +147,12 @@ class Inbox:
             list(map(_PARCEL, zip(firsts, repeat(lease.claimed_s), repeat(lease.expires_s), rests, strict=False)))
         )
         self.outstanding += len(messages)
-        self._wake_slot()
+        self.wake_slot()
 
     def put_back(self, parcel: Parcel) -> None:
         """Take back a parcel that a slot could not deliver now; it is next in line."""
         self._waiting.appendleft(parcel)
-        self._wake_slot()
+        self.wake_slot()
 
     def follow(self, parcel: Parcel) -> None:
         """Take in what goes on after a delivery; the slot that brings it takes the next parcel."""
@@ -157,7 +164,7 @@ class Inbox:
         if parcel is None:
             return None
         if self._waiting:
-            self._wake_slot()
+            self.wake_slot()
         elif self.more_due:
             self._ahead = min(self._prefetch, max(1, self._ahead * 2))
             return parcel
@@ -207,7 +214,7 @@ class Inbox:
         while self._idle_slots:
             self._idle_slots.pop().set()
 
-    def _wake_slot(self) -> None:
+    def wake_slot(self) -> None:
         """Wake the slot that has been idle for the shortest time, its data is warm, unless another is waking still.
 
         It will wake the next one. So a sink that answers at once is served by few slots, however many there are.
