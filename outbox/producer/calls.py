@@ -21,7 +21,7 @@ NOTHING: Final = object()
 
 _MESSAGE = {
     "key": "text",
-    "headers": "jsonb",
+    "headers": "json",
     "message_id": "uuid",
     "dedup_key": "text",
     "available_at": "timestamptz",
@@ -40,13 +40,13 @@ _WORKFLOW = _MESSAGE | {
     "topic": "text",
 }
 PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
-    "enqueue": _MESSAGE | {"topic": "text", "payload": "json", "target": "jsonb"},
+    "enqueue": _MESSAGE | {"topic": "text", "payload": "json", "target": "json"},
     "enqueue_many": {"messages": "json"},
     "signal_workflow": _WORKFLOW | {"signal": "text", "run_id": "text"},
     "start_workflow": _WORKFLOW
     | dict.fromkeys(("workflow", "task_queue", "id_reuse_policy", "id_conflict_policy", "on_duplicate"), "text")
     | dict.fromkeys(("execution_timeout", "run_timeout", "task_timeout", "start_delay"), "interval")
-    | dict.fromkeys(("retry_policy", "memo", "search_attributes"), "jsonb"),
+    | dict.fromkeys(("retry_policy", "memo", "search_attributes"), "json"),
 }
 """The SQL functions' parameters and their SQL types."""
 

@@ -36,8 +36,8 @@ create table outbox.message (
     dedup_window interval,
     expires_at   timestamptz,
     on_expiry    text        check (on_expiry in ('bury', 'discard')),
-    target       jsonb,
-    headers      jsonb       not null default '{}',
+    target       json,
+    headers      json        not null default '{}',
     payload      json,
     errors       jsonb       not null default '[]',
     constraint gated check (gated or (key is null and tenant is null))
@@ -135,8 +135,8 @@ create table outbox.dead_letter (
     dedup_window interval,
     expires_at   timestamptz,
     on_expiry    text,
-    target       jsonb,
-    headers      jsonb       not null,
+    target       json,
+    headers      json        not null,
     payload      json,
     errors       jsonb       not null
 );

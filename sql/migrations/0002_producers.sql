@@ -38,7 +38,7 @@ as $$
 $$;
 
 create function outbox.check_message(
-    place text, topic text, payload json, key text, headers jsonb, target jsonb, dedup_key text, priority integer, tenant text,
+    place text, topic text, payload json, key text, headers json, target json, dedup_key text, priority integer, tenant text,
     dedup_window interval, on_expiry text, available_at timestamptz, expires_at timestamptz
 ) returns void
 language plpgsql
@@ -54,12 +54,12 @@ begin
     elsif priority is null or priority not between 0 and 9 then
         perform outbox.refuse(format('%spriority is %s, it must lie between 0 and 9', place, coalesce(priority::text, 'null')),
                               '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
-    elsif headers is null or jsonb_typeof(headers) <> 'object' then
+    elsif headers is null or json_typeof(headers) <> 'object' then
         perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
     elsif octet_length(payload::text) > 2096128 then  -- Temporal takes 2 MiB, with what the payload's encoding adds
         perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
                               'store it elsewhere and send its address');
-    elsif pg_column_size(headers) > 16384 and octet_length(headers::text) > 65536 then  -- the size of the row's form is known without writing it
+    elsif octet_length(headers::text) > 65536 then
         perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
     elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
         perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
@@ -89,12 +89,13 @@ begin
 end
 $$;
 
-create function outbox.check_target(place text, target jsonb) returns void
+create function outbox.check_target(place text, given json) returns void
 language plpgsql
 as $$
 declare
-    operation   text := target ->> 'operation';
-    workflow_id text := target ->> 'workflow_id';
+    target      constant jsonb := given;  -- read once; this also refuses characters that PostgreSQL cannot hold, such as \u0000
+    operation   constant text := target ->> 'operation';
+    workflow_id constant text := target ->> 'workflow_id';
 begin
     if jsonb_typeof(target) <> 'object' then
         perform outbox.refuse(place || 'target must be a JSON object');
@@ -187,8 +188,8 @@ create function outbox.enqueue(
     topic        text,
     payload      json        default null,
     key          text        default null,
-    headers      jsonb       default '{}',
-    target       jsonb       default null,
+    headers      json        default '{}',
+    target       json        default null,
     message_id   uuid        default null,
     dedup_key    text        default null,
     available_at timestamptz default null,
@@ -337,7 +338,7 @@ begin
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
              json_to_record(e.message) as r (
-                 message_id uuid, topic text, key text, headers jsonb, target jsonb, dedup_key text, available_at timestamptz,
+                 message_id uuid, topic text, key text, headers json, target json, dedup_key text, available_at timestamptz,
                  priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (
@@ -396,12 +397,6 @@ begin
 end
 $$;
 
-create function outbox.present(name text, value jsonb) returns jsonb
-language sql immutable parallel safe
-as $$
-    select case when value is null then '{}' else jsonb_build_object(name, value) end
-$$;
-
 create function outbox.start_workflow(
     workflow           text,
     workflow_id        text,
@@ -416,12 +411,12 @@ create function outbox.start_workflow(
     run_timeout        interval    default null,
     task_timeout       interval    default null,
     start_delay        interval    default null,
-    retry_policy       jsonb       default null,
-    memo               jsonb       default null,
-    search_attributes  jsonb       default null,
+    retry_policy       json        default null,
+    memo               json        default null,
+    search_attributes  json        default null,
     topic              text        default null,
     key                text        default null,
-    headers            jsonb       default '{}',
+    headers            json        default '{}',
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
@@ -436,16 +431,15 @@ language sql
 as $$
     select outbox.enqueue(
         topic => coalesce(topic, workflow), payload => coalesce(input, args), key => key, headers => headers,
-        target => jsonb_strip_nulls(jsonb_build_object(
-            'operation', 'start_workflow', 'workflow', workflow, 'workflow_id', workflow_id,
-            'arguments', outbox.arguments(input, args), 'task_queue', task_queue, 'namespace', namespace,
-            'id_reuse_policy', id_reuse_policy, 'id_conflict_policy', id_conflict_policy, 'on_duplicate', on_duplicate,
-            'execution_timeout_s', outbox.seconds('execution_timeout', execution_timeout),
-            'run_timeout_s', outbox.seconds('run_timeout', run_timeout),
-            'task_timeout_s', outbox.seconds('task_timeout', task_timeout),
-            'start_delay_s', outbox.seconds('start_delay', start_delay)))
-            || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
-            || outbox.present('search_attributes', search_attributes),
+        target => ('{' || concat_ws(', ',
+            '"operation": "start_workflow"', '"workflow": ' || to_json(workflow), '"workflow_id": ' || to_json(workflow_id),
+            '"arguments": ' || to_json(outbox.arguments(input, args)), '"task_queue": ' || to_json(task_queue),
+            '"namespace": ' || to_json(namespace), '"id_reuse_policy": ' || to_json(id_reuse_policy),
+            '"id_conflict_policy": ' || to_json(id_conflict_policy), '"on_duplicate": ' || to_json(on_duplicate),
+            '"execution_timeout_s": ' || outbox.seconds('execution_timeout', execution_timeout),
+            '"run_timeout_s": ' || outbox.seconds('run_timeout', run_timeout), '"task_timeout_s": ' || outbox.seconds('task_timeout', task_timeout),
+            '"start_delay_s": ' || outbox.seconds('start_delay', start_delay), '"retry_policy": ' || retry_policy, '"memo": ' || memo,
+            '"search_attributes": ' || search_attributes) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
         tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
@@ -461,7 +455,7 @@ create function outbox.signal_workflow(
     namespace          text        default null,
     topic              text        default null,
     key                text        default null,
-    headers            jsonb       default '{}',
+    headers            json        default '{}',
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
@@ -476,9 +470,9 @@ language sql
 as $$
     select outbox.enqueue(
         topic => coalesce(topic, signal), payload => coalesce(input, args), key => key, headers => headers,
-        target => jsonb_strip_nulls(jsonb_build_object(
-            'operation', 'signal_workflow', 'workflow_id', workflow_id, 'signal', signal, 'run_id', run_id,
-            'arguments', outbox.arguments(input, args), 'namespace', namespace)),
+        target => ('{' || concat_ws(', ',
+            '"operation": "signal_workflow"', '"workflow_id": ' || to_json(workflow_id), '"signal": ' || to_json(signal),
+            '"run_id": ' || to_json(run_id), '"arguments": ' || to_json(outbox.arguments(input, args)), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
         tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
@@ -500,12 +494,12 @@ create function outbox.signal_with_start_workflow(
     run_timeout        interval    default null,
     task_timeout       interval    default null,
     start_delay        interval    default null,
-    retry_policy       jsonb       default null,
-    memo               jsonb       default null,
-    search_attributes  jsonb       default null,
+    retry_policy       json        default null,
+    memo               json        default null,
+    search_attributes  json        default null,
     topic              text        default null,
     key                text        default null,
-    headers            jsonb       default '{}',
+    headers            json        default '{}',
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
@@ -524,15 +518,13 @@ as $$
             'args', case outbox.arguments(input, args) when 'one' then json_build_array(input) else coalesce(args, '[]') end,
             'signal_args', case outbox.arguments(signal_input, signal_args)
                            when 'one' then json_build_array(signal_input) else coalesce(signal_args, '[]') end),
-        target => jsonb_strip_nulls(jsonb_build_object(
-            'operation', 'signal_with_start_workflow', 'workflow', workflow, 'workflow_id', workflow_id, 'signal', signal,
-            'task_queue', task_queue, 'namespace', namespace, 'id_reuse_policy', id_reuse_policy,
-            'execution_timeout_s', outbox.seconds('execution_timeout', execution_timeout),
-            'run_timeout_s', outbox.seconds('run_timeout', run_timeout),
-            'task_timeout_s', outbox.seconds('task_timeout', task_timeout),
-            'start_delay_s', outbox.seconds('start_delay', start_delay)))
-            || outbox.present('retry_policy', retry_policy) || outbox.present('memo', memo)
-            || outbox.present('search_attributes', search_attributes),
+        target => ('{' || concat_ws(', ',
+            '"operation": "signal_with_start_workflow"', '"workflow": ' || to_json(workflow), '"workflow_id": ' || to_json(workflow_id),
+            '"signal": ' || to_json(signal), '"task_queue": ' || to_json(task_queue), '"namespace": ' || to_json(namespace),
+            '"id_reuse_policy": ' || to_json(id_reuse_policy), '"execution_timeout_s": ' || outbox.seconds('execution_timeout', execution_timeout),
+            '"run_timeout_s": ' || outbox.seconds('run_timeout', run_timeout), '"task_timeout_s": ' || outbox.seconds('task_timeout', task_timeout),
+            '"start_delay_s": ' || outbox.seconds('start_delay', start_delay), '"retry_policy": ' || retry_policy, '"memo": ' || memo,
+            '"search_attributes": ' || search_attributes) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
         tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
@@ -546,7 +538,7 @@ create function outbox.cancel_workflow(
     namespace          text        default null,
     topic              text        default null,
     key                text        default null,
-    headers            jsonb       default '{}',
+    headers            json        default '{}',
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
@@ -561,8 +553,9 @@ language sql
 as $$
     select outbox.enqueue(
         topic => coalesce(topic, 'cancel_workflow'), key => key, headers => headers,
-        target => jsonb_strip_nulls(jsonb_build_object(
-            'operation', 'cancel_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
+        target => ('{' || concat_ws(', ',
+            '"operation": "cancel_workflow"', '"workflow_id": ' || to_json(workflow_id), '"reason": ' || to_json(reason),
+            '"run_id": ' || to_json(run_id), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
         tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;
@@ -576,7 +569,7 @@ create function outbox.terminate_workflow(
     namespace          text        default null,
     topic              text        default null,
     key                text        default null,
-    headers            jsonb       default '{}',
+    headers            json        default '{}',
     message_id         uuid        default null,
     dedup_key          text        default null,
     available_at       timestamptz default null,
@@ -591,8 +584,9 @@ language sql
 as $$
     select outbox.enqueue(
         topic => coalesce(topic, 'terminate_workflow'), key => key, headers => headers,
-        target => jsonb_strip_nulls(jsonb_build_object(
-            'operation', 'terminate_workflow', 'workflow_id', workflow_id, 'reason', reason, 'run_id', run_id, 'namespace', namespace)),
+        target => ('{' || concat_ws(', ',
+            '"operation": "terminate_workflow"', '"workflow_id": ' || to_json(workflow_id), '"reason": ' || to_json(reason),
+            '"run_id": ' || to_json(run_id), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
         tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
 $$;

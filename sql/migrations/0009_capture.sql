@@ -150,8 +150,8 @@ as $$
     select string_agg(format(c.template, coalesce('(' || (e ->> c.name) || E'\n)', 'null')) || ' as ' || c.name,
                       E',\n            ' order by c.place)
     from (values
-        (1, 'topic', '%s::text'), (2, 'payload', '%s::json'), (3, 'key', '%s::text'), (4, 'headers', 'coalesce(%s::jsonb, ''{}'')'),
-        (5, 'target', 'nullif(%s::jsonb, ''null'')'), (6, 'message_id', '%s::uuid'), (7, 'dedup_key', '%s::text'),
+        (1, 'topic', '%s::text'), (2, 'payload', '%s::json'), (3, 'key', '%s::text'), (4, 'headers', 'coalesce(%s::json, ''{}'')'),
+        (5, 'target', 'nullif(%s::json::text, ''null'')::json'), (6, 'message_id', '%s::uuid'), (7, 'dedup_key', '%s::text'),
         (8, 'available_at', '%s::timestamptz'), (9, 'priority', 'coalesce(%s::integer, 0)'), (10, 'tenant', '%s::text')
     ) as c (place, name, template)
 $$;

@@ -40,8 +40,8 @@ begin
     perform outbox.check_names('', message);
     perform outbox.check_values('', message);
     perform outbox.check_message(
-        '', message ->> 'topic', message -> 'payload', message ->> 'key', coalesce((message -> 'headers')::jsonb, '{}'),
-        nullif((message -> 'target')::jsonb, 'null'), message ->> 'dedup_key', coalesce((message ->> 'priority')::integer, 0),
+        '', message ->> 'topic', message -> 'payload', message ->> 'key', coalesce(nullif((message -> 'headers')::text, 'null')::json, '{}'),
+        nullif((message -> 'target')::text, 'null')::json, message ->> 'dedup_key', coalesce((message ->> 'priority')::integer, 0),
         message ->> 'tenant', coalesce((message ->> 'dedup_window')::interval, '1 hour'), coalesce(message ->> 'on_expiry', 'bury'),
         (message ->> 'available_at')::timestamptz, (message ->> 'expires_at')::timestamptz);
     return null;

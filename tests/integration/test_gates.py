@@ -487,14 +487,14 @@ async def test_enqueue_that_races_with_the_delivery_of_its_like_adds_nothing(wor
     ("arguments", "fault"),
     [
         ("payload => to_json(repeat('x', 2097152))", "payload is 2097154 bytes long, the limit is 2096128"),
-        ("headers => jsonb_build_object('h', repeat('x', 65536))", "headers are 65545 bytes long"),
+        ("headers => json_build_object('h', repeat('x', 65536))", "headers are 65546 bytes long"),
         ("key => repeat('k', 1001)", "key is 1001 bytes long, the limit is 1000"),
         ("key => ''", "key must not be empty"),
         ("tenant => repeat('k', 1001)", "tenant is 1001 bytes long"),
         ("dedup_key => repeat('k', 1001)", "dedup_key is 1001 bytes long"),
         ("on_expiry => 'keep'", "on_expiry is 'keep'"),
         ("dedup_window => '-1 s'", "dedup_window is -00:00:01, it must lie between 0 and 100 years"),
-        ("target => jsonb_build_object('operation', 'start_workflow', 'workflow_id', 'w', 'workflow', repeat('w', 1001))", "workflow is 1001 bytes long"),
+        ("target => json_build_object('operation', 'start_workflow', 'workflow_id', 'w', 'workflow', repeat('w', 1001))", "workflow is 1001 bytes long"),
     ],
 )  # fmt: skip
 async def test_too_large_input_is_refused_at_enqueue(worker: Clock, arguments: str, fault: str) -> None:

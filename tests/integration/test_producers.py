@@ -228,6 +228,28 @@ async def test_payload_comes_back_as_written(db: Connection, text: str) -> None:
     assert [r["payload"] for r in stored if r["topic"] == "many"] == [text.strip()]
 
 
+WRITTEN = '{"z":1e2,  "a" : 1.10, "a":18446744073709551616, "u": "\\u00e9"}'
+
+
+async def test_headers_and_target_come_back_as_written(db: Connection) -> None:
+    """Memo, search attributes and headers are cut out of these texts by the adapter."""
+    target = f'{{"workflow_id": "w",  "operation":"start_workflow", "workflow": "W", "memo": {WRITTEN}}}'
+    await db.execute("select outbox.enqueue('one', headers => $1, target => $2)", WRITTEN, target)
+    await db.execute(
+        "select outbox.enqueue_many($1)", f'[{{"topic": "many", "headers": {WRITTEN}, "target": {target}}}]'
+    )
+    stored = await db.fetch("select headers, target from outbox.message")
+    assert [tuple(r) for r in stored] == [(WRITTEN, target)] * 2
+
+
+@pytest.mark.parametrize("function", ["start_workflow('W', 'w'", "signal_with_start_workflow('W', 'w', 's'"])
+@pytest.mark.parametrize("name", ["memo", "search_attributes"])
+async def test_part_of_target_comes_back_as_written(db: Connection, function: str, name: str) -> None:
+    await db.execute(f"select outbox.{function}, {name} => $1)", WRITTEN)
+    target = await db.fetchval("select target from outbox.message")
+    assert f'"{name}": {WRITTEN}' in target
+
+
 async def test_large_payload_comes_back_as_written(db: Connection) -> None:
     text = json.dumps({"x": "é" * 1_000_000}, ensure_ascii=False)
     assert (await row(db, await db.fetchval("select outbox.enqueue('t', $1)", text)))["payload"] == text

@@ -62,7 +62,7 @@ FUNCTIONS = {
         (
             *("enqueue", "enqueue_many", "start_workflow", "signal_workflow", "signal_with_start_workflow"),
             *("cancel_workflow", "terminate_workflow", "cancel"),
-            *("arguments", "seconds", "present", "refuse", "new_message_id", "due_at", "lane", "check_message"),
+            *("arguments", "seconds", "refuse", "new_message_id", "due_at", "lane", "check_message"),
             *("check_name", "check_names", "check_values", "check_target", "check_names_of_target", "check_word"),
             *("check_object", "check_time", "check_interval", "check_durations"),
         ),

@@ -78,7 +78,7 @@ def messages() -> list[dict[str, Any]]:
 
 async def enqueue(dsn: str) -> None:
     for message in messages():
-        statement = "select outbox.enqueue($1, $2::json, key => $3, headers => $4::jsonb, target => $5::jsonb)"
+        statement = "select outbox.enqueue($1, $2::json, key => $3, headers => $4::json, target => $5::json)"
         key = f"{CARRIED['key']}-{message['topic']}"
         await fetch(dsn, statement, message["topic"], PLANTED, key, CARRIED["headers"], message["target"])
 
