@@ -35,7 +35,11 @@ comment on function app.current_tenant() is 'The tenant of this transaction, whi
 create function app.enter(tenant_id uuid) returns void
 language sql
 as $$
-    select set_config('app.tenant_id', coalesce(tenant_id::text, ''), true), set_config('role', 'app_tenant', true)
+    select set_config('app.tenant_id', coalesce(tenant_id::text, ''), true),
+           -- Temporal hears that a step is done: then it must survive a crash of the server.
+           case when current_setting('synchronous_commit') not in ('on', 'remote_apply')
+               then set_config('synchronous_commit', 'on', true) end,
+           set_config('role', 'app_tenant', true)
 $$;
 
 comment on function app.enter(uuid) is 'Until the end of the transaction see and change one tenant''s rows only, whoever connected, superusers included.';

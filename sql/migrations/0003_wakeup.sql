@@ -17,5 +17,45 @@ as $$
 $$;
 comment on function outbox.wake() is 'Wakes the workers that listen, once the transaction commits.';
 
+-- Durable before delivered: what was announced outside of this database must survive a crash of the server. A commit with
+-- synchronous_commit off is visible before it is on disk, so a worker could start a workflow whose message is then lost. These triggers
+-- raise the setting to "on" for the transaction, where the session, role, database or server has less. "on" also waits for synchronous
+-- standbys, if there are any, which "local" and "remote_write" do not fully do. Nothing is ever lowered.
+--
+-- The condition costs less than a call, so whoever commits durably anyway pays nothing measurable.
+
+create function outbox.commit_durably() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end
+$$;
+comment on function outbox.commit_durably() is 'Raises synchronous_commit to at least "on" until the end of the transaction.';
+
+create function outbox.durable() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('synchronous_commit', 'on', true);
+    return null;
+end
+$$;
+comment on function outbox.durable() is 'Trigger, for where synchronous_commit is weaker: the transaction commits durably.';
+
+create trigger durable before insert on outbox.message
+for each statement when (current_setting('synchronous_commit') not in ('on', 'remote_apply'))
+execute function outbox.durable();
+alter table outbox.message enable always trigger durable;  -- also under session_replication_role = replica
+
+-- What people switch for all workers must hold after a crash too.
+create trigger durable before insert or update or delete on outbox.control
+for each statement when (current_setting('synchronous_commit') not in ('on', 'remote_apply'))
+execute function outbox.durable();
+
 create trigger wakeup after insert on outbox.message
 for each statement execute function outbox.ring();

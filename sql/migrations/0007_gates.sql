@@ -16,6 +16,9 @@ comment on table outbox.pause is 'What is not delivered now: a topic (exact, or 
 
 create trigger switch after insert or delete on outbox.pause
 for each statement execute function outbox.tell_switch();
+create trigger durable before insert or delete on outbox.pause
+for each statement when (current_setting('synchronous_commit') not in ('on', 'remote_apply'))
+execute function outbox.durable();
 
 create table outbox.topic_limit (
     topic       text             primary key,
@@ -98,7 +101,7 @@ declare
     was    boolean;
     rule   bigint := nextval('outbox.rule_id');
 begin
-    perform outbox.check_pattern(topic);
+    perform outbox.check_pattern(topic), outbox.commit_durably();
     if not rate between 0.0001 and 100000 then
         perform outbox.refuse(format('rate is %s messages a second, it must lie between 0.0001 and 100000', rate),
                               'pass null to lift the limit, or use pause');

@@ -20,6 +20,7 @@ begin
            'cancelled', c.topic, c.key, c.dedup_key, c.target ->> 'operation', c.target ->> 'workflow', c.target ->> 'workflow_id'
     from cancelled c;
     if found then
+        perform outbox.commit_durably();  -- who hears "cancelled" relies on it
         perform outbox.wake();  -- another of its key may come now
         return true;
     end if;

@@ -37,7 +37,7 @@ as $$
         ('{worker}', '{execute}',
          '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition, drop_history_partitions,
            delete_stray_history, set_switch, pause, resume,
-           check_pattern, limit_topic, fault_of_message}')
+           check_pattern, limit_topic, commit_durably, fault_of_message}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;
 comment on function outbox.rights() is

@@ -81,13 +81,13 @@ FUNCTIONS = {
         (
             *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "old_history_partitions"),
             *("drop_history_partition", "drop_history_partitions", "delete_stray_history"),
-            *("set_switch", "pause", "resume", "check_pattern", "limit_topic", "fault_of_message"),
+            *("set_switch", "pause", "resume", "check_pattern", "limit_topic", "commit_durably", "fault_of_message"),
         ),
         {WORKER},
     ),
     **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
     **dict.fromkeys(("rights", "wanted_grants", "grant_roles"), set()),
-    **dict.fromkeys(("ring", "tell_switch", "call_next", "broadcast"), set()),  # triggers', which nobody calls
+    **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),  # triggers', which nobody calls
 }
 """Who may call each function."""
 
