@@ -87,7 +87,8 @@ FUNCTIONS = {
     ),
     **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
     **dict.fromkeys(("rights", "wanted_grants", "grant_roles"), set()),
-    **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),  # triggers', which nobody calls
+    # Triggers', which nobody calls.
+    **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),
 }
 """Who may call each function."""
 
