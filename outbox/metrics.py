@@ -31,6 +31,7 @@ FACTS = {
     ),
     "dead_letters": ("outbox_dead_letters", "Dead letters that nobody has requeued or discarded."),
     "pauses": ("outbox_pauses", "Pauses in force."),
+    "oldest_pause_s": ("outbox_oldest_pause_age_seconds", "How long the oldest pause has been in force; 0 if none is."),
     "limits": ("outbox_limits", "Limits in force."),
     "workers": ("outbox_workers", "Workers that live, by their heartbeats."),
     "dead_tuples": ("outbox_dead_tuples", "Dead rows in the message table that vacuum has not taken yet."),

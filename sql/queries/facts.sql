@@ -56,5 +56,6 @@ select json_build_object(
     'history_days_ahead', coalesce(days.latest - (now() at time zone 'UTC')::date, 0),
     'workers', (select count(*) from outbox.worker where stopped_at is null and seen_at > now() - interval '65 seconds'),
     'pauses', (select count(*) from outbox.pause),
+    'oldest_pause_s', (select coalesce(extract(epoch from now() - min(paused_at)), 0) from outbox.pause),
     'limits', (select count(*) from outbox.topic_limit))
 from share, seen, front, held, days

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.metrics import known_metrics
+from tests.deploy.metrics import SDK, known_metrics
+from tests.tools import runbooks
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
-[GROUP] = yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
-ALERTS = {rule["alert"]: rule for rule in GROUP["rules"]}
+GROUPS = yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
+ALERTMANAGER = yaml.safe_load((FOLDER / "alertmanager.yaml").read_text(encoding="utf-8"))
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
 TARGETS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 PROMTOOL = shutil.which("promtool")
@@ -36,7 +38,7 @@ def promtool(*arguments: str | Path) -> str:
 def unknown(expression: str) -> set[str]:
     """The series and labels in an expression that no worker has."""
     known, found = known_metrics(), set()
-    for name, selector in re.findall(r"\b(outbox_[a-z_]+)(?:\{([^}]*)\})?", expression):
+    for name, selector in re.findall(r"\b((?:outbox|temporal)_[a-z_]+)(?:\{([^}]*)\})?", expression):
         labels = set(re.findall(r"(\w+)\s*[=!]", selector))
         found |= {f"{name}{{{label}}}" for label in labels - known[name]} if name in known else {name}
     return found
@@ -52,11 +54,33 @@ def test_the_rules_and_the_configuration_are_valid() -> None:
 @pytest.mark.parametrize("alert", ALERTS)
 def test_the_alert_fires_and_clears(alert: str) -> None:
     file = FOLDER / "tests" / f"{alert}.yaml"
-    [test] = yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]
-    looks = test["promql_expr_test"]
-    assert {look["expr"] for look in looks} == {f'ALERTS{{alertname="{alert}", alertstate="firing"}}'}
-    assert [bool(look["exp_samples"]) for look in looks] == [False, True, False]
+    tests = [test["promql_expr_test"] for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]]
+    assert {look["expr"] for looks in tests for look in looks} == {
+        f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
+    }
+    assert [bool(look["exp_samples"]) for look in tests[0]] == [False, True, False]
     promtool("test", "rules", file)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_rule_that_counts_sees_what_happened_before_the_first_scrape(alert: str) -> None:
+    """`increase` of a counter that is born at three is nothing."""
+    expression = ALERTS[alert]["expr"]
+    counted = re.findall(r"increase\((\w+)", expression)
+    if "rate(" not in expression:
+        assert re.findall(r"unless present_over_time\((\w+)", expression) == counted
+
+
+def test_an_alert_that_speaks_for_others_names_alerts_and_labels_that_they_have() -> None:
+    for rule in ALERTMANAGER["inhibit_rules"]:
+        [source], [target] = (
+            [re.fullmatch(r"alertname =~? \"([\w|]+)\"", matcher)[1].split("|") for matcher in rule[f"{side}_matchers"]]  # type: ignore[index]
+            for side in ("source", "target")
+        )
+        assert {*source, *target} <= set(ALERTS)
+        assert not set(source) & set(target)
+        for alert in (*source, *target):
+            assert all(label in ALERTS[alert]["expr"] for label in rule["equal"]), (alert, rule["equal"])
 
 
 @needs_promtool
@@ -74,13 +98,24 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: str) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
     assert re.search(r"^1\. ", rule["annotations"]["runbook"], re.MULTILINE)
+    assert rule["annotations"]["runbook_url"] == f"https://outbox.example/runbooks#{alert.lower()}"
     row = f"| `{alert}` | {rule['labels']['severity']} |"
     assert row in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_runbooks_is_what_the_rules_say() -> None:
+    assert runbooks.PAGE.read_text(encoding="utf-8") == runbooks.page(), "run: python -m tests.tools.runbooks"
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_summary_shows_no_fraction_of_a_message(alert: str) -> None:
+    shown = re.findall(r"\$value \| ([^}]+?) *\}", ALERTS[alert]["annotations"]["summary"])
+    assert set(shown) <= {'printf "%.0f"', "humanizeDuration", "humanizePercentage"}
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_is_about_metrics_that_exist(alert: str) -> None:
-    assert "outbox_" in ALERTS[alert]["expr"]
+    assert re.search("outbox_|temporal_", ALERTS[alert]["expr"])
     assert not unknown(ALERTS[alert]["expr"])
 
 
@@ -97,8 +132,16 @@ def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("title", "expression"), TARGETS, ids=[f"{title} {n}" for n, (title, _) in enumerate(TARGETS)])
 def test_a_panel_shows_metrics_that_exist(title: str, expression: str) -> None:
-    assert "outbox_" in expression, title
+    assert re.search("outbox_|temporal_", expression), title
     assert not unknown(expression), title
+
+
+@pytest.mark.parametrize("expression", [*(rule["expr"] for rule in ALERTS.values()), *(e for _, e in TARGETS)])
+def test_metrics_of_the_sdk_are_asked_of_our_own_workers_only(expression: str) -> None:
+    asked = re.findall(
+        r"\b(temporal_[a-z_]+)(\{program=\"outbox-workflows\")?", expression.split("unless present", 1)[0]
+    )
+    assert all(name in SDK and own for name, own in asked)
 
 
 def test_panels_neither_overlap_nor_share_a_name() -> None:

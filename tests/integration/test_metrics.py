@@ -88,6 +88,19 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
         assert total(samples["outbox_released_total"]) >= 5
 
 
+async def test_the_oldest_pause_is_shown_with_its_age_and_no_pause_with_none(database: str) -> None:
+    async with connected(database) as connection:
+        facts = query("facts")
+        assert json.loads(await connection.fetchval(facts, 100))["oldest_pause_s"] == 0
+        await connection.execute("select outbox.pause(topic => 'a'), outbox.pause(key => 'k')")
+        await connection.execute("update outbox.pause set paused_at = now() - interval '2 days' where topic = 'a'")
+    port = free_port()
+    async with running(database, http_port=port):
+        samples = await scrape(port)
+    assert samples["outbox_pauses"][()] == 2
+    assert 2 * 86_400 <= samples["outbox_oldest_pause_age_seconds"][()] < 2 * 86_400 + 60
+
+
 async def test_sources_and_modes_are_shown_as_they_change(database: str) -> None:
     port = free_port()
     async with running(database, http_port=port) as relay:

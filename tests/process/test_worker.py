@@ -6,10 +6,14 @@ import logging
 import signal
 from pathlib import Path
 from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
 from anyio import to_thread
+from prometheus_client.parser import text_string_to_metric_families
+from temporalio.client import Client
 
+from tests.deploy.metrics import SDK
 from tests.integration.test_cli import NOBODY_LISTENS, outbox
 from tests.support.eventually import eventually
 from tests.support.probing import free_port
@@ -34,13 +38,28 @@ async def test_it_waits_for_servers_that_do_not_answer_and_ends_when_told_to(
             assert not worker.lines("workflow worker started")
 
 
-async def test_metrics_of_the_sdk_are_served_where_wanted(surroundings: dict[str, str], tmp_path: Path) -> None:
+async def test_metrics_of_the_sdk_that_rules_and_panels_name_are_served_where_wanted(
+    surroundings: dict[str, str], tmp_path: Path, temporal_client: Client, task_queue: str
+) -> None:
     address = f"127.0.0.1:{free_port()}"
     surroundings["OUTBOX_WORKFLOWS_METRICS_ADDRESS"] = address
+    (tmp_path / "dns").touch()  # where the folder of DNS records should be: an activity fails
+
+    async def missing() -> set[str]:
+        text = await to_thread.run_sync(lambda: urlopen(f"http://{address}/metrics", timeout=5).read().decode())
+        found = {sample.name: sample.labels for f in text_string_to_metric_families(text) for sample in f.samples}
+        return {name for name, labels in SDK.items() if not {*labels, "program"} <= found.get(name, {}).keys()}
+
     with workflow_worker_process(tmp_path, "worker", **surroundings) as worker:
         await worker.logged("workflow worker started")
-        text = await to_thread.run_sync(lambda: urlopen(f"http://{address}/metrics", timeout=5).read().decode())
-        assert "temporal_" in text
+        await temporal_client.start_workflow("NoSuchType", id=f"unknown-{task_queue}", task_queue=task_queue)
+        organization = {"organization_id": str(uuid4()), "tenant_id": str(uuid4()), "stream": task_queue}
+        organization |= {"name": "Acme", "subdomain": "acme"}
+        for name, argument in ("wrong", {}), ("failing", organization):
+            await temporal_client.start_workflow(
+                "OrganizationBootstrap", argument, id=f"{name}-{task_queue}", task_queue=task_queue
+            )
+        assert await eventually(missing, lambda names: not names) == set()
         worker.send(signal.SIGINT)
         assert worker.wait() == 0
 

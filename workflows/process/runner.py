@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 State = Literal["starting", "running", "draining"]
 _RETRIES = Backoff(0.2, 5.0)
+PROGRAM = "outbox-workflows"
+"""The label `program` of every metric, by which alerts tell this worker from other workers of the SDK."""
 
 
 class WorkflowWorker:
@@ -119,7 +121,7 @@ class WorkflowWorker:
             bind_address=address, counters_total_suffix=True, unit_suffix=True, durations_as_seconds=True
         )
         try:
-            return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+            return Runtime(telemetry=TelemetryConfig(metrics=metrics, global_tags={"program": PROGRAM}))
         except (RuntimeError, ValueError) as error:
             raise ConfigurationError(
                 f"OUTBOX_WORKFLOWS_METRICS_ADDRESS is {address!r}: the SDK cannot serve metrics there: {error}"
