@@ -24,6 +24,7 @@ from outbox.events import (
 )
 from outbox.migrate import require_register
 from outbox.pulse import Pulse
+from outbox.sink import Unavailable
 
 if TYPE_CHECKING:
     from outbox.relay import Relay
@@ -173,7 +174,7 @@ class Condition:
             return {"sink": f"no answer within {self._sink_timeout_s:g} s"}
         except Exception as error:  # noqa: BLE001 - a fault of the sink is an answer too
             return {"sink": f"its probe raised {type(error).__name__}: {error}"}
-        return {"sink": OK if outcome is None else f"{outcome.kind}: {outcome.detail}"}
+        return {"sink": f"{outcome.kind}: {outcome.detail}" if isinstance(outcome, Unavailable) else OK}
 
     async def ask_facts(self) -> dict[str, Any] | None:
         """What `facts.sql` tells of the whole outbox; None while it cannot be had."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from traceback import walk_tb
+
 _LONGEST_DETAIL = 2000
 """Characters of an error text that are kept; servers echo whole payloads now and then."""
 
@@ -10,6 +12,15 @@ def clean(detail: str) -> str:
     """An error text that PostgreSQL can store: bounded, valid UTF-8, and without the NUL that its text type refuses."""
     text = detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def place_of(error: BaseException) -> str:
+    """Class and place of an error that foreign code raised, without its text: that may quote a payload."""
+    frames = list(walk_tb(error.__traceback__))
+    if not frames:
+        return type(error).__name__
+    frame, line = frames[-1]
+    return f"{type(error).__name__} in {frame.f_globals.get('__name__', '?')}, {frame.f_code.co_name}, line {line}"
 
 
 class OutboxError(Exception):

@@ -50,7 +50,23 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The sink cannot take any message now. The relay holds, releases its leases and probes."""
+    """The sink did not take this message, and may not take any other: the relay probes before it decides.
+
+    After a bad probe it holds and releases its leases. After a good one the fault is the message's own.
+    """
+
+    kind: str
+    detail: str
+    meaning: Literal["unreached", "unanswered", "refused", "closed"] = "unreached"
+    """What is known of the request. *unreached*: it was not sent. *unanswered*: it may have been carried out.
+    *refused*: it was not carried out, and the other side may refuse this message only. *closed*: the other side says
+    itself that it takes no message, so only another delivery can prove the opposite.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A probe's answer: the other side is there, but does not say whether it takes messages."""
 
     kind: str
     detail: str
@@ -87,15 +103,15 @@ class Sink(Protocol):
     """Where messages go. One object serves many concurrent deliveries on one event loop.
 
     Neither method raises for anything that the other side did: it answers with an outcome. An exception is a fault of
-    the sink; the relay counts it against the message as `Failed`. What it says in `detail`, or raises, is logged: it
-    quotes no payload.
+    the sink; the relay counts it against the message as `Failed`, and logs its class and place but not its text, which
+    may quote a payload. What a sink says in `detail` is logged: it quotes no payload.
     """
 
     async def deliver(self, message: Message) -> Outcome:
         """Deliver one message, within the context's `deliver_timeout_s`. Must be idempotent per message id."""
         ...
 
-    async def probe(self) -> Unavailable | None:
+    async def probe(self) -> Unavailable | Unclear | None:
         """Say whether deliveries can be taken now; None means yes. Answers within `deliver_timeout_s`."""
         ...
 

@@ -57,6 +57,15 @@ class InvalidPayload(ValueError):
     """The payload does not have the shape that its target announces."""
 
 
+Request = (
+    StartWorkflowExecutionRequest
+    | SignalWithStartWorkflowExecutionRequest
+    | SignalWorkflowExecutionRequest
+    | RequestCancelWorkflowExecutionRequest
+    | TerminateWorkflowExecutionRequest
+)
+
+
 class Requests:
     """Builds requests for one connection."""
 
@@ -67,6 +76,20 @@ class Requests:
         self._converter = converter
         self._untouched = converter.payload_codec is None and converter.external_storage is None
         self._starts: dict[object, StartWorkflowExecutionRequest] = {}
+
+    async def build(self, message: Message, command: Command) -> Request:
+        """The request that the command names. It raises whatever the team's codec raises."""
+        match command.target.operation:
+            case "start_workflow":
+                return await self.start(message, command)
+            case "signal_with_start_workflow":
+                return await self.signal_with_start(message, command)
+            case "signal_workflow":
+                return await self.signal(message, command)
+            case "cancel_workflow":
+                return self.cancel(message, command)
+            case "terminate_workflow":
+                return self.terminate(message, command)
 
     async def start(self, message: Message, command: Command) -> StartWorkflowExecutionRequest:
         """A start, with the message id as request id and in the memo."""

@@ -15,17 +15,37 @@ from time import monotonic
 import orjson
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    DescribeWorkflowExecutionRequest,
+    RequestCancelWorkflowExecutionRequest,
+    SignalWithStartWorkflowExecutionRequest,
+    SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+    TerminateWorkflowExecutionRequest,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
+from outbox.errors import place_of
 from outbox.finding import Finding
 from outbox.message import Message
-from outbox.sink import Delivered, Demand, Failed, Outcome, Rejected, SinkContext, Throttled, Unavailable, Unknown
+from outbox.sink import (
+    Delivered,
+    Demand,
+    Failed,
+    Outcome,
+    Rejected,
+    SinkContext,
+    Throttled,
+    Unavailable,
+    Unclear,
+    Unknown,
+)
 from workflows import settings
 from workflows.frontend import Frontend, reach
 from workflows.link import Link, Reach, timed_out
 from workflows.outcomes import detail, outcome_of
-from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Requests
+from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Request, Requests
 from workflows.routes import Routes
 from workflows.target import NO_TARGET, Command, Record, Target, parse
 
@@ -105,16 +125,23 @@ class TemporalSink:
         command = parse(message.target) if message.target is not None else self._routed(message)
         if not isinstance(command, Command):
             return command
-        began_s = monotonic()
         try:
-            run_id = await self._call(message, command)
-            self._connected = True
-            self._link.heard()
-            return Delivered(command.workflow_id, run_id)
+            request = await self._requests.build(message, command)
         except InvalidPayload as error:
             return Rejected("INVALID_PAYLOAD", str(error))
         except NoTaskQueue as error:  # it may be this worker's setting that is missing: the message may succeed yet
             return Failed("NO_TASK_QUEUE", str(error))
+        except Exception as error:  # noqa: BLE001 - a codec or converter is foreign code: its faults are the message's
+            return Failed(type(error).__name__, f"building the request raised {place_of(error)}")
+        return await self._deliver(request, message, command)
+
+    async def _deliver(self, request: Request, message: Message, command: Command) -> Outcome:
+        began_s = monotonic()
+        try:
+            run_id = await self._send(request)
+            self._connected = True
+            self._link.heard()
+            return Delivered(command.workflow_id, run_id or command.target.run_id)
         except RPCError as error:
             self._connected = True
             if timed_out(error):
@@ -136,23 +163,24 @@ class TemporalSink:
             return Delivered()
         return Throttled(target.kind, target.detail, scope="message") if self._leave_unroutable else target
 
-    async def probe(self) -> Unavailable | None:
-        """Ask for the namespace, which needs the server, the credentials and the namespace itself."""
-        began_s, service = monotonic(), self._link.service
-        try:
-            await service.check_health(retry=False, timeout=self._timeout)
+    async def probe(self) -> Unavailable | Unclear | None:
+        """Ask for the server's health and for the namespace, which needs the credentials and the namespace itself."""
+        service, unclear = self._link.service, None
+        about = DescribeNamespaceRequest(namespace=self._requests.namespace)
+        for ask in (service.check_health, partial(service.workflow_service.describe_namespace, about)):
+            began_s = monotonic()
+            try:
+                await ask(retry=False, timeout=self._timeout)
+            except RPCError as error:
+                if timed_out(error):
+                    await self._link.missed(began_s)
+                if error.status not in _UNTOLD:
+                    return Unavailable(error.status.name, error.message)
+                unclear = Unclear(error.status.name, error.message)
+            except _NOT_CONNECTED as error:
+                return Unavailable("NOT_CONNECTED", str(error))
             self._connected = True
-            request = DescribeNamespaceRequest(namespace=self._requests.namespace)
-            await service.workflow_service.describe_namespace(request, retry=False, timeout=self._timeout)
-        except RPCError as error:
-            if timed_out(error):
-                await self._link.missed(began_s)
-            if error.status in _UNTOLD:
-                return None
-            return Unavailable(error.status.name, error.message)
-        except _NOT_CONNECTED as error:
-            return Unavailable("NOT_CONNECTED", str(error))
-        return None
+        return unclear
 
     async def memory_s(self, namespace: str | None) -> float | Unavailable:
         """The namespace's retention. It counts from a workflow's close, so a delivery is known for at least as long."""
@@ -166,27 +194,23 @@ class TemporalSink:
             return Unavailable("NOT_CONNECTED", str(error))
         return answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds()
 
-    async def _call(self, message: Message, command: Command) -> str | None:
-        """Make the call that the command names; return the run id where Temporal tells one."""
-        service, requests, timeout = self._link.service.workflow_service, self._requests, self._timeout
-        match command.target.operation:
-            case "start_workflow":
-                start = await requests.start(message, command)
-                return (await service.start_workflow_execution(start, retry=False, timeout=timeout)).run_id
-            case "signal_with_start_workflow":
-                both = await requests.signal_with_start(message, command)
-                answer = await service.signal_with_start_workflow_execution(both, retry=False, timeout=timeout)
-                return answer.run_id
-            case "signal_workflow":
-                signal = await requests.signal(message, command)
-                await service.signal_workflow_execution(signal, retry=False, timeout=timeout)
-            case "cancel_workflow":
-                cancel = requests.cancel(message, command)
-                await service.request_cancel_workflow_execution(cancel, retry=False, timeout=timeout)
-            case "terminate_workflow":
-                end = requests.terminate(message, command)
-                await service.terminate_workflow_execution(end, retry=False, timeout=timeout)
-        return command.target.run_id
+    async def _send(self, request: Request) -> str | None:
+        """Make the call; return the run id where Temporal names one."""
+        service, timeout = self._link.service.workflow_service, self._timeout
+        match request:
+            case StartWorkflowExecutionRequest():
+                return (await service.start_workflow_execution(request, retry=False, timeout=timeout)).run_id
+            case SignalWithStartWorkflowExecutionRequest():
+                return (
+                    await service.signal_with_start_workflow_execution(request, retry=False, timeout=timeout)
+                ).run_id
+            case SignalWorkflowExecutionRequest():
+                await service.signal_workflow_execution(request, retry=False, timeout=timeout)
+            case RequestCancelWorkflowExecutionRequest():
+                await service.request_cancel_workflow_execution(request, retry=False, timeout=timeout)
+            case TerminateWorkflowExecutionRequest():
+                await service.terminate_workflow_execution(request, retry=False, timeout=timeout)
+        return None
 
     async def _judge(self, error: RPCError, message: Message, command: Command) -> Outcome:
         """Give an error its meaning for this message."""

@@ -17,7 +17,7 @@ from bench.contenders.talk import Marks, obey, run, timed
 from outbox import __version__, config
 from outbox.message import Message
 from outbox.migrate import migrate
-from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
+from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable, Unclear
 from outbox.worker import Worker, spare_collector
 from workflows.sink import temporal_sink
 
@@ -52,7 +52,7 @@ class Noting:
         self._began()
         return outcome
 
-    async def probe(self) -> Unavailable | None:
+    async def probe(self) -> Unavailable | Unclear | None:
         """Be available whenever the inner sink is."""
         return None if self._inner is None else await self._inner.probe()
 

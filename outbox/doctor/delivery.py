@@ -9,7 +9,7 @@ import anyio
 from outbox.doctor.section import Missing, section
 from outbox.errors import OutboxError
 from outbox.finding import Check, Finding
-from outbox.sink import SinkContext, SinkFactory, examiner
+from outbox.sink import SinkContext, SinkFactory, Unavailable, examiner
 
 if TYPE_CHECKING:
     from outbox.config import Settings
@@ -55,7 +55,7 @@ async def _probed(factory: SinkFactory, context: SinkContext) -> Finding:
         return SINK.fault(f"its probe has no answer within {context.deliver_timeout_s:g} s", _SETTINGS)
     except Exception as error:  # noqa: BLE001 - a fault of the sink is a finding
         return SINK.fault(f"its probe raised {type(error).__name__}: {error}", _SETTINGS)
-    if outcome is not None:
+    if isinstance(outcome, Unavailable):
         detail = f"it takes nothing, a worker would hold: {outcome.kind}: {outcome.detail}"
         return SINK.fault(detail, "see the reason, which is the sink's own")
     return SINK.good("its probe says that it takes deliveries")

@@ -94,6 +94,7 @@ class Relay:
                 duties.start_soon(self.hold.run)
                 await self._work()
                 duties.cancel_scope.cancel()
+            self.hold.dismiss()
             self._pulse.forget("deliver")
             self._pulse.forget("probe")
             self._settler.close()

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from outbox.errors import place_of
 from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, SlotsChanged, Why
 from outbox.limits import Pace, Width
 from outbox.relay.settings import LEASE_MARGIN_S, OVERDUE_S
-from outbox.relay.verdict import PutBack, Release, judge, soften
+from outbox.relay.verdict import PutBack, Release, judge, soften, tried
 from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Undelivered, Unknown
 from outbox.store import Burial, Retry
 from outbox.tasks import is_for_us
@@ -62,6 +63,7 @@ class Deliverer:
         self._sink = sink
         self._inbox = inbox
         self._hold = hold
+        hold.conclude = self._conclude_doubt
         self._settler = settler
         self._pace = pace
         self._emit = emit
@@ -139,7 +141,7 @@ class Deliverer:
             try:
                 outcome = await sink.deliver(parcel.message)
             except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
-                outcome = Failed(type(error).__name__, f"the sink raised: {error}")
+                outcome = Failed(type(error).__name__, f"the sink raised {place_of(error)}")
             except anyio.get_cancelled_exc_class():
                 if is_for_us():  # the watchdog, or the end of the drain
                     raise
@@ -156,7 +158,14 @@ class Deliverer:
         if isinstance(outcome, Delivered):
             self._complete(parcel, outcome)
         else:
-            self._settle(parcel, self._hold.believe(outcome, parcel.message.message_id))
+            self._settle(parcel, outcome)
+
+    def _conclude_doubt(self, parcel: Parcel, outcome: Unavailable, well: bool) -> None:
+        """Act on a delivery that failed with `Unavailable`, now that the sink has been probed."""
+        at_once = not well or not parcel.message.setbacks
+        self._act(parcel, tried(outcome, well=well), at_once=at_once)
+        if not well:
+            self.turn_out("hold")
 
     def _go_on(self, parcel: Parcel) -> None:
         """Have the messages follow that were claimed with one which is done with, unless they may not any more."""
@@ -170,6 +179,7 @@ class Deliverer:
             self._inbox.follow(parcel.next)
 
     def _complete(self, parcel: Parcel, outcome: Delivered) -> None:
+        self._hold.delivered += 1
         message, claimed_s = parcel.message, parcel.claimed_s
         now_s = monotonic()
         self._settler.complete(Settlement(message, outcome, now_s, message.age_s + now_s - claimed_s))
@@ -179,9 +189,16 @@ class Deliverer:
             self._emit(PaceChanged(None, "no throttling any more"))
 
     def _settle(self, parcel: Parcel, outcome: Undelivered) -> None:
+        if isinstance(outcome, Unavailable) and not self._inbox.closed:
+            self._hold.doubt(parcel, outcome)
+        else:
+            outcome = tried(outcome, well=False) if isinstance(outcome, Unavailable) else outcome
+            self._act(parcel, outcome)
+
+    def _act(self, parcel: Parcel, outcome: Undelivered, *, at_once: bool = False) -> None:
         message = parcel.message
         outcome = soften(message, outcome, self._settings)
-        match judge(message, outcome, self._settings):
+        match judge(message, outcome, self._settings, at_once=at_once):
             case Retry() as retry if isinstance(outcome, Retryable):
                 self._settler.retry(retry, outcome)
                 self._settler.release(parcel.rest, "order")
@@ -189,14 +206,12 @@ class Deliverer:
                 self._settler.bury(burial, outcome)
                 self._go_on(parcel)
             case Release():
-                self._settler.release(parcel.messages, "hold")
+                self._settler.release(parcel.messages, "drain" if self._inbox.closed else "hold")
             case PutBack() if self._inbox.closed or self._hold.outcome is not None:
                 self._settler.release(parcel.messages, "drain" if self._inbox.closed else "hold")
             case PutBack():
                 self._inbox.put_back(parcel)
-        if isinstance(outcome, Unavailable) and self._hold.begin(outcome, message.message_id):
-            self.turn_out("hold")
-        elif isinstance(outcome, Throttled) and outcome.scope == "sink":
+        if isinstance(outcome, Throttled) and outcome.scope == "sink":
             self._throttle(outcome)
 
     def _throttle(self, outcome: Throttled) -> None:

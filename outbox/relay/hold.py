@@ -1,17 +1,24 @@
-"""Holding: while the sink is unavailable, nothing is claimed, and the sink is probed until it answers."""
+"""Holding: while the sink is unavailable, nothing is claimed, and the sink is probed until it answers.
+
+Only a probe closes the gate. A delivery that fails with `Unavailable` raises a doubt: it is put aside while the sink is
+probed, and other deliveries go on. So a message that the sink refuses alone does not stop any other message.
+"""
 
 from __future__ import annotations
 
 from time import monotonic
-from uuid import UUID
+from typing import NamedTuple, Protocol
 
 import anyio
 
 from outbox.backoff import Backoff
+from outbox.errors import place_of
 from outbox.events import Emit, Held, Resumed
+from outbox.message import Parcel
 from outbox.pulse import Pulse
 from outbox.relay.settings import OVERDUE_S
-from outbox.sink import Sink, Unavailable, Undelivered, Unknown
+from outbox.relay.verdict import is_well
+from outbox.sink import Sink, Unavailable, Unclear
 from outbox.tasks import is_for_us
 from outbox.wakeup import Wakeup
 
@@ -19,8 +26,24 @@ _STEADY_S = 5.0
 """A sink that failed again sooner than this after a good probe was not back: probing goes on where it had stopped."""
 
 
+class _Doubt(NamedTuple):
+    """A delivery that waits for a probe."""
+
+    parcel: Parcel
+    outcome: Unavailable
+    delivered: int
+    """How many deliveries had succeeded when this one failed."""
+
+
+class Conclude(Protocol):
+    """What the hold asks of the deliverer."""
+
+    def __call__(self, parcel: Parcel, outcome: Unavailable, *, well: bool) -> None:
+        """Decide about a delivery that was put aside, given whether the sink is well."""
+
+
 class Hold:
-    """A gate for the claimer. It closes synchronously on the first sign of an outage and opens after a good probe."""
+    """A gate for the claimer. It closes after a bad probe and opens after a good one."""
 
     def __init__(
         self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, pulse: Pulse, *, probe_timeout_s: float
@@ -31,74 +54,105 @@ class Hold:
         self._wakeup = wakeup
         self._emit = emit
         self._pace = pace
-        self._closed = anyio.Event()
+        self._doubts: list[_Doubt] = []
+        self._doubted = anyio.Event()
         self._opened = anyio.Event()
         self._opened.set()
         self.outcome: Unavailable | None = None
         """Why the relay holds; None while it does not."""
-        self._begun_by: UUID | None = None
+        self.delivered = 0
+        """How many deliveries have succeeded. The deliverer counts them: they prove that the sink takes messages."""
+        self.conclude: Conclude
+        """Set by the deliverer."""
 
-    def begin(self, outcome: Unavailable, message_id: UUID | None) -> bool:
-        """Close the gate, because of a message or of none; return False if it is closed already."""
+    @property
+    def doubtful(self) -> int:
+        """How many deliveries wait for a probe."""
+        return len(self._doubts)
+
+    def doubt(self, parcel: Parcel, outcome: Unavailable) -> None:
+        """Put a delivery aside until a probe has shown whether its failure concerns all messages."""
         if self.outcome is not None:
-            return False
-        self.outcome = outcome
-        self._begun_by = message_id
-        self._opened = anyio.Event()
-        self._closed.set()
-        self._emit(Held(outcome))
-        return True
+            self.conclude(parcel, outcome, well=False)
+        else:
+            self._doubts.append(_Doubt(parcel, outcome, self.delivered))
+            self._doubted.set()
 
-    def believe(self, outcome: Undelivered, message_id: UUID) -> Undelivered:
-        """The outcome, unless it is the same message that says "unavailable" again after a good probe.
-
-        Then the sink is well and takes everything but this message, which must not stop all others again.
-        """
-        if isinstance(outcome, Unavailable) and self.outcome is None and self._begun_by == message_id:
-            return Unknown(outcome.kind, outcome.detail)
-        return outcome
+    def dismiss(self) -> None:
+        """Decide about everything that waits for a probe without one, for shutdown: it may be released."""
+        doubts, self._doubts = self._doubts, []
+        for doubt in doubts:
+            self.conclude(doubt.parcel, doubt.outcome, well=False)
 
     async def passed(self) -> None:
         """Wait until the gate is open."""
         await self._opened.wait()
 
     def open(self) -> None:
-        """Open the gate, for shutdown: whoever waits must come through to see it."""
+        """Open the gate, for shutdown: whatever waits must come through to see it."""
         self._opened.set()
 
     async def run(self) -> None:
-        """Probe once, and then whenever the gate is closed, until cancelled.
+        """Probe once, then after every doubt and while the gate is closed, until cancelled.
 
-        So a sink that cannot deliver is told of when the worker starts, and not by the first message, at night.
+        The first probe reports a sink that cannot deliver when the worker starts, before any message fails.
         """
-        if (outcome := await self._probe()) is not None:
-            self.begin(outcome, None)
+        if isinstance(outcome := await self._probe(), Unavailable):
+            self._close(outcome)
         failures, resumed_s = 0, float("-inf")
         while True:
-            self._pulse.forget("probe")
-            await self._closed.wait()
+            if self.outcome is None:
+                self._pulse.forget("probe")
+                await self._doubted.wait()
+                await self._examine()
+                continue
             began_s = monotonic()
             failures = failures + 1 if began_s - resumed_s < _STEADY_S else 0
             if failures:
                 await anyio.sleep(self._pace.delay_s(failures))
-            while (outcome := await self._probe()) is not None:
+            while isinstance(outcome := await self._probe(), Unavailable):
                 failures += 1
                 self.outcome = outcome
                 await anyio.sleep(self._pace.delay_s(failures))
             self.outcome = None
-            self._closed = anyio.Event()
             self._opened.set()
             self._wakeup.nudge("resume")
             resumed_s = monotonic()
             self._emit(Resumed(resumed_s - began_s))
 
-    async def _probe(self) -> Unavailable | None:
+    async def _examine(self) -> None:
+        """Probe because of the doubts so far, and decide about them."""
+        self._doubted = anyio.Event()
+        doubts, self._doubts = self._doubts, []
+        if not doubts:
+            return
+        try:
+            answer = await self._probe()
+        except anyio.get_cancelled_exc_class():
+            self._doubts = doubts + self._doubts
+            raise
+        well = [is_well(doubt.outcome, answer, delivered=self.delivered > doubt.delivered) for doubt in doubts]
+        if not all(well):
+            self._close(answer if isinstance(answer, Unavailable) else doubts[well.index(False)].outcome)
+        for doubt, one_well in zip(doubts, well, strict=True):
+            self.conclude(doubt.parcel, doubt.outcome, well=one_well)
+        if self.outcome is not None:
+            self.dismiss()  # what came meanwhile
+
+    def _close(self, outcome: Unavailable) -> None:
+        self.outcome = outcome
+        self._opened = anyio.Event()
+        self._emit(Held(outcome))
+
+    async def _probe(self) -> Unavailable | Unclear | None:
         self._pulse.expect("probe", self._probe_timeout_s + OVERDUE_S)
         try:
             with anyio.fail_after(self._probe_timeout_s):
                 return await self._sink.probe()
+        except TimeoutError:
+            return Unavailable("TIMEOUT", f"the sink's probe gave no answer within {self._probe_timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
-            return Unavailable(type(error).__name__, f"the sink's probe raised: {error}")
+            return Unavailable(type(error).__name__, f"the sink's probe raised {place_of(error)}")
         except anyio.get_cancelled_exc_class():
             if is_for_us():
                 raise

@@ -6,9 +6,18 @@
 | Rejected     | buried at once                                    | yes             |
 | Failed       | retried with backoff, buried at max_attempts      | yes             |
 | Throttled    | "sink": next in line again; "message": retried    | no              |
-| Unavailable  | released, and the relay holds; retried, if it is  | no              |
-|              | the only one for which a well sink is unavailable |                 |
 | Unknown      | retried with backoff under the same message id    | no              |
+
+`Unavailable` is decided after a probe of the sink, by its meaning:
+
+| meaning    | the sink is down                 | the sink is well                                         |
+|------------|----------------------------------|----------------------------------------------------------|
+| unreached  | released                         | as Unknown; the first time at once                       |
+| unanswered | as Unknown, due when it is back  | as Unknown; the first time at once                       |
+| refused    | released                         | as Failed                                                |
+| closed     | released                         | as Failed, if another delivery has succeeded meanwhile   |
+
+The sink is well if the probe says so, or says nothing and another delivery has succeeded meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ from typing import Literal
 from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.sink import Failed, Rejected, Retryable, Throttled, Unavailable, Undelivered
+from outbox.sink import Failed, Rejected, Retryable, Throttled, Unavailable, Unclear, Undelivered, Unknown
 from outbox.store import Burial, Retry
 
 
@@ -36,8 +45,27 @@ class PutBack:
 Verdict = Retry | Burial | Release | PutBack
 
 
-def judge(message: Message, outcome: Undelivered, settings: RelaySettings) -> Verdict:
-    """Decide what becomes of a message that the sink has not taken."""
+def is_well(outcome: Unavailable, probed: Unavailable | Unclear | None, *, delivered: bool) -> bool:
+    """Say whether the sink takes other messages than the one that failed so, given the probe that came after it.
+
+    `delivered`: another delivery has succeeded since.
+    """
+    if isinstance(probed, Unavailable):
+        return False
+    if delivered or outcome.meaning in ("unreached", "unanswered"):  # any answer shows that it can be reached
+        return True
+    return probed is None and outcome.meaning == "refused"
+
+
+def tried(outcome: Unavailable, *, well: bool) -> Unavailable | Failed | Unknown:
+    """What an unavailable sink means for the message, once it is known whether the sink is well."""
+    if outcome.meaning in ("refused", "closed"):
+        return Failed(outcome.kind, outcome.detail) if well else outcome
+    return Unknown(outcome.kind, outcome.detail) if well or outcome.meaning == "unanswered" else outcome
+
+
+def judge(message: Message, outcome: Undelivered, settings: RelaySettings, *, at_once: bool = False) -> Verdict:
+    """Decide what becomes of a message that the sink has not taken. `at_once`: an unknown outcome needs no backoff."""
     match outcome:
         case Rejected():
             return Burial(message, "rejected", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
@@ -49,6 +77,8 @@ def judge(message: Message, outcome: Undelivered, settings: RelaySettings) -> Ve
             return Burial(message, "exhausted", counted=True, kind=outcome.kind, detail=clean(outcome.detail))
         case Failed():
             return _retry(message, outcome, settings, failures=message.attempts + 1, counted=True)
+        case Unknown() if at_once:
+            return Retry(message, 0.0, counted=False, kind=outcome.kind, detail=clean(outcome.detail))
         case _:
             return _retry(message, outcome, settings, failures=message.setbacks + 1, counted=False)
 

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from outbox.events import (
+    Buried,
     Claimed,
     DatabaseLost,
     DeliveryStuck,
@@ -20,7 +21,7 @@ from outbox.events import (
     SettleRefused,
 )
 from outbox.message import Message
-from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unknown
+from outbox.sink import Delivered, Failed, Outcome, Rejected, Throttled, Unavailable, Unclear, Unknown
 from tests.support.eventually import eventually
 from tests.support.probing import free_port, get
 from tests.support.running import counts, enqueue, fetch, running
@@ -129,7 +130,8 @@ async def test_sink_that_raises_fails_the_message_and_not_the_relay(database: st
     async with running(database, FakeSink(answer), max_attempts=2) as relay:
         buried = await relay.wait_buried()
         await relay.wait_completed(10)
-    assert buried.outcome == Failed("ZeroDivisionError", "the sink raised: a fault of the sink")
+    assert isinstance(buried.outcome, Failed)
+    assert buried.outcome.kind == "ZeroDivisionError"
 
 
 async def test_error_text_that_the_database_cannot_store_is_made_fit(database: str) -> None:
@@ -194,23 +196,108 @@ async def test_sink_that_flaps_is_held_again_and_loses_nothing(database: str) ->
     assert len(set(relay.completed)) == 930
 
 
-async def test_message_that_alone_finds_a_well_sink_unavailable_stops_nobody_else(database: str) -> None:
-    """For example one whose target only that other part of the sink refuses. It waits, and is never given up."""
-    [lonely] = await enqueue(database, topic="lonely")
+async def test_messages_that_a_well_sink_refuses_end_as_dead_letters_and_stop_no_other(database: str) -> None:
+    """For example those whose operation or namespace these credentials may not use."""
+    await enqueue(database, 30, topic="refused")
+    others = await enqueue(database, 40)
+    refusal = Unavailable("PERMISSION_DENIED", "not for you", "refused")
+    sink = FakeSink(lambda m: refusal if m.topic == "refused" else deliver_all(m))
+    async with running(database, sink, concurrency=4, max_attempts=3) as relay:
+        await relay.wait_completed(40)
+        await relay.log.wait_until(lambda: len(relay.log.of(Buried)) >= 30 or None)
+        assert not relay.log.of(Held)
+        assert set(relay.completed) == set(others)
+    assert await counts(database) == {"message": 0, "history": 40, "dead_letter": 30}
+    [dead] = await fetch(database, "select distinct attempts, reason from outbox.dead_letter")
+    assert tuple(dead) == (3, "exhausted")
+
+
+@pytest.mark.parametrize("meaning", ["unreached", "unanswered"])
+async def test_messages_for_which_a_well_sink_has_no_answer_wait_and_stop_no_other(database: str, meaning: str) -> None:
+    """For example those of one shard that is moving. They are never given up."""
+    lonely = await enqueue(database, 3, topic="lonely")
     others = await enqueue(database, 50)
-    sink = FakeSink(lambda m: Unavailable("DOWN", "for you") if m.topic == "lonely" else deliver_all(m))
+    no_answer = Unavailable("DOWN", "for you", meaning)
+    sink = FakeSink(lambda m: no_answer if m.topic == "lonely" else deliver_all(m))
     async with running(database, sink, concurrency=1, max_attempts=1) as relay:
         await relay.wait_completed(50)
-        await relay.log.wait_until(lambda: len(relay.log.of(Retried)) >= 3 or None)
-        assert len(relay.log.of(Held)) == 1
+        await relay.log.wait_until(lambda: len(relay.log.of(Retried)) >= 9 or None)
+        assert not relay.log.of(Held)
         assert relay.completed == others
-    [row] = await fetch(database, "select message_id, attempts, errors -> -1 ->> 'kind' as kind from outbox.message")
-    assert tuple(row) == (lonely, 0, "DOWN")
+    rows = await fetch(database, "select message_id, attempts, errors -> -1 ->> 'kind' as kind from outbox.message")
+    assert {tuple(row) for row in rows} == {(message_id, 0, "DOWN") for message_id in lonely}
+
+
+async def test_a_probe_that_says_nothing_leaves_the_word_to_other_deliveries(database: str) -> None:
+    """Credentials that may start workflows and may not describe the namespace say nothing by a probe."""
+
+    class Reticent(FakeSink):
+        async def probe(self) -> Unavailable | Unclear | None:
+            await super().probe()
+            return Unclear("PERMISSION_DENIED", "you may not describe the namespace")
+
+    refusal = Unavailable("PERMISSION_DENIED", "not for you", "refused")
+    all_refused = True
+    sink = Reticent(lambda m: refusal if all_refused or m.topic == "refused" else deliver_all(m))
+    await enqueue(database, topic="refused")
+    async with running(database, sink, max_attempts=1) as relay:
+        await relay.log.wait_until(lambda: len(relay.log.of(Held)) >= 3 or None)
+        assert not relay.log.of(Buried), "it may be the credentials that are wrong"
+        all_refused = False
+
+        async def buried() -> int:
+            await enqueue(database)
+            return len(relay.log.of(Buried))
+
+        await eventually(buried, lambda n: n == 1)
+
+
+async def test_a_message_that_may_have_got_through_to_a_dying_sink_is_remembered_as_tried(database: str) -> None:
+    """Its next delivery must know that it is a repeat. One that was never sent leaves no trace."""
+    sent, unsent = await enqueue(database, topic="sent"), await enqueue(database, topic="unsent")
+
+    def answer(message: Message) -> Outcome:
+        sink.available = False
+        return Unavailable("UNAVAILABLE", "gone", "unanswered" if message.topic == "sent" else "unreached")
+
+    sink = FakeSink(answer)
+    sink.block()
+    async with running(database, sink) as relay:
+        await sink.wait_received(2)
+        sink.unblock()
+        await relay.log.wait_for(Held)
+
+        async def rows() -> set[tuple[object, ...]]:
+            found = await fetch(
+                database,
+                "select message_id, attempts, deliveries, jsonb_array_length(errors) from outbox.message "
+                "where lease_token is null",
+            )
+            return {tuple(row) for row in found}
+
+        assert await eventually(rows, lambda found: len(found) == 2) == {(sent[0], 0, 0, 1), (unsent[0], 0, 0, 0)}
+        sink.answer, sink.available = deliver_all, True
+        await relay.wait_completed(2)
+    assert {(m.topic, m.setbacks) for m in sink.received[2:]} == {("sent", 1), ("unsent", 0)}
+
+
+async def test_text_of_an_error_that_a_sink_raises_is_nowhere_written_down(database: str) -> None:
+    def leaks(message: Message) -> Outcome:
+        raise RuntimeError(f"cannot encode {message.payload}")
+
+    await enqueue(database, payload='{"card": "4111-1111"}')
+    async with running(database, FakeSink(leaks), max_attempts=1) as relay:
+        buried = await relay.wait_buried()
+    assert isinstance(buried.outcome, Failed)
+    assert buried.outcome.kind == "RuntimeError"
+    assert "tests.integration.test_relay, leaks, line" in buried.outcome.detail
+    [row] = await fetch(database, "select errors::text from outbox.dead_letter")
+    assert "4111" not in row["errors"] + buried.outcome.detail
 
 
 async def test_cancellation_that_gets_loose_in_a_probe_ends_nothing(database: str) -> None:
     class Loose(FakeSink):
-        async def probe(self) -> Unavailable | None:
+        async def probe(self) -> Unavailable | Unclear | None:
             answer = await super().probe()
             if self.probes < 3:
                 raise anyio.get_cancelled_exc_class()
@@ -242,7 +329,7 @@ async def test_error_text_that_no_json_column_takes_does_not_end_a_holding_worke
     down = Unavailable("DOWN", "nul \0, surrogate \udc80")
 
     class Down(FakeSink):
-        async def probe(self) -> Unavailable | None:
+        async def probe(self) -> Unavailable | Unclear | None:
             return down
 
     sink = Down(lambda _: down)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,8 +11,8 @@ from outbox.backoff import Backoff
 from outbox.errors import clean
 from outbox.message import Message
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdict import PutBack, Release, is_suspect, judge, quarantine
-from outbox.sink import Failed, Rejected, Throttled, Unavailable, Undelivered, Unknown
+from outbox.relay.verdict import PutBack, Release, is_suspect, is_well, judge, quarantine, tried
+from outbox.sink import Failed, Rejected, Throttled, Unavailable, Unclear, Undelivered, Unknown
 from outbox.store import Burial, Retry
 
 SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry=Backoff(1.0, 8.0))
@@ -87,3 +88,48 @@ def test_claims_without_outcome_make_a_suspect_and_then_a_killer(
 )
 def test_error_text_is_made_fit_for_the_database(raw: str, stored: str) -> None:
     assert clean(raw) == stored
+
+
+DOWN = Unavailable("DOWN", "")
+UNCLEAR = Unclear("PERMISSION_DENIED", "")
+
+
+@pytest.mark.parametrize(
+    ("meaning", "probed", "delivered", "well"),
+    [
+        *((meaning, DOWN, True, False) for meaning in ("unreached", "unanswered", "refused", "closed")),
+        ("unreached", None, False, True),
+        ("unreached", UNCLEAR, False, True),
+        ("unanswered", None, False, True),
+        ("unanswered", UNCLEAR, False, True),
+        ("refused", None, False, True),
+        ("refused", UNCLEAR, False, False),
+        ("refused", UNCLEAR, True, True),
+        ("closed", None, False, False),
+        ("closed", None, True, True),
+    ],
+)
+def test_a_sink_is_well_by_its_probe_or_by_another_delivery(
+    meaning: Any, probed: Unavailable | Unclear | None, delivered: bool, well: bool
+) -> None:
+    assert is_well(Unavailable("X", "", meaning), probed, delivered=delivered) is well
+
+
+@pytest.mark.parametrize(
+    ("meaning", "when_well", "when_down"),
+    [
+        ("unreached", Unknown, Unavailable),
+        ("unanswered", Unknown, Unknown),
+        ("refused", Failed, Unavailable),
+        ("closed", Failed, Unavailable),
+    ],
+)
+def test_a_failure_is_the_messages_own_only_if_the_sink_is_well(meaning: Any, when_well: type, when_down: type) -> None:
+    outcome = Unavailable("X", "", meaning)
+    assert (type(tried(outcome, well=True)), type(tried(outcome, well=False))) == (when_well, when_down)
+
+
+def test_an_unknown_outcome_may_be_tried_again_at_once() -> None:
+    verdict = judge(message(), Unknown("X", ""), SETTINGS, at_once=True)
+    assert isinstance(verdict, Retry)
+    assert (verdict.delay_s, verdict.counted) == (0.0, False)

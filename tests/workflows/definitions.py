@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from temporalio import workflow
@@ -33,6 +34,37 @@ class ContinuesOnce:
     @workflow.signal
     def finish(self) -> None:
         self._done = True
+
+
+@workflow.defn
+class ContinuesOnSignal:
+    """Continues as new at every signal "go_on", ends at "end"; ignores requests to cancel."""
+
+    def __init__(self) -> None:
+        self._word = ""
+
+    @workflow.run
+    async def run(self, runs: int = 1) -> int:
+        while not self._word:
+            try:
+                await workflow.wait_condition(lambda: bool(self._word))
+            except asyncio.CancelledError:
+                continue
+        if self._word == "go_on":
+            workflow.continue_as_new(runs + 1)
+        return runs
+
+    @workflow.signal
+    def go_on(self, _item: Any = None) -> None:
+        self._word = self._word or "go_on"
+
+    @workflow.signal
+    def end(self, _item: Any = None) -> None:
+        self._word = self._word or "end"
+
+    @workflow.signal
+    def add(self, _item: Any = None) -> None:
+        """Is only counted by the server."""
 
 
 @workflow.defn

@@ -32,8 +32,8 @@ async def test_poison_is_a_dead_letter_at_once_and_delays_nobody(
     database: str, temporal_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_client.service_client.config.target_host)
-    unknown = """search_attributes => '{"NobodyKnowsThis": 1}'"""
-    await fetch(database, START.replace("task_queue", f"{unknown}, task_queue"), "Probe", "poison", "{}")
+    reserved = """search_attributes => '{"WorkflowType": "x"}'"""
+    await fetch(database, START.replace("task_queue", f"{reserved}, task_queue"), "Probe", "poison", "{}")
     for n in range(20):
         await fetch(database, START, "Probe", f"innocent-{n}", "{}")
     async with running(database, factory=temporal_sink, concurrency=2) as relay:
@@ -48,4 +48,4 @@ async def test_poison_is_a_dead_letter_at_once_and_delays_nobody(
     assert await counts(database) == {"message": 0, "history": 20, "dead_letter": 1}
     [dead] = await fetch(database, "select errors -> -1 ->> 'detail' as detail, attempts from outbox.dead_letter")
     assert dead["attempts"] == 1
-    assert "NobodyKnowsThis" in dead["detail"]
+    assert "WorkflowType" in dead["detail"]

@@ -95,8 +95,8 @@ class TestAStart:
             headers={"traceparent": "00-1-2-01", "tenant": "acme"},
         )
         outcome = await sink.deliver(sent)
-        # The dev server registers no custom attribute: that is the message's fault, and said so.
-        assert isinstance(outcome, Rejected)
+        # The dev server registers no custom attribute. It may be registered later, so the message is tried again.
+        assert isinstance(outcome, Failed)
         assert "CustomKeywordField" in outcome.detail
         target = start(
             workflow_id, memo={"plan": {"tier": None}}, execution_timeout_s=3600.5, start_delay_s=90, summary="x"
