@@ -160,7 +160,7 @@ class Deliverer:
         else:
             self._settle(parcel, outcome)
 
-    def _conclude_doubt(self, parcel: Parcel, outcome: Unavailable, well: bool) -> None:
+    def _conclude_doubt(self, parcel: Parcel, outcome: Unavailable, *, well: bool) -> None:
         """Act on a delivery that failed with `Unavailable`, now that the sink has been probed."""
         at_once = not well or not parcel.message.setbacks
         self._act(parcel, tried(outcome, well=well), at_once=at_once)
