@@ -5,29 +5,41 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
 
-from outbox.errors import OutboxError
-from outbox.probe import ask
+from outbox import early
 
 _CHECKS = (["health"], ["health", "--live"])
+_WORKERS = (["run"], ["workflows", "run"])
+TYPE_CHECKING = False  # the module typing takes longer to load than everything else here
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
+    if any(sys.argv[1 : 1 + len(words)] == words for words in _WORKERS):
+        early.listen()
     _fill_streams()
     if sys.argv[1:] in _CHECKS:
-        try:
-            well, line = ask(live="--live" in sys.argv)
-        except OutboxError as error:
-            sys.stderr.write(f"outbox: {error}\n")
-            sys.exit(error.exit_code)
-        sys.stdout.write(f"{line}\n")
-        sys.exit(0 if well else 1)
+        _check()
     gc.set_threshold(50_000)  # what is loaded stays: looking for garbage in it took a twelfth of the start
-    from outbox import cli  # noqa: PLC0415 - see above
+    from outbox import cli  # noqa: PLC0415 - signals are heard before all else is loaded
 
     cli.main()
+
+
+def _check() -> NoReturn:
+    """Ask the worker on this machine how it is, and leave the process with the answer."""
+    from outbox.errors import OutboxError  # noqa: PLC0415 - only a check needs it
+    from outbox.probe import ask  # noqa: PLC0415 - only a check needs it
+
+    try:
+        well, line = ask(live="--live" in sys.argv)
+    except OutboxError as error:
+        sys.stderr.write(f"outbox: {error}\n")
+        sys.exit(error.exit_code)
+    sys.stdout.write(f"{line}\n")
+    sys.exit(0 if well else 1)
 
 
 def _fill_streams() -> None:

@@ -17,9 +17,8 @@ from pkgutil import resolve_name
 from typing import Annotated, NoReturn
 
 import typer
-from loguru import logger
 
-from outbox import __version__
+from outbox import __version__, logs
 from outbox.commands import COMMANDS
 from outbox.commands.panels import Commands
 from outbox.errors import ConfigurationError, OutboxError
@@ -50,11 +49,12 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
-            raise
-        code = _unprinted(error)
+        of_output = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
+        code = _unprinted(error) if of_output else _crashed(error)
     except SystemExit as end:
         code = end.code
+    except Exception as error:  # noqa: BLE001 - it must reach the log, and leave the process by the same door
+        code = _crashed(error)
     _leave(code if isinstance(code, int) else int(code is not None))
 
 
@@ -73,10 +73,17 @@ def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
     causes = list(_leaves(error))
     for cause in causes:
         if not isinstance(cause, OutboxError):
-            raise error
+            return _crashed(error)
         for line in cause.faults if isinstance(cause, ConfigurationError) else (str(cause),):
-            sys.stderr.write(f"outbox: {line}\n")
+            logs.say_end(line, cause.exit_code)
     return max(cause.exit_code for cause in causes if isinstance(cause, OutboxError))
+
+
+def _crashed(error: Exception) -> int:
+    """Say what nobody foresaw and return the exit code. Raises it where there is no log."""
+    if not logs.say_crash(error):
+        raise error
+    return 1
 
 
 def _unprinted(error: OSError) -> int:
@@ -128,7 +135,7 @@ def _leave(code: int) -> NoReturn:
     The Temporal SDK's threads may crash in it (temporalio/sdk-python#300).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C has nothing left to stop
-    logger.complete()
+    logs.flush()
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -48,9 +48,8 @@ def survey(**flags: object) -> Survey:
     return Survey(reading, factories[0], tuple(faults), tuple(of_sink))
 
 
-def prepare(**flags: object) -> Prepared:
-    """Read everything. Raises ConfigurationError that names every fault of the settings, of the sink and of its own."""
-    found = survey(**flags)
+def prepared(found: Survey) -> Prepared:
+    """What a worker needs. Raises ConfigurationError that names every fault of settings and sink."""
     if found.sink is None or found.faults or found.sink_faults:
         raise ConfigurationError(*found.faults, *found.sink_faults)
     return Prepared(found.reading.settings, found.sink, found.reading.doubts)

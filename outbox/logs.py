@@ -1,39 +1,96 @@
-"""Turns events into log lines: the one place that chooses words and levels.
-
-Messages are constant and their data are bound fields, so that lines can be counted and searched. Payloads never appear.
-"""
+"""Where this process's log goes, and in which form: text for people, or one JSON object a line."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import singledispatchmethod
+from datetime import datetime
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from loguru import logger
 
-from outbox import events
-from outbox.message import Message
+from outbox.outlet import Outlet
 
 if TYPE_CHECKING:
     from loguru import Message as LogLine
     from loguru import Record
 
+_DROPPED = "log lines dropped, nobody read standard error"
 _TEXT = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> {message}<dim>{extra[tail]}</dim>\n"
 
 
+_FLUSH_S = 2.0
+"""How long the end of a process waits for its last lines to be taken."""
+
+
+class _Way:
+    """Where this process's log goes, once that is decided."""
+
+    outlet: Outlet | None = None
+    as_text = True
+
+
 def configure(level: str, style: Literal["auto", "text", "json"]) -> None:
-    """Send this process's log to standard error, as text for people or one JSON object a line for machines."""
-    logger.remove()
+    """Send this process's log to standard error, as text for people or one JSON object a line for machines.
+
+    A thread writes it: no caller waits for a reader.
+    """
+    unconfigure()
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
+    outlet = Outlet(sys.stderr.fileno(), _dropped_as_text if as_text else _dropped_as_json)
+    _Way.outlet, _Way.as_text = outlet, as_text
     if as_text:
-        logger.add(sys.stderr, level=level, format=_text, colorize=None, diagnose=False)
+        logger.add(outlet.write, level=level, format=_text, colorize=_coloured(), diagnose=False)
     else:
-        logger.add(_write_json, level=level, format="{message}", diagnose=False)
+        logger.add(lambda line: _write_json(line, outlet), level=level, format="{message}", diagnose=False)
     pass_on("opentelemetry", least=logging.WARNING)
+    pass_on("asyncio", least=logging.WARNING)
+
+
+def unconfigure() -> None:
+    """Write what waits, and log nothing any more."""
+    logger.remove()
+    if _Way.outlet is not None:
+        _Way.outlet.close(_FLUSH_S)
+        _Way.outlet = None
+
+
+def flush() -> None:
+    """Wait until all lines are written, but no longer than two seconds: the reader may be stuck."""
+    if _Way.outlet is not None:
+        _Way.outlet.flush(_FLUSH_S)
+
+
+def dropped() -> int:
+    """How many lines were never written, because nobody took them."""
+    return 0 if _Way.outlet is None else _Way.outlet.dropped
+
+
+def say_end(line: str, exit_code: int) -> None:
+    """Say why this process ends, in the form that its log has; as text where it has none yet."""
+    if _Way.outlet is None:
+        sys.stderr.write(f"outbox: {line}\n")
+    elif _Way.as_text:
+        _Way.outlet.write(f"outbox: {line}\n", always=True)
+    else:
+        logger.bind(error=line, exit_code=exit_code).critical("cannot go on")
+
+
+def say_crash(error: BaseException) -> bool:
+    """Say what nobody foresaw, in the form that the log has; return False if there is no log yet."""
+    if _Way.outlet is None:
+        return False
+    text = "".join(format_exception(error))
+    if _Way.as_text:
+        _Way.outlet.write(text, always=True)
+    else:
+        logger.bind(error=f"{type(error).__name__}: {error}", traceback=text, exit_code=1).critical("crashed")
+    return True
 
 
 def pass_on(
@@ -71,6 +128,10 @@ def warn_of(doubts: Iterable[str]) -> None:
         logger.bind(detail=doubt).warning("doubtful setting")
 
 
+def _coloured() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
 def _text(record: Record) -> str:
     shown = {name: value for name, value in record["extra"].items() if name != "tail"}
     record["extra"]["tail"] = "".join(f" {name}={_visible(value)}" for name, value in shown.items())
@@ -83,7 +144,7 @@ def _visible(value: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _write_json(line: LogLine) -> None:
+def _write_json(line: LogLine, outlet: Outlet) -> None:
     record = line.record
     entry: dict[str, Any] = {
         "time": record["time"].isoformat(),
@@ -93,157 +154,20 @@ def _write_json(line: LogLine) -> None:
     }
     if record["exception"] is not None:
         entry["exception"] = str(record["exception"].value)
+    outlet.write(_as_json(entry), always=record["level"].no >= logging.CRITICAL)
+
+
+def _as_json(entry: dict[str, Any]) -> bytes:
     try:
-        text = orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a text that is no Unicode, from some other program's error
-        text = json.dumps(entry, default=str).encode() + b"\n"
-    sys.stderr.buffer.write(text)
-    sys.stderr.buffer.flush()
+        return json.dumps(entry, default=str).encode() + b"\n"
 
 
-class EventLog:
-    """A subscriber of the event stream that writes log lines."""
-
-    def __call__(self, event: events.Event) -> None:
-        """Write the line for one event."""
-        self.log(event)
-
-    @singledispatchmethod
-    def log(self, event: events.Event) -> None:
-        """Any event without words of its own: its name and its plain fields, for debugging."""
-        shown = {name: value for name, value in event._asdict().items() if isinstance(value, str | int | float | bool)}
-        logger.bind(**shown).debug(type(event).__name__)
-
-    @log.register
-    def _(self, event: events.WorkerStarted) -> None:
-        logger.bind(worker=event.worker, schema=event.schema).info("worker started")
-
-    @log.register
-    def _(self, event: events.Claimed) -> None:
-        logger.bind(messages=len(event.messages), took_ms=_ms(event.took_s)).debug("claimed")
-
-    @log.register
-    def _(self, event: events.Completed) -> None:
-        slowest_s = max(settlement.latency_s for settlement in event.settlements)
-        logger.bind(messages=len(event.settlements), took_ms=_ms(event.took_s), latency_ms=_ms(slowest_s)).debug(
-            "completed"
-        )
-
-    @log.register
-    def _(self, event: events.Retried) -> None:
-        bound = _of(event.message).bind(
-            kind=event.outcome.kind, detail=event.outcome.detail, retry_in_s=round(event.delay_s, 1)
-        )
-        bound.bind(attempt=event.message.attempts + event.counted, counted=event.counted).warning(
-            "message failed, will retry"
-        )
-
-    @log.register
-    def _(self, event: events.Buried) -> None:
-        bound = _of(event.message).bind(reason=event.reason, kind=event.outcome.kind, detail=event.outcome.detail)
-        if event.reason == "discarded":
-            bound.info("message expired and was discarded")
-        else:
-            bound.error("message became a dead letter")
-
-    @log.register
-    def _(self, event: events.Released) -> None:
-        logger.bind(messages=len(event.messages), why=event.why).debug("released")
-
-    @log.register
-    def _(self, event: events.LeaseLost) -> None:
-        logger.bind(
-            messages=len(event.messages), first=str(event.messages[0].message_id), certain=event.certain
-        ).warning("lease lost before settling, nothing was overwritten")
-
-    @log.register
-    def _(self, event: events.Rescued) -> None:
-        logger.bind(worker=event.worker, messages=event.leases).warning("worker died, its leases are ended")
-
-    @log.register
-    def _(self, event: events.PresenceShown) -> None:
-        logger.bind(worker_id=event.worker_id).debug("presence shown")
-
-    @log.register
-    def _(self, event: events.PresenceLost) -> None:
-        logger.bind(error=event.error).warning("presence not shown, only leases tell of this worker's death")
-
-    @log.register
-    def _(self, event: events.SettleRefused) -> None:
-        _of(event.message).bind(error=event.error).error("database refused to settle a message")
-
-    @log.register
-    def _(self, event: events.DeliveryStuck) -> None:
-        _of(event.message).bind(after_s=round(event.after_s, 1)).error("sink overran its time-out")
-
-    @log.register
-    def _(self, event: events.Held) -> None:
-        logger.bind(kind=event.outcome.kind, detail=event.outcome.detail).warning("sink unavailable, holding")
-
-    @log.register
-    def _(self, event: events.Resumed) -> None:
-        logger.bind(held_s=round(event.held_s, 2)).info("sink available again, resumed")
-
-    @log.register
-    def _(self, event: events.PaceChanged) -> None:
-        rate = None if event.rate is None else round(event.rate, 1)
-        logger.bind(messages_per_s=rate, cause=event.cause).warning("pace changed")
-
-    @log.register
-    def _(self, event: events.SlotsChanged) -> None:
-        logger.bind(slots=event.slots, of=event.of).log(
-            "INFO" if event.slots == event.of else "WARNING", "deliveries in flight changed after time-outs"
-        )
-
-    @log.register
-    def _(self, event: events.SourceReady) -> None:
-        logger.bind(source=event.source).info("wake-up source subscribed")
-
-    @log.register
-    def _(self, event: events.SourceLost) -> None:
-        logger.bind(source=event.source, error=event.error, retry_in_s=round(event.retry_in_s, 1)).warning(
-            "wake-up source lost, polling meanwhile"
-        )
-
-    @log.register
-    def _(self, event: events.SourceDegraded) -> None:
-        logger.bind(source=event.source, silent_s=event.silent_s).warning(
-            "wake-up source missed messages, polling meanwhile"
-        )
-
-    @log.register
-    def _(self, event: events.SourceRestored) -> None:
-        logger.bind(source=event.source).info("wake-up source trusted again")
-
-    @log.register
-    def _(self, event: events.ModeChanged) -> None:
-        logger.bind(mode=event.mode, sources=",".join(event.sources), why=event.why).info("wake-up mode changed")
-
-    @log.register
-    def _(self, event: events.DatabaseLost) -> None:
-        logger.bind(doing=event.doing, error=event.error).warning("database lost, trying again")
-
-    @log.register
-    def _(self, event: events.DatabaseRestored) -> None:
-        logger.bind(doing=event.doing, lost_s=round(event.lost_s, 2)).info("database restored")
-
-    @log.register
-    def _(self, event: events.MaintenanceFailed) -> None:
-        logger.bind(duty=event.duty, error=event.error).warning("maintenance failed, will try again")
-
-    @log.register
-    def _(self, event: events.DrainStarted) -> None:
-        logger.bind(in_flight=event.in_flight).info("draining")
-
-    @log.register
-    def _(self, event: events.Drained) -> None:
-        logger.bind(took_s=round(event.took_s, 2), abandoned=event.abandoned).info("drained")
+def _dropped_as_json(lines: int) -> bytes:
+    now = datetime.now().astimezone().isoformat()
+    return _as_json({"time": now, "level": "WARNING", "message": _DROPPED, "lines": lines})
 
 
-def _of(message: Message) -> Any:  # noqa: ANN401 - loguru exports its Logger type to stubs only
-    """A logger with a message's identity bound."""
-    return logger.bind(message_id=str(message.message_id), topic=message.topic)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
+def _dropped_as_text(lines: int) -> bytes:
+    return f"{datetime.now().astimezone():%H:%M:%S} WARNING {_DROPPED} lines={lines}\n".encode()

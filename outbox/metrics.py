@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from outbox import __version__
 from outbox.condition import State
+from outbox.logs import dropped
 from outbox.switchboard import MODES
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Metrics(Collector):
 
     def _worker(self) -> Iterator[Metric]:
         counts, condition = self._counts, self._condition
+        yield _counter("outbox_log_lines_dropped", "Log lines that nobody read in time.", dropped())
         yield _gauges("outbox_build_info", "The worker's version.", "version", {__version__: 1})
         yield _gauges(
             "outbox_worker_state", "1 for the worker's state.", "state", _one_of(get_args(State), condition.state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskStatus
 
-from outbox import __version__
+from outbox import __version__, early
 from outbox.backoff import Backoff
 from outbox.condition import Condition
 from outbox.control import Control
@@ -224,11 +223,14 @@ class Stoppable(Protocol):
 
 @asynccontextmanager
 async def stop_on_signals(worker: Stoppable) -> AsyncIterator[None]:
-    """Stop the worker on the first SIGTERM or SIGINT; cancel the block on the second."""
+    """Stop the worker on the first SIGTERM, SIGINT or SIGHUP, also one that came before; cancel the block on the next.
+
+    After the block of a process that has listened from its start, signals are ignored.
+    """
     async with anyio.create_task_group() as tasks:
 
         async def watch(*, task_status: TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with anyio.open_signal_receiver(*early.signals()) as signals:
                 task_status.started()
                 async for _ in signals:
                     if worker.stopping:
@@ -237,5 +239,10 @@ async def stop_on_signals(worker: Stoppable) -> AsyncIterator[None]:
                     worker.stop()
 
         await tasks.start(watch)
-        yield
-        tasks.cancel_scope.cancel()
+        if early.asked():
+            worker.stop()
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+    early.ignore()

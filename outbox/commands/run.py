@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -11,7 +11,8 @@ import typer
 from outbox import logs
 from outbox.asking import ask
 from outbox.config import Settings
-from outbox.effective import prepare
+from outbox.effective import prepared, survey
+from outbox.event_lines import EventLog
 from outbox.events import Events
 from outbox.sink import SinkFactory
 from outbox.traces import tracing
@@ -25,28 +26,31 @@ def run(
     sink: Annotated[str | None, typer.Option(help="Where messages go: module:attribute.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Deliveries in flight at once, at most.")] = None,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT, then drain.
+    """Run a worker until SIGTERM, SIGINT or SIGHUP, then drain.
 
     A second signal ends it at once.
     """
-    prepared = prepare(mode=mode, sink=sink, concurrency=concurrency)
-    logs.configure(prepared.settings.log_level, prepared.settings.log_format)
-    logs.warn_of(prepared.doubts)
+    found = survey(mode=mode, sink=sink, concurrency=concurrency)
+    logs.configure(found.reading.settings.log_level, found.reading.settings.log_format)
+    chosen = prepared(found)
+    logs.warn_of(chosen.doubts)
     spare_collector()
-    if not ask(partial(_run_worker, prepared.settings, prepared.sink)):
+    if not ask(partial(_run_worker, chosen.settings, chosen.sink)):
         raise typer.Exit(1)
 
 
 async def _run_worker(settings: Settings, sink_factory: SinkFactory) -> bool:
     """Run a worker under signals; return whether it ended by itself, not by a second signal."""
-    events = Events(logs.EventLog())
+    log = EventLog()
+    events = Events(log)
     worker = Worker(settings, sink_factory, events)
     endpoints: AbstractAsyncContextManager[None] = nullcontext()
     if settings.http_port:
         from outbox.endpoints import serving  # noqa: PLC0415 - loading its libraries takes a tenth of a second
 
         endpoints = serving(settings, worker.condition, events)
-    async with stop_on_signals(worker), tracing(events, logs.warn_of), endpoints:
-        await worker.run()
-        return True
+    with closing(log):
+        async with stop_on_signals(worker), tracing(events, logs.warn_of), endpoints:
+            await worker.run()
+            return True
     return False

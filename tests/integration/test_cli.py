@@ -40,10 +40,14 @@ class Done:
 
     @property
     def fault(self) -> str:
-        """The one line that was said, and nothing but it."""
+        """The one line that was said, and nothing but it: of a worker, whose log is no terminal's, in JSON."""
         assert self.out == ""
         assert "Traceback" not in self.err
         [line] = self.err.splitlines()
+        if line.startswith("{"):
+            entry = json.loads(line)
+            assert (entry["message"], entry["exit_code"]) == ("cannot go on", self.code)
+            return str(entry["error"])
         assert line.startswith("outbox: ")
         return line.removeprefix("outbox: ")
 
@@ -513,5 +517,5 @@ async def test_mode_that_is_none_is_one_line(database: str) -> None:
 async def test_settings_of_realtime_that_are_missing_or_malformed_are_named_at_once(
     database: str, environment: dict[str, str], faults: list[str]
 ) -> None:
-    done = await outbox(database, "run", **environment)
+    done = await outbox(database, "run", OUTBOX_LOG_FORMAT="text", **environment)
     assert (done.code, done.err.splitlines()) == (2, [f"outbox: {fault}" for fault in faults])

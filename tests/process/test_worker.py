@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.eventually import eventually
 from tests.support.probing import free_port
 from tests.support.processes import workflow_worker_process
 from tests.support.running import fetch
+from tests.support.tcp_proxy import tcp_proxy
 from workflows.process.logs import context
 
 pytestmark = pytest.mark.timeout(120)
@@ -159,3 +161,17 @@ def test_log_lines_carry_the_workflow_and_not_its_arguments() -> None:
         }
     )
     assert context(record) == {"workflow_id": "w", "run_id": "r", "workflow_type": "T", "attempt": 1}
+
+
+async def test_what_the_sdks_core_says_is_a_line_of_our_log(surroundings: dict[str, str], tmp_path: Path) -> None:
+    async with tcp_proxy(f"tcp://{surroundings['TEMPORAL_ADDRESS']}") as proxy:
+        surroundings["TEMPORAL_ADDRESS"] = f"{proxy.host}:{proxy.port}"
+        with workflow_worker_process(tmp_path, "worker", **surroundings) as worker:
+            await worker.logged("workflow worker started")
+            await proxy.refuse()
+
+            async def said_by_core() -> list[str]:
+                return [line for line in worker.log.read_text().splitlines() if "sdk_core" in line]
+
+            lines = await eventually(said_by_core, lambda found: len(found) > 0, timeout_s=60)
+            assert json.loads(lines[0])["level"] in ("WARNING", "ERROR")

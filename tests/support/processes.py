@@ -25,7 +25,7 @@ class WorkerProcess:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox.cli", *command],
+                [sys.executable, "-m", "outbox", *command],
                 env=os.environ | {"LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": "json"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -13,8 +13,10 @@ import pytest
 from loguru import logger
 
 from outbox import events, logs
+from outbox.event_lines import EventLog
 from outbox.message import Message
 from outbox.sink import Delivered, Rejected, Unavailable, Unknown
+from tests.support.eventually import eventually
 
 SECRET = "canary-of-the-payload"
 MESSAGE = Message(
@@ -63,20 +65,25 @@ def sample(kind: type) -> Any:
 def lines(capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Any]:
     """A log of JSON lines, and what has been written to it."""
     logs.configure("TRACE", "json")
-    yield lambda: [json.loads(line) for line in capfdbinary.readouterr().err.splitlines()]
-    logger.remove()
+
+    def written() -> list[Any]:
+        logs.flush()
+        return [json.loads(line) for line in capfdbinary.readouterr().err.splitlines()]
+
+    yield written
+    logs.unconfigure()
 
 
 @pytest.mark.parametrize("kind", get_args(events.Event), ids=lambda kind: kind.__name__)
 def test_every_event_is_one_line_without_payload_or_headers(kind: type, lines: Any) -> None:
-    logs.EventLog()(sample(kind))
+    EventLog()(sample(kind))
     [line] = lines()
     assert {"time", "level", "message"} <= line.keys()
     assert SECRET not in json.dumps(line)
 
 
 def test_dead_letter_is_an_error_that_names_the_message_and_its_cause(lines: Any) -> None:
-    logs.EventLog()(sample(events.Buried))
+    EventLog()(sample(events.Buried))
     [line] = lines()
     assert (line["level"], line["kind"], line["detail"]) == ("ERROR", "BAD", "too big")
     assert line["message_id"] == str(MESSAGE.message_id)
@@ -84,7 +91,7 @@ def test_dead_letter_is_an_error_that_names_the_message_and_its_cause(lines: Any
 
 def test_level_bounds_what_is_written(lines: Any) -> None:
     logs.configure("WARNING", "json")
-    logs.EventLog()(sample(events.Resumed))
+    EventLog()(sample(events.Resumed))
     assert lines() == []
 
 
@@ -97,7 +104,7 @@ def test_lines_are_for_people_on_a_terminal_and_for_machines_elsewhere(
     try:
         logger.bind(n=1).info("said")
     finally:
-        logger.remove()
+        logs.unconfigure()
     written = re.sub("\x1b\\[[0-9]+m", "", capfd.readouterr().err)
     assert re.fullmatch(form + "\n", written)
 
@@ -111,8 +118,8 @@ def test_what_opentelemetry_complains_of_is_one_of_our_lines(lines: Any) -> None
 
 def test_braces_and_markup_in_data_are_written_as_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     logs.configure("INFO", "text")
-    logs.EventLog()(events.SourceLost("listen", "<red>{oops}</red> {0}", 1.0))
-    logger.remove()
+    EventLog()(events.SourceLost("listen", "<red>{oops}</red> {0}", 1.0))
+    logs.unconfigure()
     written = capfdbinary.readouterr().err.decode()
     assert "<red>{oops}</red> {0}" in written
 
@@ -122,7 +129,7 @@ def test_text_lines_hold_nothing_that_ends_them_or_controls_the_terminal(capfd: 
     try:
         logger.bind(topic="a\n\x1b[31mb", plain="as it is").info("said")
     finally:
-        logger.remove()
+        logs.unconfigure()
     [line] = capfd.readouterr().err.splitlines()
     assert "\x1b[31mb" not in line
     assert "plain=as it is" in line
@@ -132,3 +139,65 @@ def test_json_line_is_written_also_of_a_text_that_is_no_unicode(lines: Any) -> N
     logger.bind(detail="lone \udc80").info("said")
     [line] = lines()
     assert line["detail"] == "lone \udc80"
+
+
+async def test_of_many_failures_the_first_is_written_and_then_each_second_how_many_more(lines: Any) -> None:
+    log, count = EventLog(), 400
+    for number in range(count):
+        log(sample(events.Retried)._replace(message=MESSAGE._replace(message_id=UUID(int=number))))
+    log(sample(events.Retried)._replace(message=MESSAGE._replace(topic="mail")))
+    told: list[Any] = []
+
+    async def look() -> list[Any]:
+        told.extend(lines())
+        return told
+
+    await eventually(look, lambda found: "more" in str(found))
+    log.close()
+    assert lines() == []
+    retried = [line for line in told if line["message"] == "message failed, will retry"]
+    assert [(line["topic"], line.get("more")) for line in retried] == [
+        ("orders", None),
+        ("mail", None),
+        ("orders", 399),
+    ]
+    assert retried[-1]["latest"] == str(UUID(int=count - 1))
+
+
+def test_numbers_that_are_not_told_yet_are_told_at_the_end(lines: Any) -> None:
+    log = EventLog()
+    for _ in range(5):
+        log(sample(events.Buried))
+    log.close()
+    first, more = lines()
+    assert "more" not in first
+    assert (more["more"], more["level"], more["message"]) == (4, "ERROR", first["message"])
+
+
+def test_topics_without_number_are_counted_together(lines: Any) -> None:
+    log, count = EventLog(), 1000
+    for number in range(count):
+        log(sample(events.Retried)._replace(message=MESSAGE._replace(topic=f"topic-{number}")))
+    log.close()
+    told = lines()
+    assert len(told) < 100
+    assert sum(line.get("more", 1) for line in told) == count
+
+
+def test_the_reason_of_an_end_has_the_form_of_the_log(lines: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    logs.say_end("the port is taken", 2)
+    assert logs.say_crash(LookupError("gone"))
+    end, crash = lines()
+    assert (end["level"], end["error"], end["exit_code"]) == ("CRITICAL", "the port is taken", 2)
+    assert crash["error"] == "LookupError: gone"
+    assert "LookupError" in crash["traceback"]
+    logs.configure("INFO", "text")
+    logs.say_end("the port is taken", 2)
+    logs.unconfigure()
+    assert capfdbinary.readouterr().err == b"outbox: the port is taken\n"
+
+
+def test_what_asyncio_complains_of_is_one_of_our_lines(lines: Any) -> None:
+    logging.getLogger("asyncio").error("a task failed")
+    [line] = lines()
+    assert (line["level"], line["message"]) == ("ERROR", "a task failed")

@@ -42,11 +42,12 @@ def run(
     task_queue: Annotated[str | None, typer.Option(help="Task queue to poll.")] = None,
     families: Annotated[str | None, typer.Option(help="Workflow families, with commas between them.")] = None,
 ) -> None:
-    """Run a workflow worker until SIGTERM or SIGINT, then drain. A second signal ends it at once."""
+    """Run a workflow worker until SIGTERM, SIGINT or SIGHUP, then drain. A second signal ends it at once."""
+    reading = config.read()
+    outbox_logs.configure(reading.settings.log_level, reading.settings.log_format)
+    logs.configure()
     chosen = config.load()
     own = settings.load(task_queue=task_queue, families=families)
-    outbox_logs.configure(chosen.log_level, chosen.log_format)
-    logs.configure()
     if not ask(partial(_run, chosen, own)):
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from temporalio import activity, workflow
+from temporalio.runtime import LogForwardingConfig, LoggingConfig
 
 from outbox.logs import pass_on
 
@@ -18,6 +19,12 @@ def configure() -> None:
     """Pass on what temporalio's loggers say. Call it after `outbox.logs.configure`."""
     activity.logger.activity_info_on_message = workflow.logger.workflow_info_on_message = False
     pass_on("temporalio", context=context)
+
+
+def core_logging() -> LoggingConfig:
+    """Has the SDK's core, which would write to the console itself, log through Python and so through us."""
+    forwarding = LogForwardingConfig(logger=logging.getLogger("temporalio.core"), append_target_to_name=False)
+    return LoggingConfig(filter=LoggingConfig.default.filter, forwarding=forwarding)
 
 
 def context(record: logging.LogRecord) -> dict[str, Any]:

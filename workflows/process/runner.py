@@ -21,6 +21,7 @@ from outbox.errors import ConfigurationError, DatabaseUnavailable
 from workflows.application.database import Application, open_application
 from workflows.connection import connect
 from workflows.process.families import collect
+from workflows.process.logs import core_logging
 from workflows.serving import serving
 
 if TYPE_CHECKING:
@@ -109,19 +110,20 @@ class WorkflowWorker:
             open_application(self._settings.dsn, self._settings.schema_name, size=self._own.database_connections)
         )
 
-    async def _connect(self, runtime: Runtime | None) -> Client:
+    async def _connect(self, runtime: Runtime) -> Client:
         return await connect(identity=self._settings.worker_name, runtime=runtime)
 
-    def _runtime(self) -> Runtime | None:
-        """The SDK's runtime with its metrics, where they are wanted."""
+    def _runtime(self) -> Runtime:
+        """The SDK's runtime, with its metrics where they are wanted. What its core says goes to our log."""
         address = self._own.metrics_address
-        if address is None:
-            return None
-        metrics = PrometheusConfig(
+        metrics = address and PrometheusConfig(
             bind_address=address, counters_total_suffix=True, unit_suffix=True, durations_as_seconds=True
         )
         try:
-            return Runtime(telemetry=TelemetryConfig(metrics=metrics, global_tags={"program": PROGRAM}))
+            telemetry = TelemetryConfig(
+                logging=core_logging(), metrics=metrics or None, global_tags={"program": PROGRAM}
+            )
+            return Runtime(telemetry=telemetry)
         except (RuntimeError, ValueError) as error:
             raise ConfigurationError(
                 f"OUTBOX_WORKFLOWS_METRICS_ADDRESS is {address!r}: the SDK cannot serve metrics there: {error}"
