@@ -23,6 +23,7 @@ exception when insufficient_privilege then
 end $$;
 
 grant usage on schema app to app_tenant;
+grant select on app.migration to app_tenant;  -- a worker looks for the version
 
 comment on schema app is 'The business data of the workflows; `outbox workflows migrate` makes it.';
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ MANIFESTS = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kust
 KUSTOMIZATIONS = sorted(path.parent for path in FOLDER.rglob("kustomization.yaml"))
 SETTINGS = dotenv_values(FOLDER / "base" / "settings.env")
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
+SECRETS = "/run/outbox/secrets"
+CONTAINERFILE = (FOLDER.parents[1] / "Containerfile").read_text(encoding="utf-8")
 KUBECTL = shutil.which("kubectl")
 needs_kubectl = pytest.mark.skipif(
     KUBECTL is None, reason="Debian's package kubernetes-client is not installed here; .ci/run installs it"
@@ -59,7 +62,11 @@ def test_the_schema_refuses_what_is_misspelt() -> None:
 
 @pytest.mark.parametrize("pod", list(pods()))
 def test_a_pod_keeps_the_restricted_standard_and_writes_nowhere(pod: dict[str, Any]) -> None:
-    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     for container in containers(pod):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -116,24 +123,93 @@ def test_the_sidecar_starts_before_the_application_and_does_not_decide_about_its
     assert "readinessProbe" not in sidecar
 
 
-def test_every_setting_in_the_manifests_exists() -> None:
-    secrets = [manifest(path)["stringData"] for path in FOLDER.glob("secret*.yaml")]
-    given = {
-        each["name"] for pod in pods() for container in containers(pod.values[0]) for each in container.get("env", [])
-    }
-    assert {*SETTINGS, *chain(*secrets), *given} <= known_settings()
+def given(path: Path) -> dict[str, str]:
+    """The variables that a manifest sets, and those that it proposes in a comment, by name."""
+    text = path.read_text(encoding="utf-8")
+    return dict(re.findall(r"- \{ name: ([A-Z_]+), value: \"?([^ \"]+)\"? \}", text))
 
 
-def test_every_secret_that_a_container_reads_has_an_example() -> None:
-    examples = {manifest(path)["metadata"]["name"] for path in FOLDER.glob("secret*.yaml")}
-    read = {
-        source["secretRef"]["name"]
-        for pod in pods()
-        for container in containers(pod.values[0])
-        for source in container.get("envFrom", [])
-        if "secretRef" in source
-    }
-    assert read == examples
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.relative_to(FOLDER).as_posix())
+def test_every_setting_in_the_manifests_exists(path: Path) -> None:
+    assert {*SETTINGS, *given(path)} <= known_settings()
+
+
+@pytest.mark.parametrize("pod", list(pods()))
+def test_secrets_are_files_that_can_change_under_a_running_process(pod: dict[str, Any]) -> None:
+    for container in containers(pod):
+        assert not [source for source in container.get("envFrom", []) if "secretRef" in source]
+        assert all("value" in each for each in container.get("env", []))
+        if container["image"] == "temporal-outbox":
+            assert {"name": "DATABASE_URL_FILE", "value": f"{SECRETS}/DATABASE_URL"} in container["env"]
+            assert {"name": "secrets", "mountPath": SECRETS, "readOnly": True} in container["volumeMounts"]
+
+
+def test_every_secret_that_is_mounted_has_an_example_with_every_file_that_is_named() -> None:
+    examples = {manifest(path)["metadata"]["name"]: path for path in FOLDER.glob("secret*.yaml")}
+    read = set()
+    for path in MANIFESTS:
+        for volume in manifest(path).get("spec", {}).get("template", {}).get("spec", {}).get("volumes", []):
+            if "secret" in volume:
+                read.add(volume["secret"]["secretName"])
+                example = examples[volume["secret"]["secretName"]]
+                named = {each.removeprefix(f"{SECRETS}/") for each in given(path).values() if each.startswith(SECRETS)}
+                named |= set(re.findall(rf"{SECRETS}/([\w.]+)", manifest(example)["stringData"]["DATABASE_URL"]))
+                known = {
+                    *manifest(example)["stringData"],
+                    *re.findall(r"([\w.]+):", example.read_text(encoding="utf-8")),
+                }
+                assert named <= known
+    assert read == examples.keys()
+
+
+def test_the_database_is_verified_with_the_authority_that_is_mounted() -> None:
+    for path in FOLDER.glob("secret*.yaml"):
+        data = manifest(path)["stringData"]
+        assert data["DATABASE_URL"].endswith(f"?sslrootcert={SECRETS}/ca.crt")
+        assert "BEGIN CERTIFICATE" in data["ca.crt"]
+
+
+@pytest.mark.parametrize("pod", [pod for pod in pods() if "migrate" not in str(pod.id)])
+def test_a_relay_finds_routes_where_it_looks_for_them(pod: dict[str, Any]) -> None:
+    for container in containers(pod):
+        if container.get("args") == ["run"]:
+            mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert mounts["routes"] == re.findall(r"^WORKDIR (.+)$", CONTAINERFILE, re.MULTILINE)[-1]
+            assert {"name": "routes", "configMap": {"name": "outbox-routes", "optional": True}} in pod["volumes"]
+
+
+def test_the_routes_of_the_families_are_those_that_come_along() -> None:
+    ours = FOLDER.parents[1] / "workflows" / "outbox.toml"
+    assert (FOLDER / "workflows" / "outbox.toml").read_bytes() == ours.read_bytes()
+
+
+def test_an_outage_of_temporal_keeps_no_node_from_being_drained() -> None:
+    budgets = [manifest(path)["spec"] for path in MANIFESTS if manifest(path)["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 3
+    assert {budget["unhealthyPodEvictionPolicy"] for budget in budgets} == {"AlwaysAllow"}
+
+
+def selectors(document: object) -> Iterator[dict[str, str]]:
+    """Every set of labels by which a document chooses pods."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            if name == "matchLabels" and any(label.startswith("app.kubernetes.io") for label in value):
+                yield value
+            yield from selectors(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from selectors(value)
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS[1:], ids=lambda folder: folder.name)
+def test_every_pod_has_a_policy_that_lets_traces_and_its_servers_through(folder: Path) -> None:
+    policies = [manifest(path)["spec"] for path in folder.glob("network.yaml")]
+    for path in folder.glob("*.yaml"):
+        labels = manifest(path).get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {})
+        if manifest(path).get("kind") == "Deployment":
+            mine = [p for p in policies if p["podSelector"]["matchLabels"].items() <= labels.items()]
+            out = {port["port"] for policy in mine for rule in policy["egress"] for port in rule["ports"]}
+            assert {53, 5432, 7233, 443, 4318} <= out
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
@@ -143,24 +219,60 @@ def test_a_kustomization_names_what_exists_and_leaves_nothing_out(folder: Path) 
     assert named == {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
     for resource in kustomization["resources"]:
         assert (folder / resource).exists()
-    for file in chain.from_iterable(each["envs"] for each in kustomization.get("configMapGenerator", [])):
+    generated = kustomization.get("configMapGenerator", [])
+    for file in chain.from_iterable(each.get("envs") or each["files"] for each in generated):
         assert (folder / file).exists()
+
+
+def rendered(folder: Path) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
+    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
 
 
 @needs_kubectl
 @pytest.mark.parametrize("name", ["sidecar", "standalone", "workflows"])
 def test_kustomize_renders_manifests_whose_references_hold(name: str) -> None:
-    done = subprocess.run([KUBECTL, "kustomize", FOLDER / name], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    rendered = list(yaml.safe_load_all(done.stdout))
-    for document in rendered:
+    documents = rendered(FOLDER / name)
+    for document in documents:
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
-    [settings] = [each["metadata"]["name"] for each in rendered if each["kind"] == "ConfigMap"]
-    assert settings != "outbox-settings", "without a hash in the name a change restarts nothing"
-    for document in rendered:
+    maps = [each["metadata"]["name"] for each in documents if each["kind"] == "ConfigMap"]
+    assert {each.rpartition("-")[0] for each in maps} == {
+        "outbox-settings",
+        *(["outbox-routes"] * (name == "workflows")),
+    }
+    [settings] = [each for each in maps if each.startswith("outbox-settings")]
+    for document in documents:
         if document["kind"] not in ("Deployment", "Job"):
             continue
-        for container in containers(document["spec"]["template"]["spec"]):
+        pod = document["spec"]["template"]["spec"]
+        for volume in pod["volumes"]:
+            if name == "workflows" and volume["name"] == "routes":
+                assert volume["configMap"]["name"] in maps, "a change of the routes restarts nothing"
+        for container in containers(pod):
             assert container["image"].startswith("registry.example.com/")
             if "envFrom" in container:
                 assert {"configMapRef": {"name": settings}} in container["envFrom"]
+
+
+@needs_kubectl
+def test_two_outboxes_in_a_namespace_do_not_choose_each_others_pods(tmp_path: Path) -> None:
+    """As docs/deployment.md says to make a second one."""
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    second = tmp_path / "kubernetes" / "second"
+    second.mkdir()
+    page = (FOLDER.parents[1] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```yaml\n(# deploy/kubernetes/second/kustomization\.yaml\n.*?)```", page, re.DOTALL)
+    (second / "kustomization.yaml").write_text(snippet, encoding="utf-8")
+    for example, secret in (("secret.example.yaml", "secret.yaml"), ("secret.owner.example.yaml", "owner.yaml")):
+        shutil.copy(FOLDER / example, second / secret)
+    one, two = rendered(FOLDER / "standalone"), rendered(second)
+    assert not {(d["kind"], d["metadata"]["name"]) for d in one} & {(d["kind"], d["metadata"]["name"]) for d in two}
+    pods_of_one = [d["spec"]["template"]["metadata"]["labels"] for d in one if "template" in d.get("spec", {})]
+    chosen_by_two = [labels for document in two for labels in selectors(document)]
+    assert chosen_by_two
+    assert not [(c, p) for c in chosen_by_two for p in pods_of_one if c.items() <= p.items()]
+    [relay] = [d for d in two if d["kind"] == "Deployment"]
+    mounted = [v["secret"]["secretName"] for v in relay["spec"]["template"]["spec"]["volumes"] if "secret" in v]
+    assert mounted == ["second-outbox-secrets"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 from uuid import uuid4
 
+import anyio
 import pytest
 from anyio import to_thread
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,7 @@ from temporalio.client import Client
 
 from tests.deploy.metrics import SDK
 from tests.integration.test_cli import NOBODY_LISTENS, outbox
+from tests.integration.test_roles import login
 from tests.support.eventually import eventually
 from tests.support.probing import free_port
 from tests.support.processes import workflow_worker_process
@@ -88,6 +90,25 @@ async def test_it_is_ready_when_it_works_and_says_what_it_waits_for(
         await fetch(dsn, "insert into app.migration values (9999, 'future', 'x')")
         code, said = await eventually(asked, lambda answer: answer[0] == 1)
         assert "schema 'app' is newer than this version" in said
+
+
+async def test_a_login_with_the_role_of_tenants_is_all_that_it_needs(
+    surroundings: dict[str, str], tmp_path: Path, temporal_client: Client, task_queue: str
+) -> None:
+    """It owns nothing, and has no role of the outbox's."""
+    stream = f"organization-{uuid4()}"
+    organization = {"organization_id": str(uuid4()), "tenant_id": str(uuid4()), "stream": stream}
+    organization |= {"name": "Acme", "subdomain": "acme", "invitations": ["ada@example.org"]}
+    owner = surroundings["DATABASE_URL"]
+    async with login(owner, "in role app_tenant") as dsn:
+        with workflow_worker_process(tmp_path, "worker", **surroundings | {"DATABASE_URL": dsn}) as worker:
+            await worker.logged("workflow worker started")
+            with anyio.fail_after(60):
+                await temporal_client.execute_workflow(
+                    "OrganizationBootstrap", organization, id=f"org-{task_queue}", task_queue=task_queue
+                )
+            assert worker.stop() == 0
+    assert await fetch(owner, "select 1 from outbox.message where key = $1", stream)
 
 
 @pytest.mark.parametrize(
