@@ -74,6 +74,10 @@ class Settings(BaseModel):
     realtime_via: Via = Field(
         "postgres_changes", description="How Realtime reports commits: postgres_changes or broadcast."
     )
+    realtime_private: bool = Field(
+        default=False,
+        description="Join a private channel for postgres_changes too; a private-only project takes no other.",
+    )
     realtime_token_file: str | None = Field(
         None, description="File with Realtime's access token, read again before the token expires."
     )
@@ -214,7 +218,9 @@ class Settings(BaseModel):
         if self.supabase_url is None or self.supabase_service_role_key is None:
             return None
         return (
-            RealtimeSettings(self.supabase_url, self._service_role_key, self.realtime_via, self.schema_name),
+            RealtimeSettings(
+                self.supabase_url, self._service_role_key, self.realtime_via, self.schema_name, self.realtime_private
+            ),
             Token(self.realtime_token_command, self.realtime_token_file, self._service_role_key),
         )
 

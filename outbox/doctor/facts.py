@@ -35,7 +35,7 @@ class Questions(Statements):
         return await self._object("housekeeping_facts")
 
     async def wakeup_facts(self, role: str) -> Facts:
-        """About triggers and publications, for a Realtime key of this role."""
+        """About triggers and publications, for a Realtime key of this role. A broadcast is tried and rolled back."""
         return await self._object("wakeup_facts", role)
 
     async def demand(self, history_s: float) -> Demand:

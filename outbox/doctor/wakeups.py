@@ -54,9 +54,11 @@ BROADCASTER = Check("broadcasting trigger", _HURTS)
 POLICY = Check("broadcast policy", _HURTS)
 REALTIME = Check("Realtime", _HURTS)
 CHANGES = (WAL_LEVEL, PUBLICATION, OPERATIONS, KEY, ROLE, SCHEMA_GRANT, TABLE_GRANT, ROW_SECURITY)
-BROADCAST = (SEND, BROADCASTER, POLICY)
+SENDING = Check("broadcast", _HURTS)
+BROADCAST = (SEND, BROADCASTER, SENDING, POLICY)
 ALWAYS = (MODE, TRIGGER, LISTEN)
 CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, REALTIME)
+_NO_CURE = "see the reason; the worker polls meanwhile"
 
 
 async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
@@ -98,7 +100,12 @@ async def _examine_mode(settings: Settings, ground: Ground) -> list[Finding]:
 
 async def _examine_realtime(chosen: RealtimeSettings, token: Token, ground: Ground) -> list[Finding]:
     role, of_token = await _role(token)
-    checks, judge = (BROADCAST, _broadcast_facts) if chosen.via == "broadcast" else (CHANGES, _changes_facts)
+    checks: tuple[Check, ...] = CHANGES
+    judge = _changes_facts
+    if chosen.via == "broadcast":
+        checks, judge = BROADCAST, _broadcast_facts
+    elif chosen.private:
+        checks, judge = (*CHANGES, POLICY), _private_changes_facts
 
     async def subscribe() -> list[Finding]:
         if of_token.grade != "good":
@@ -160,7 +167,7 @@ async def _try(check: Check, make: Callable[[Wakeup, Emit], Source]) -> list[Fin
             return [check.good(f"subscribed, and proved to hear, in {monotonic() - began_s:.2f} s")]
         case [SourceLost(error=error)]:
             detail, _, cure = error.partition(". Set ")
-            return [check.warning(detail, f"set {cure}" if cure else "see the reason; the worker polls meanwhile")]
+            return [check.warning(detail, f"set {cure}" if cure else _NO_CURE)]
         case _:
             return [check.warning(f"no answer within {_TRY_FOR_S:g} s", "is the address right?")]
 
@@ -226,6 +233,12 @@ def _role_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
         yield ROW_SECURITY.warning(f"hides every row of {table} from {role}", cure)
 
 
+def _private_changes_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
+    """What silences `postgres_changes` on a private channel."""
+    yield from _changes_facts(facts, schema, role)
+    yield _join_facts(facts, schema, role)
+
+
 def _broadcast_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
     """What silences broadcasts from the database."""
     if facts["realtime_send"]:
@@ -237,11 +250,30 @@ def _broadcast_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
         yield BROADCASTER.good(f"enabled on {schema}.message")
     else:
         yield BROADCASTER.warning(f"none on {schema}.message", f"select {schema}.enable_broadcast();")
-    if facts["may_join_broadcast"]:
-        yield POLICY.good(f"{role} may read realtime.messages")
+    if facts["realtime_send"]:
+        yield _sending_facts(facts, schema)
+    yield _join_facts(facts, schema, role)
+
+
+def _sending_facts(facts: Facts, schema: str) -> Finding:
+    """Whether realtime.send, tried and rolled back, wrote a row. It raises nothing when it did not."""
+    fault, owner = facts["broadcast_fault"], facts["owner"]
+    if fault is None:
+        return SENDING.good("realtime.send was tried as the schema's owner, and wrote its row")
+    if "partition" in fault:
+        cure = "start a worker: Realtime makes the day's partition when a client joins; then run `outbox doctor` again"
+    elif "row-level security" in fault:
+        cure = f"create policy outbox_send on realtime.messages for insert to {owner} with check (topic = '{schema}');"
     else:
-        cure = (
-            f"create policy outbox_wakeup on realtime.messages for select to {role} "
-            f"using (realtime.topic() = '{schema}');"
-        )
-        yield POLICY.warning(f"no policy lets {role} read realtime.messages", cure)
+        cure = _NO_CURE
+    return SENDING.warning(f"realtime.send writes nothing as {owner}, the schema's owner: {fault}", cure)
+
+
+def _join_facts(facts: Facts, schema: str, role: str) -> Finding:
+    """Whether the key's role may join a private channel."""
+    if facts["may_join_broadcast"]:
+        return POLICY.good(f"{role} may read realtime.messages")
+    cure = (
+        f"create policy outbox_wakeup on realtime.messages for select to {role} using (realtime.topic() = '{schema}');"
+    )
+    return POLICY.warning(f"no policy lets {role} read realtime.messages", cure)

@@ -3,8 +3,9 @@
 Everything that the server says, and everything that it fails to say in time, comes out as an action for
 `outbox.sources.realtime`. The protocol: supabase.com/docs/guides/realtime/protocol, and the server's source.
 
-A join is answered before the subscription exists. Only the system frame "Subscribed to PostgreSQL" means that changes
-will be reported; every further one means that the server subscribed anew, and may have missed something in between.
+A join is answered before anything is reported. For changes the system frame "Subscribed to PostgreSQL" says that they
+will be; for broadcasts "Replication connection established" does, because the join asks for it (`replication_ready`).
+Every further frame of these means that the server subscribed again, and may have missed something in between.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ Via = Literal["postgres_changes", "broadcast"]
 _JOIN_TIMEOUT_S = 15.0
 """The server waits five seconds before it tells of a refused join."""
 _READY_TIMEOUT_S = 15.0
+_REPLICATION_TIMEOUT_S = 65.0
+"""The server itself gives up after a minute and says so. One that knows no `replication_ready` says nothing: then the
+channel counts as ready, and what polls find judges it."""
+_REPLICATING = "Replication connection established"
 _HEARTBEAT_S = 15.0
 """The server closes a socket that was silent for a minute."""
 _HEARTBEAT_TIMEOUT_S = 5.0
@@ -63,8 +68,10 @@ Action = Send | Ready | Hint | Refresh | Fail
 class Channel:
     """One channel on one socket. Every time is in seconds of the caller's monotonic clock."""
 
-    def __init__(self, via: Via, schema: str) -> None:
+    def __init__(self, via: Via, schema: str, *, private: bool = False) -> None:
+        """`private`: join a private channel for changes too. The one of broadcasts always is."""
         self._via = via
+        self._private = private or via == "broadcast"
         self._schema = schema
         self._topic = f"realtime:{schema}"
         self._ref = 0
@@ -79,9 +86,9 @@ class Channel:
     def join(self, token: str, now_s: float, unix_s: float) -> list[Action]:
         """Begin."""
         config: dict[str, Any] = {
-            "broadcast": {"ack": False, "self": False},
+            "broadcast": {"ack": False, "self": False, "replication_ready": self._via == "broadcast"},
             "presence": {"key": "", "enabled": False},
-            "private": self._via == "broadcast",
+            "private": self._private,
         }
         if self._via == "postgres_changes":
             config["postgres_changes"] = [{"event": "INSERT", "schema": self._schema, "table": "message"}]
@@ -103,8 +110,7 @@ class Channel:
     def tick(self, now_s: float) -> list[Action]:
         """Do what has fallen due."""
         if now_s >= self._due_s:
-            what = "the join" if self._state == "joining" else 'with "Subscribed to PostgreSQL"'
-            return [Fail(f"the server did not answer {what} in time")]
+            return [self._overdue()]
         if now_s >= self._refresh_s:
             self._refresh_s = float("inf")
             return [Refresh()]
@@ -116,6 +122,17 @@ class Channel:
             self._beat_ref = str(self._ref)
             return [beat]
         return []
+
+    def _overdue(self) -> Ready | Fail:
+        """What it means that the join, or the subscription, was not answered in time."""
+        if self._state == "joined" and self._via == "broadcast":
+            return self._subscribed()
+        what = "the join" if self._state == "joining" else 'with "Subscribed to PostgreSQL"'
+        return Fail(f"the server did not answer {what} in time")
+
+    def _subscribed(self) -> Ready:
+        self._state, self._due_s = "ready", float("inf")
+        return Ready()
 
     def receive(self, text: str | bytes, now_s: float) -> list[Action]:
         """Take in one frame."""
@@ -153,11 +170,10 @@ class Channel:
         if payload.get("status") != "ok":
             response = payload.get("response")
             reason = response.get("reason", response) if isinstance(response, dict) else response
-            return [Fail(f"join refused: {reason}")]
-        if self._via == "broadcast":
-            self._state, self._due_s = "ready", float("inf")
-            return [Ready()]
-        self._state, self._due_s = "joined", now_s + _READY_TIMEOUT_S
+            cure = ". Set OUTBOX_REALTIME_PRIVATE=true" if "PrivateOnly" in str(reason) else ""
+            return [Fail(f"join refused: {reason}{cure}")]
+        wait_s = _REPLICATION_TIMEOUT_S if self._via == "broadcast" else _READY_TIMEOUT_S
+        self._state, self._due_s = "joined", now_s + wait_s
         return []
 
     def _told(self, payload: dict[str, Any]) -> list[Action]:
@@ -165,10 +181,9 @@ class Channel:
         message = str(payload.get("message", ""))
         if payload.get("status") != "ok":
             return [Fail(message)]
-        if payload.get("extension") == "postgres_changes":
-            self._state, self._due_s = "ready", float("inf")
-            return [Ready()]
-        return []
+        if self._via == "broadcast":
+            return [self._subscribed()] if message == _REPLICATING else []
+        return [self._subscribed()] if payload.get("extension") == "postgres_changes" else []
 
     def _plan_refresh(self, token: str, now_s: float, unix_s: float) -> None:
         expires = expiry(token)

@@ -52,6 +52,8 @@ class RealtimeSettings:
     """The project's key, or what reads it anew for each connection."""
     via: Via
     schema: str
+    private: bool = False
+    """Whether to join a private channel for changes too, which some projects ask for."""
 
     @property
     def place(self) -> str:
@@ -94,7 +96,7 @@ class RealtimeSource(SupervisedSource):
     async def _converse(self, socket: ClientConnection, token: str) -> None:
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an extra, needed by whoever gets here
 
-        channel = Channel(self._settings.via, self._settings.schema)
+        channel = Channel(self._settings.via, self._settings.schema, private=self._settings.private)
         actions = channel.join(token, monotonic(), time.time())
         try:
             while True:

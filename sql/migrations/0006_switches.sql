@@ -45,6 +45,40 @@ $$;
 revoke execute on function outbox.broadcast() from public;
 comment on function outbox.broadcast() is 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
 
+-- What keeps a broadcast from being written, or null. realtime.send raises nothing when it fails, so it is tried with this owner's
+-- rights and rolled back, and PostgreSQL's own count of inserted rows is read: row-level security may hide a row that was written.
+create function outbox.broadcast_fault() returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = 'outbox.message'::regclass);
+    parts  oid[];
+    before numeric;
+    fault  text;
+begin
+    if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null or to_regclass('realtime.messages') is null then
+        return 'this database has no realtime.send that writes to realtime.messages';
+    elsif not current_setting('track_counts')::boolean then
+        return 'track_counts is off, so nothing shows whether it wrote';
+    end if;
+    parts := array(select 'realtime.messages'::regclass union select relid from pg_partition_tree('realtime.messages'));
+    before := (select sum(pg_stat_get_xact_tuples_inserted(part)) from unnest(parts) part);
+    begin
+        perform realtime.send('{}'::jsonb, 'wake', schema, true);
+        if before = (select sum(pg_stat_get_xact_tuples_inserted(part)) from unnest(parts) part) then
+            fault := 'it wrote no row';
+            insert into realtime.messages (payload, event, topic, private, extension) values ('{}', 'wake', schema, true, 'broadcast');
+        end if;
+        raise exception using errcode = 'OB000';  -- only to roll back what was tried
+    exception
+        when sqlstate 'OB000' then return fault;
+        when others then return sqlerrm;
+    end;
+end
+$$;
+comment on function outbox.broadcast_fault() is 'What keeps a broadcast through Supabase Realtime from being written, or null. Tries one and rolls it back.';
+
 create function outbox.enable_broadcast(enabled boolean default true) returns void
 language plpgsql
 as $$

@@ -28,7 +28,7 @@ as $$
         ('{worker,reader}', '{select}',
          '{message, history, history_default, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
-        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe}'),
+        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, broadcast_fault}'),
 
         ('{worker}', '{insert,update,delete}',
          '{message, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported}'),

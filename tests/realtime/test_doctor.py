@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from outbox.finding import Finding
@@ -62,12 +64,9 @@ async def test_each_fault_is_found_alone_and_its_cure_mends_it(
     server: RealtimeServer, supabase: str, via: str, breaking: str, what: str
 ) -> None:
     await run(supabase, HEALTHY)
-    await fetch(
-        supabase, "create or replace function realtime.topic() returns text language sql as $$select 'outbox'$$"
-    )
     await fetch(supabase, breaking)
     found = wrong(await examined(supabase, url=server.url, realtime_via=via))
-    assert set(found) == {what}
+    assert set(found) == {what} | ({"Realtime"} if what == "broadcast policy" else set())
     assert found[what].cure
     await run(supabase, str(found[what].cure))
     assert not wrong(await examined(supabase, url=server.url, realtime_via=via))
@@ -113,3 +112,63 @@ async def test_token_that_cannot_be_read_is_told_and_the_subscription_not_tried(
     findings = await examined(supabase, url=server.url, realtime_token_command="false")
     assert set(wrong(findings)) == {"Realtime token"}
     assert untried(findings) == {"Realtime": "there is no token"}
+
+
+@pytest.fixture
+async def owned(supabase: str) -> AsyncIterator[str]:
+    """The outbox's schema belongs to a role that row-level security binds."""
+    await fetch(supabase, "create role bound_owner")
+    await run(supabase, HEALTHY)
+    for [command] in await fetch(
+        supabase,
+        """select format('alter function %s owner to bound_owner', p.oid::regprocedure) from pg_proc p
+           where p.pronamespace = 'outbox'::regnamespace
+           union all select 'alter table outbox.message owner to bound_owner'
+           union all select 'grant usage, create on schema outbox to bound_owner'""",
+    ):
+        await fetch(supabase, command)
+    yield supabase
+    await fetch(supabase, "reassign owned by bound_owner to postgres")
+    await fetch(supabase, "drop owned by bound_owner")
+    await fetch(supabase, "drop role bound_owner")
+
+
+async def broadcasts(dsn: str) -> int:
+    [row] = await fetch(dsn, "select count(*) from realtime.messages")
+    return int(row[0])
+
+
+async def test_row_level_security_that_swallows_every_broadcast_is_found_and_its_cure_mends_it(
+    server: RealtimeServer, owned: str
+) -> None:
+    await fetch(owned, "select outbox.enqueue('lost')")
+    assert await broadcasts(owned) == 0
+    found = wrong(await examined(owned, url=server.url, realtime_via="broadcast"))
+    assert set(found) == {"broadcast"}
+    assert "row-level security" in found["broadcast"].detail
+    await run(owned, str(found["broadcast"].cure))
+    assert not wrong(await examined(owned, url=server.url, realtime_via="broadcast"))
+    assert await broadcasts(owned) == 0, "what the doctor tries, it rolls back"
+    await fetch(owned, "select outbox.enqueue('heard')")
+    assert await broadcasts(owned) == 1
+
+
+async def test_partition_that_is_missing_for_today_is_found(server: RealtimeServer, supabase: str) -> None:
+    await run(supabase, HEALTHY)
+    await fetch(supabase, "drop table realtime.messages_now")
+    found = wrong(await examined(supabase, url=server.url, realtime_via="broadcast"))
+    assert "no partition" in found["broadcast"].detail
+    assert "start a worker" in str(found["broadcast"].cure)
+
+
+async def test_private_only_project_is_found_and_the_setting_is_the_cure(server: RealtimeServer, supabase: str) -> None:
+    await run(supabase, HEALTHY)
+    server.private_only = True
+    found = wrong(await examined(supabase, url=server.url))
+    assert set(found) == {"Realtime"}
+    assert found["Realtime"].cure == "set OUTBOX_REALTIME_PRIVATE=true"
+    assert not wrong(await examined(supabase, url=server.url, realtime_private="true"))
+    await fetch(supabase, "drop policy outbox_wakeup on realtime.messages")
+    found = wrong(await examined(supabase, url=server.url, realtime_private="true"))
+    assert set(found) == {"broadcast policy", "Realtime"}
+    assert "Unauthorized" in found["Realtime"].detail

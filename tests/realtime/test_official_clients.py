@@ -15,6 +15,7 @@ import pytest
 from anyio.streams.text import TextReceiveStream
 from realtime import AsyncRealtimeClient
 
+from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, jwt
 from tests.support.running import fetch
 from tests.support.sql import connected
@@ -71,7 +72,7 @@ async def test_python_client_receives_broadcasts(server: RealtimeServer, supabas
         await channel.subscribe(lambda state, _error: joined.set() if state.value == "SUBSCRIBED" else None)
         with anyio.fail_after(SOON_S):
             await joined.wait()
-            await server.replicating.wait()
+            await eventually(server.has_subscribed, bool)
             await insert_and_roll_back(supabase)
             await received.wait()
     finally:

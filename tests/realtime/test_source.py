@@ -102,6 +102,40 @@ async def test_join_alone_is_not_taken_for_a_subscription(server: RealtimeServer
         await ready(relay)
 
 
+async def test_broadcasts_join_alone_is_not_taken_for_a_replication(server: RealtimeServer, supabase: str) -> None:
+    await fetch(supabase, "select outbox.enable_broadcast()")
+    server.subscribe_delay_s = 1.0
+    async with woken_by(server, supabase, realtime_via="broadcast") as relay:
+        await eventually(joined(server), bool)
+        assert not relay.log.of(SourceReady), "joined, and nothing is replicated"
+        await ready(relay)
+        await delivered(relay, supabase)
+
+
+@pytest.mark.parametrize("role", ["service_role", "authenticated"])
+async def test_private_only_project_wakes_by_changes_on_a_private_channel(
+    server: RealtimeServer, supabase: str, role: str
+) -> None:
+    server.private_only = True
+    await fetch(supabase, "alter table realtime.messages enable row level security")
+    key = jwt(role)
+    async with woken_by(server, supabase, SUPABASE_SERVICE_ROLE_KEY=key) as relay:
+        lost = await relay.log.wait_for(SourceLost)
+        assert lost.error.endswith("only allows private channels. Set OUTBOX_REALTIME_PRIVATE=true")
+        assert await delivered(relay, supabase) < POLLING_S + 0.1 + BUSY_MACHINE_S
+    await fetch(supabase, "grant select on outbox.message to authenticated")
+    async with woken_by(server, supabase, SUPABASE_SERVICE_ROLE_KEY=key, realtime_private=True) as relay:
+        if role == "authenticated":
+            assert "Unauthorized" in (await relay.log.wait_for(SourceLost)).error
+            await fetch(
+                supabase,
+                "create policy outbox_wakeup on realtime.messages for select to authenticated "
+                "using (realtime.topic() = 'outbox')",
+            )
+        await ready(relay)
+        await delivered(relay, supabase)
+
+
 async def test_what_came_before_the_subscription_is_looked_for(server: RealtimeServer, supabase: str) -> None:
     server.subscribe_delay_s = 1.0
     async with woken_by(server, supabase, fallback_interval_s=3600.0) as relay:

@@ -41,12 +41,25 @@ create role service_role nologin bypassrls;
 BROADCAST = """
 create schema realtime;
 create table realtime.messages (
-    id uuid primary key default gen_random_uuid(), topic text not null, event text, payload jsonb, private boolean
-);
+    id uuid default gen_random_uuid(), topic text not null, extension text not null, event text, payload jsonb,
+    private boolean default false, inserted_at timestamp not null default now(), primary key (id, inserted_at)
+) partition by range (inserted_at);
+create table realtime.messages_now partition of realtime.messages for values from ('2000-01-01') to ('2200-01-01');
+grant usage on schema realtime to public;
+grant select, insert on realtime.messages to public;
+create function realtime.topic() returns text language sql stable as $$select current_setting('realtime.topic', true)$$;
 create function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
-language sql as 'insert into realtime.messages (topic, event, payload, private) values (topic, event, payload, private)';
+language plpgsql as $$
+begin
+    insert into realtime.messages (topic, extension, event, payload, private)
+    values (send.topic, 'broadcast', send.event, send.payload, send.private);
+exception when others then
+    raise warning 'not sent: %', sqlerrm;
+end
+$$;
 alter publication supabase_realtime add table realtime.messages;
 """
+"""As Supabase's: partitioned by time, and a function that raises nothing whatever happens."""
 
 
 def jwt(role: str, *, expires_in_s: float = 86_400.0, secret: str = SECRET) -> str:
@@ -88,6 +101,13 @@ async def prepare(dsn: str, *tables: str, broadcast: bool = False) -> None:
             await connection.execute(BROADCAST)
     finally:
         await connection.close(timeout=10)
+
+
+class _RolledBack(Exception):  # noqa: N818 - it ends a transaction, and is no error
+    """Carries an answer out of a transaction that leaves nothing behind."""
+
+    def __init__(self, seen: bool) -> None:
+        self.seen = seen
 
 
 @dataclass(eq=False)
@@ -136,6 +156,12 @@ class RealtimeServer:
         """HTTP status with which every handshake is refused."""
         self.refuse_join: str | None = None
         """Reason with which every join is refused."""
+        self.private_only = False
+        """Whether the project takes private channels only."""
+        self.knows_replication_ready = True
+        """Whether it says when its replication stands. Older servers do not, whatever a join asks for."""
+        self.refusal_delay_s = 0.05
+        """How long it waits before it refuses a join; Realtime waits for five seconds."""
         self.answer_heartbeats = True
         self.read: set[str] = set()
         """Ids of the messages whose rows it has read, and reported to whoever may see them."""
@@ -155,6 +181,10 @@ class RealtimeServer:
             self._serve, "127.0.0.1", self._port, process_request=self._greet, ping_interval=None, close_timeout=0.2
         )
         self._port = self._server.sockets[0].getsockname()[1]
+
+    async def has_subscribed(self) -> bool:
+        """Whether a channel is told of what is committed from now on."""
+        return any(channel.subscribed for client in self.clients for channel in client.channels.values())
 
     async def stop(self) -> None:
         """Close every socket with 1012, as a server that restarts does, and listen no more."""
@@ -226,9 +256,11 @@ class RealtimeServer:
             return
         for client in list(self.clients):
             for channel in list(client.channels.values()):
+                if not channel.subscribed:
+                    continue
                 if insert.relation.schema == "realtime":
                     await self._report_broadcast(client, channel, insert)
-                elif channel.subscribed:
+                else:
                     await self._report_change(connection, client, channel, insert)
 
     async def _report_broadcast(self, client: Client, channel: Channel, insert: Insert) -> None:
@@ -330,11 +362,16 @@ class RealtimeServer:
         config = payload.get("config", {})
         claims = _claims(payload.get("access_token") or "", SECRET)
         refused = self.refuse_join
+        if refused is None and self.private_only and not config.get("private"):
+            refused = "PrivateOnly: This project only allows private channels"
         if refused is None and (claims is None or "role" not in claims or "exp" not in claims):
             refused = "InvalidJWTToken: Fields `role` and `exp` are required in JWT"
         elif refused is None and claims is not None and claims["exp"] <= time.time():
             refused = "InvalidJWTToken: Token has expired"
+        elif refused is None and claims is not None and config.get("private"):
+            refused = await self._why_not_private(claims["role"], topic.split(":", 1)[1])
         if refused is not None or claims is None:
+            await anyio.sleep(self.refusal_delay_s)  # Realtime's own back-off
             answer = {"status": "error", "response": {"reason": refused}}
             await client.send(topic, "phx_reply", answer, ref=ref, join_ref=join_ref)
             return
@@ -346,16 +383,40 @@ class RealtimeServer:
         client.channels[topic] = channel
         answer = {"status": "ok", "response": {"postgres_changes": bindings}}
         await client.send(topic, "phx_reply", answer, ref=ref, join_ref=join_ref)
-        self._tasks.start_soon(self._subscribe, client, channel)
+        asks = bool((config.get("broadcast") or {}).get("replication_ready"))
+        self._tasks.start_soon(self._subscribe, client, channel, asks)
         self._tasks.start_soon(self._expire, client, channel)
 
-    async def _subscribe(self, client: Client, channel: Channel) -> None:
+    async def _subscribe(self, client: Client, channel: Channel, asks_for_replication: bool) -> None:
         """The join was answered; the subscription takes its time."""
+        await anyio.sleep(self.subscribe_delay_s)
+        await self.replicating.wait()
+        channel.subscribed = True
         if channel.bindings:
-            await anyio.sleep(self.subscribe_delay_s)
-            await self.replicating.wait()
-            channel.subscribed = True
             await self._system(client, channel, "Subscribed to PostgreSQL")
+        if asks_for_replication and self.knows_replication_ready:
+            await self._system(client, channel, "Replication connection established", extension="system")
+
+    async def _why_not_private(self, role: str, topic: str) -> str | None:
+        """Ask the database, as this role, whether a policy on realtime.messages lets it read the topic."""
+        connection = await asyncpg.connect(self._dsn, timeout=10)
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "insert into realtime.messages (topic, extension) values ($1, 'broadcast')", topic
+                )
+                await connection.execute("select set_config('realtime.topic', $1, true)", topic)
+                await connection.execute(f'set local role "{role}"')
+                seen = await connection.fetchval(
+                    "select exists (select from realtime.messages where topic = $1)", topic
+                )
+                raise _RolledBack(bool(seen))
+        except _RolledBack as asked:
+            return None if asked.seen else "Unauthorized: You do not have permissions to read from this Channel topic"
+        except asyncpg.UndefinedTableError:
+            return None  # a database without broadcasts: `prepare` was not asked for them
+        finally:
+            await connection.close(timeout=10)
 
     async def _expire(self, client: Client, channel: Channel) -> None:
         """End the channel when its token expires, and leave the socket open."""

@@ -75,8 +75,48 @@ def test_subscription_makes_ready_and_so_does_every_further_one() -> None:
     assert channel.receive(SUBSCRIBED, 5.0) == [Ready()]
 
 
-def test_joined_broadcast_channel_is_ready() -> None:
-    assert joining("broadcast").receive(JOINED, 0.0) == [Ready()]
+def system(message: str, status: str = "ok", extension: str = "system") -> str:
+    return frame("system", {"message": message, "status": status, "extension": extension, "channel": "outbox"})
+
+
+def test_broadcast_asks_to_be_told_when_the_replication_stands_and_is_ready_then() -> None:
+    channel = Channel("broadcast", "outbox")
+    [join] = sent(channel.join("key", 0.0, UNIX_S))
+    assert join["payload"]["config"]["broadcast"]["replication_ready"] is True
+    assert channel.receive(JOINED, 0.0) == []
+    assert channel.receive(system("something else"), 0.5) == []
+    assert channel.receive(system("Replication connection established"), 1.0) == [Ready()]
+
+
+def test_broadcast_whose_replication_does_not_come_fails_with_the_servers_reason() -> None:
+    channel = joining("broadcast")
+    channel.receive(JOINED, 0.0)
+    assert channel.receive(system("no replication", "error"), 60.0) == [Fail("no replication")]
+
+
+def test_server_that_does_not_tell_of_its_replication_counts_as_ready_after_a_minute() -> None:
+    channel = joining("broadcast")
+    channel.receive(JOINED, 0.0)
+    now_s = 0.0
+    while (actions := channel.tick(now_s)) != [Ready()]:
+        for beat in sent(actions):
+            channel.receive(frame("phx_reply", {}, topic="phoenix", ref=beat["ref"]), now_s)
+        now_s = channel.next_s
+    assert 60.0 < now_s < 70.0
+    assert channel.next_s > now_s
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_changes_are_joined_as_the_project_asks(private: bool) -> None:
+    [join] = sent(Channel("postgres_changes", "outbox", private=private).join("key", 0.0, UNIX_S))
+    assert join["payload"]["config"]["private"] is private
+    assert join["payload"]["config"]["broadcast"]["replication_ready"] is False
+
+
+def test_refusal_of_a_private_only_project_names_the_setting() -> None:
+    reason = "PrivateOnly: This project only allows private channels"
+    refused = frame("phx_reply", {"status": "error", "response": {"reason": reason}}, ref="1")
+    assert joining().receive(refused, 0.0) == [Fail(f"join refused: {reason}. Set OUTBOX_REALTIME_PRIVATE=true")]
 
 
 @pytest.mark.parametrize("event", ["postgres_changes", "broadcast"])
