@@ -6,12 +6,13 @@ Every fault is found before anything starts, and named with its setting. Field d
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
@@ -233,22 +234,9 @@ class Settings(BaseModel):
 
     def relay(self) -> RelaySettings:
         """The relay's share of the settings."""
-        return RelaySettings(
-            concurrency=self.concurrency,
-            prefetch=self.prefetch,
-            batch=self.batch,
-            lease_s=self.lease_s,
-            deliver_timeout_s=self.deliver_timeout_s,
-            poll_interval_s=self.poll_interval_s,
-            fallback_interval_s=self.fallback_interval_s,
-            max_attempts=self.max_attempts,
-            keyed_failure=self.keyed_failure,
-            series=self.series,
-            suspect_after=self.suspect_after,
-            max_deliveries=self.max_deliveries,
-            retry=Backoff(self.retry_base_s, self.retry_cap_s),
-            drain_timeout_s=self.drain_timeout_s,
-        )
+        shared = Settings.model_fields.keys() & {field.name for field in dataclasses.fields(RelaySettings)}
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        return RelaySettings(retry=Backoff(self.retry_base_s, self.retry_cap_s), **chosen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,12 @@ class Questions(Statements):
         return await self._object("housekeeping_facts")
 
     async def wakeup_facts(self, role: str) -> Facts:
-        """About triggers and publications, for a Realtime key of this role. A broadcast is tried and rolled back."""
+        """About triggers and publications, for a Realtime key of this role."""
         return await self._object("wakeup_facts", role)
+
+    async def broadcast_facts(self) -> Facts:
+        """About what becomes of a broadcast: one is tried and rolled back."""
+        return await self._object("broadcast_facts")
 
     async def demand(self, history_s: float) -> Demand:
         """What a sink will be asked for."""

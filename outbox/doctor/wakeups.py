@@ -55,9 +55,9 @@ POLICY = Check("broadcast policy", _HURTS)
 REALTIME = Check("Realtime", _HURTS)
 CHANGES = (WAL_LEVEL, PUBLICATION, OPERATIONS, KEY, ROLE, SCHEMA_GRANT, TABLE_GRANT, ROW_SECURITY)
 SENDING = Check("broadcast", _HURTS)
-BROADCAST = (SEND, BROADCASTER, SENDING, POLICY)
+BROADCAST = (SEND, BROADCASTER, POLICY)
 ALWAYS = (MODE, TRIGGER, LISTEN)
-CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, REALTIME)
+CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, SENDING, REALTIME)
 _NO_CURE = "see the reason; the worker polls meanwhile"
 
 
@@ -115,6 +115,7 @@ async def _examine_realtime(chosen: RealtimeSettings, token: Token, ground: Grou
     return [
         of_token,
         *await section(checks, lambda: _looked_up(ground, role, judge)),
+        *(await section((SENDING,), lambda: _sent(ground)) if chosen.via == "broadcast" else ()),
         *await section((REALTIME,), subscribe),
     ]
 
@@ -250,23 +251,24 @@ def _broadcast_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
         yield BROADCASTER.good(f"enabled on {schema}.message")
     else:
         yield BROADCASTER.warning(f"none on {schema}.message", f"select {schema}.enable_broadcast();")
-    if facts["realtime_send"]:
-        yield _sending_facts(facts, schema)
     yield _join_facts(facts, schema, role)
 
 
-def _sending_facts(facts: Facts, schema: str) -> Finding:
+async def _sent(ground: Ground) -> list[Finding]:
     """Whether realtime.send, tried and rolled back, wrote a row. It raises nothing when it did not."""
-    fault, owner = facts["broadcast_fault"], facts["owner"]
+    if not (await ground.outbox().wakeup_facts("service_role"))["realtime_send"]:
+        raise Missing("there is no realtime.send")
+    facts, schema = await ground.outbox().broadcast_facts(), ground.schema
+    fault, owner = facts["fault"], facts["owner"]
     if fault is None:
-        return SENDING.good("realtime.send was tried as the schema's owner, and wrote its row")
+        return [SENDING.good("realtime.send was tried as the schema's owner, and wrote its row")]
     if "partition" in fault:
         cure = "start a worker: Realtime makes the day's partition when a client joins; then run `outbox doctor` again"
     elif "row-level security" in fault:
         cure = f"create policy outbox_send on realtime.messages for insert to {owner} with check (topic = '{schema}');"
     else:
         cure = _NO_CURE
-    return SENDING.warning(f"realtime.send writes nothing as {owner}, the schema's owner: {fault}", cure)
+    return [SENDING.warning(f"realtime.send writes nothing as {owner}, the schema's owner: {fault}", cure)]
 
 
 def _join_facts(facts: Facts, schema: str, role: str) -> Finding:

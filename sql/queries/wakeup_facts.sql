@@ -28,8 +28,6 @@ select json_build_object(
                      and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(a.oid, r, 'member')))
         from asker a, message m),
     'realtime_send', to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null,
-    'owner', (select quote_ident(pg_get_userbyid(m.relowner)) from message m),
-    'broadcast_fault', outbox.broadcast_fault(),
     'broadcast_trigger', exists (select from pg_trigger t, message m where t.tgrelid = m.oid and t.tgname = 'broadcast' and t.tgenabled in ('O', 'A')),
     'may_join_broadcast', (
         select a.passes_rls or exists (

@@ -76,7 +76,7 @@ FUNCTIONS = {
         ),
         {PRODUCER},
     ),
-    **dict.fromkeys(("dead_letters", "matches", "probe"), {WORKER, READER}),
+    **dict.fromkeys(("dead_letters", "matches", "probe", "broadcast_fault"), {WORKER, READER}),
     **dict.fromkeys(
         (
             *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "old_history_partitions"),
@@ -102,7 +102,15 @@ MAY_RUN = {
     WORKER: QUERIES,
     READER: {
         *("absent", "applied_migrations", "audit_clock", "audit_extent", "audit_lookup", "audit_messages", "control"),
-        *("dead_letter_totals", "facts", "find_dead_letters", "has_presence", "imported_rows", "known_rows"),
+        *(
+            "broadcast_facts",
+            "dead_letter_totals",
+            "facts",
+            "find_dead_letters",
+            "has_presence",
+            "imported_rows",
+            "known_rows",
+        ),
         *("demand", "living_workers", "outlook", "pending_ends", "probe", "read_dead_letters", "read_import", "status"),
         "stock",
     }
