@@ -152,7 +152,7 @@ class Deliverer:
         """Act on the sink's answer. Synchronous: a message is never between two states."""
         if isinstance(outcome, Unknown) and outcome.timed_out:
             self._narrow(slot)
-        elif self._is_narrow:
+        elif self._is_narrow and not isinstance(outcome, Unavailable):
             self._widen()
         slot.parcel = None
         if isinstance(outcome, Delivered):

@@ -141,6 +141,6 @@ async def test_javascript_client_receives_broadcasts(javascript: Path, server: R
     await fetch(supabase, "select outbox.enable_broadcast()")
     async with subscribed(javascript, server, "broadcast") as told:
         await until(told, "SUBSCRIBED")
-        await server.replicating.wait()
+        assert (await until(told, "system"))["detail"]["message"] == "Replication connection established"
         await insert_and_roll_back(supabase)
         await until(told, "broadcast")

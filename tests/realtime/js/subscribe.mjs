@@ -7,7 +7,8 @@ const [url, key, via] = process.argv.slice(2);
 const tell = (what, detail) => process.stdout.write(JSON.stringify({ what, detail }) + "\n");
 const client = new RealtimeClient(url.replace("http", "ws"), { params: { apikey: key }, transport: WebSocket });
 await client.setAuth(key);
-const channel = client.channel("outbox", { config: { private: via === "broadcast" } });
+const config = via === "broadcast" ? { private: true, broadcast: { replication_ready: true } } : { private: false };
+const channel = client.channel("outbox", { config });
 if (via === "broadcast") {
   channel.on("broadcast", { event: "wake" }, (message) => tell("broadcast", message.payload));
 } else {
