@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
@@ -10,6 +10,7 @@ from temporalio.api.common.v1 import Header, Payload, SearchAttributes
 from temporalio.api.common.v1 import RetryPolicy as RetryPolicyRequest
 
 from outbox.message import Message
+from workflows.cutting import Uncut, members
 from workflows.target import RetryPolicy
 
 JSON = {"encoding": b"json/plain"}
@@ -19,13 +20,37 @@ _TRACE_KEY = "_tracer-data"
 _TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
 
 
+class InvalidMessage(ValueError):
+    """A message that cannot be sent as it is, whatever the server's state."""
+
+    kind: ClassVar[str] = "INVALID_PAYLOAD"
+
+
+class InvalidHeaders(InvalidMessage):
+    """Headers with which no workflow could start."""
+
+    kind = "INVALID_HEADERS"
+
+
 def header(message: Message) -> Header:
-    """The message's headers as Temporal's: the trace where the SDK's interceptors look for it, the rest by name."""
-    headers = orjson.loads(message.headers)
+    """The message's headers as Temporal's: the trace where the SDK's interceptors look for it, the rest by name.
+
+    Raises InvalidHeaders: an interceptor that meets a trace of another type fails the workflow's task again and again.
+    """
+    if message.headers == "{}":
+        return Header()
+    try:
+        headers = members(message.headers)
+    except Uncut as error:
+        raise InvalidHeaders(f"headers: the text {error}") from None
     trace = {name: headers.pop(name) for name in _TRACE_FIELDS if name in headers}
-    fields = {name: json_payload(value) for name, value in headers.items()}
+    fields = {name: Payload(metadata=JSON, data=text.encode()) for name, text in headers.items()}
     if trace:
-        fields[_TRACE_KEY] = json_payload(trace)
+        for name, text in trace.items():
+            if not text.startswith('"'):
+                raise InvalidHeaders(f"headers.{name} must be a string")
+        data = ",".join(f'"{name}":{text}' for name, text in trace.items())
+        fields[_TRACE_KEY] = Payload(metadata=JSON, data=f"{{{data}}}".encode())
     return Header(fields=fields)
 
 
@@ -62,5 +87,5 @@ def duration(seconds: float) -> Duration:
 
 
 def json_payload(value: object) -> Payload:
-    """A value as the SDKs' default converter encodes it."""
+    """A value as the SDKs' default converter encodes it; an orjson.Fragment is a value's text, which stays as it is."""
     return Payload(metadata=JSON, data=orjson.dumps(value))

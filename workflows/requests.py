@@ -26,11 +26,18 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter, WorkflowSerializationContext
 
 from outbox.message import Message
-from workflows.parts import JSON, duration, header, json_payload, retry_policy, search_attributes
-from workflows.target import Command, Target
+from workflows.cutting import Uncut, elements, members
+from workflows.parts import (
+    JSON,
+    InvalidMessage,
+    duration,
+    header,
+    json_payload,
+    retry_policy,
+    search_attributes,
+)
+from workflows.target import MEMO_KEY, Command, Target
 
-MEMO_KEY = "outbox_message_id"
-"""The memo field that holds the message id; unlike the request id it survives continue-as-new."""
 _REMEMBERED = 256
 """Kinds of targets whose start is kept, to be copied."""
 _TREES = {"memo", "search_attributes", "retry_policy"}
@@ -53,7 +60,7 @@ class NoTaskQueue(ValueError):
     """Neither the message nor this worker names a task queue."""
 
 
-class InvalidPayload(ValueError):
+class InvalidPayload(InvalidMessage):
     """The payload does not have the shape that its target announces."""
 
 
@@ -231,13 +238,8 @@ class Requests:
                 await self._arguments(message, workflow_id, namespace, target.arguments),
                 await self._arguments(message, workflow_id, namespace, target.signal_arguments),
             )
-        both = _parsed(message.payload)
-        if not isinstance(both, dict) or not both.keys() <= {"args", "signal_args"}:
-            raise InvalidPayload('the payload of signal_with_start_workflow is {"args": […], "signal_args": […]}')
-        return (
-            await self._many(both.get("args", []), workflow_id, namespace),
-            await self._many(both.get("signal_args", []), workflow_id, namespace),
-        )
+        start, signal = _both(message.payload)
+        return await self._many(start, workflow_id, namespace), await self._many(signal, workflow_id, namespace)
 
     async def _arguments(
         self, message: Message, workflow_id: str, namespace: str, shape: Literal["none", "one", "many"] | None
@@ -246,13 +248,16 @@ class Requests:
         if shape == "none" or message.payload is None:
             return None
         if shape == "many":
-            return await self._many(_parsed(message.payload), workflow_id, namespace)
+            return await self._many(message.payload, workflow_id, namespace)
         return await self._encoded([Payload(metadata=JSON, data=message.payload.encode())], workflow_id, namespace)
 
-    async def _many(self, values: object, workflow_id: str, namespace: str) -> Payloads | None:
-        if not isinstance(values, list):
-            raise InvalidPayload("several arguments must be a JSON array")
-        payloads = [Payload(metadata=JSON, data=orjson.dumps(value)) for value in values]
+    async def _many(self, array: str, workflow_id: str, namespace: str) -> Payloads | None:
+        """The elements of an array, each an argument with the producer's bytes."""
+        try:
+            texts = elements(array)
+        except Uncut as error:
+            raise InvalidPayload(f"several arguments must be a JSON array: the payload {error}") from None
+        payloads = [Payload(metadata=JSON, data=text.encode()) for text in texts]
         return await self._encoded(payloads, workflow_id, namespace) if payloads else None
 
     async def _memo(self, message_id: str, command: Command, namespace: str) -> Memo:
@@ -273,5 +278,12 @@ class Requests:
         return Payloads(payloads=encoded)
 
 
-def _parsed(payload: str | None) -> object:
-    return None if payload is None else orjson.loads(payload)
+def _both(payload: str | None) -> tuple[str, str]:
+    """The arrays of the start's and the signal's arguments, as they stand in a payload that holds both."""
+    try:
+        both = members(payload or "null")
+    except Uncut:
+        both = {"": ""}
+    if not both.keys() <= {"args", "signal_args"}:
+        raise InvalidPayload('the payload of signal_with_start_workflow is {"args": […], "signal_args": […]}')
+    return both.get("args", "[]"), both.get("signal_args", "[]")

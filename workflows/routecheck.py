@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from outbox.errors import ConfigurationError
 from workflows.route import Route
 from workflows.routefile import Place, TomlFile, seconds
-from workflows.target import NEEDS, Record, RetryPolicy, Target, lacking
+from workflows.target import MEMO_KEY, NEEDS, Record, RetryPolicy, Target, lacking
 from workflows.templates import Template, compiled
 
 _TOP = ("defaults", "route")
@@ -149,6 +149,9 @@ class _Check:
                 except ValueError as error:
                     self._fault((*place, key), f"{key} is {given!r}: {error}")
                     continue
+            elif key == "memo" and isinstance(given, dict) and MEMO_KEY in given:
+                self._fault((*place, key, MEMO_KEY), f"memo.{MEMO_KEY} is the outbox's own: choose another name")
+                continue
             elif key == "retry_policy" and isinstance(given, dict):
                 value = self._values(given, RetryPolicy, (*place, key), _written(RetryPolicy))
             values[fields[key]] = value

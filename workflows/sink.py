@@ -45,9 +45,10 @@ from workflows import settings
 from workflows.frontend import Frontend, reach
 from workflows.link import Link, Reach, timed_out
 from workflows.outcomes import detail, outcome_of
-from workflows.requests import MEMO_KEY, InvalidPayload, NoTaskQueue, Request, Requests
+from workflows.parts import InvalidMessage
+from workflows.requests import NoTaskQueue, Request, Requests
 from workflows.routes import Routes
-from workflows.target import NO_TARGET, Command, Record, Target, parse
+from workflows.target import MEMO_KEY, NO_TARGET, Command, Record, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
@@ -127,8 +128,8 @@ class TemporalSink:
             return command
         try:
             request = await self._requests.build(message, command)
-        except InvalidPayload as error:
-            return Rejected("INVALID_PAYLOAD", str(error))
+        except InvalidMessage as error:
+            return Rejected(error.kind, str(error))
         except NoTaskQueue as error:  # it may be this worker's setting that is missing: the message may succeed yet
             return Failed("NO_TASK_QUEUE", str(error))
         except Exception as error:  # noqa: BLE001 - a codec or converter is foreign code: its faults are the message's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from outbox.sink import Rejected
+from workflows.cutting import members
 
 Operation = Literal[
     "start_workflow", "signal_workflow", "signal_with_start_workflow", "cancel_workflow", "terminate_workflow"
@@ -29,6 +31,8 @@ NO_TARGET = Rejected(
     "the message names no target, and there are no routes: use outbox.start_workflow or another of its kind, "
     "or route its topic in outbox.toml",
 )
+MEMO_KEY = "outbox_message_id"
+"""The memo field that holds the message id; unlike the request id it survives continue-as-new."""
 _LONGEST_ID = 1000
 """Bytes; Temporal's own limit (`limit.maxIDLength`), and the producer functions'."""
 
@@ -41,11 +45,18 @@ def _sendable(workflow_id: str) -> str:
     return workflow_id
 
 
+def _without_ours(memo: dict[str, Any]) -> dict[str, Any]:
+    if MEMO_KEY in memo:  # by this field a repeat finds out what an earlier delivery has started
+        raise ValueError(f"{MEMO_KEY} is the outbox's own: choose another name")
+    return memo
+
+
 WorkflowId = Annotated[str, Field(min_length=1), AfterValidator(_sendable)]
 Seconds = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
 """At most a hundred years: what the server counts durations in ends at 292."""
 
 
+_TREES = ("memo", "search_attributes")
 _TEMPORALS_INITIAL_S = 1.0
 """The initial interval of a retry policy that names none."""
 
@@ -92,7 +103,7 @@ class Target(_Part):
     task_timeout_s: Seconds | None = None
     start_delay_s: Seconds | None = None
     retry_policy: RetryPolicy | None = None
-    memo: dict[str, Any] = {}
+    memo: Annotated[dict[str, Any], AfterValidator(_without_ours)] = {}
     search_attributes: dict[str, Any] = {}
     summary: str | None = None
     details: str | None = None
@@ -146,8 +157,15 @@ class Command(NamedTuple):
 def parse(text: str) -> Command | Rejected:
     """Read a target, or say why it can never be carried out.
 
-    Messages of a kind differ in their workflow ids. What else they say is validated once.
+    Messages of a kind differ in their workflow ids. What else they say is validated once. Values of the memo and of
+    search attributes are cut out before: they are not read at all.
     """
+    if '"memo"' in text or '"search_attributes"' in text or "\\u" in text:  # a name may be written with an escape
+        return _parsed_with_trees(text)
+    return _parsed(text)
+
+
+def _parsed(text: str) -> Command | Rejected:
     try:
         fields = orjson.loads(text)
         workflow_id = _sendable(fields.pop("workflow_id"))
@@ -158,6 +176,34 @@ def parse(text: str) -> Command | Rejected:
         return Command(target, workflow_id)
     validated = _validated(text)
     return validated if isinstance(validated, Rejected) else Command(validated, validated.workflow_id)
+
+
+def _parsed_with_trees(text: str) -> Command | Rejected:
+    """Read a target that has values of the user's own."""
+    where = "target"
+    trees: dict[str, dict[str, Any]] = {}
+    try:
+        fields = members(text)
+        for where in _TREES:
+            if where in fields:
+                trees[where] = {name: _value(part, where) for name, part in members(fields.pop(where)).items()}
+        where = "memo"
+        _without_ours(trees.get(where, {}))
+    except ValueError as error:
+        return Rejected("INVALID_TARGET", f"{where if where == 'target' else 'target.' + where}: {error}")
+    command = _parsed("{" + ",".join(f"{orjson.dumps(name).decode()}:{part}" for name, part in fields.items()) + "}")
+    if isinstance(command, Rejected) or not trees:
+        return command
+    return Command(command.target.model_copy(update=trees), command.workflow_id)
+
+
+def _value(text: str, tree: str) -> object:
+    """A value's text, to be written as it is; and of a search attribute that names its type the parts."""
+    if tree == "search_attributes" and text.startswith("{"):
+        parts = members(text)
+        if parts.keys() == {"type", "value"}:
+            return {"type": json.loads(parts["type"]), "value": orjson.Fragment(parts["value"])}
+    return orjson.Fragment(text)
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from outbox.message import Message
+from workflows.cutting import Uncut, elements, members
 
 _OWN = ("key", "topic", "message_id")
 """What a message has besides its payload and its headers; a payload's field of such a name is `{payload.key}`."""
@@ -51,11 +52,10 @@ class Template:
         return "".join([part if isinstance(part, str) else self._filled(part, fields) for part in self.parts])
 
     def value(self, fields: Fields) -> object:
-        """The text, or, of a template that is one placeholder and nothing else, the field's own JSON value."""
+        """The text, or, of a template that is one placeholder and nothing else, the field's JSON as it was written."""
         if len(self.parts) > 1 or not isinstance(only := self.parts[0], Placeholder) or only.as_text:
             return self.text(fields)
-        value = fields.scalar(only)
-        return orjson.Fragment(str(value)) if isinstance(value, _Number) else value
+        return fields.value(only)
 
     def _filled(self, placeholder: Placeholder, fields: Fields) -> str:
         value = fields.scalar(placeholder)
@@ -104,6 +104,16 @@ class Fields:
     def __init__(self, message: Message) -> None:
         self._message = message
         self._trees: dict[str, object] = {}
+
+    def value(self, placeholder: Placeholder) -> object:
+        """The field's JSON, to be written as it stands in the message. Raises Unfilled."""
+        value = self.scalar(placeholder)
+        if placeholder.root in _OWN:
+            return value
+        try:
+            return orjson.Fragment(cut(self._text(placeholder), placeholder))
+        except Uncut as error:
+            raise Unfilled(f"the {placeholder.root} {error}") from None
 
     def scalar(self, placeholder: Placeholder) -> str | bool:
         """The field's value: a text, a number as it was written, or a boolean. Raises Unfilled."""
@@ -170,6 +180,20 @@ def walk(node: object, placeholder: Placeholder) -> object:
         else:
             raise Unfilled(f"{{{placeholder.name}}} is missing in the {placeholder.root}")
     return node
+
+
+def cut(text: str, placeholder: Placeholder) -> str:
+    """The text of what stands where a placeholder points, as it was written. Raises Unfilled, Uncut."""
+    for step in placeholder.path:
+        found = None
+        if text.lstrip().startswith("{"):
+            found = members(text).get(step)
+        elif text.lstrip().startswith("[") and step.isdecimal():
+            found = dict(enumerate(elements(text))).get(int(step))
+        if found is None:
+            raise Unfilled(f"{{{placeholder.name}}} is missing in the {placeholder.root}")
+        text = found
+    return text
 
 
 def _has_surrogates(text: str) -> bool:

@@ -126,6 +126,9 @@ begin
     perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
     perform outbox.check_object(place || operation, 'memo', target -> 'memo');
     perform outbox.check_object(place || operation, 'search_attributes', target -> 'search_attributes');
+    if target -> 'memo' ? 'outbox_message_id' then
+        perform outbox.refuse(format('%s%s: memo.outbox_message_id is the outbox''s own', place, operation), 'choose another name');
+    end if;
     if strpos(target::text, '_s"') > 0 then
         perform outbox.check_durations(place || operation, target::json),
                 outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);

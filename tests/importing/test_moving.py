@@ -118,7 +118,7 @@ async def test_key_tenant_memo_and_everything_a_route_knows_are_filled_from_colu
     assert first["target"]["memo"] == {"was": 1}
     assert first["target"]["execution_timeout_s"] == 172_800
     assert first["text"] == (
-        '{"id":1,"org":"acme","first":7.10,"all":{"a":[7.10]},"text":"no. 1","moved":true,"nothing":"acme"}'
+        '{"id":1,"org":"acme","first":7.10,"all":{"a": [7.10]},"text":"no. 1","moved":true,"nothing":"acme"}'
     )
     assert (second["tenant"], second["payload"]["nothing"]) == (None, None)  # null is no tenant, and null in the input
 
@@ -126,9 +126,9 @@ async def test_key_tenant_memo_and_everything_a_route_knows_are_filled_from_colu
 @pytest.mark.parametrize(
     ("how", "payload"),
     [
-        ("column = 'context'", '{"a":1.50}'),
+        ("column = 'context'", '{"a": 1.50}'),
         ("columns = ['id']", '{"id":12345678901234567890123}'),
-        ("columns = '*'\nfields.id = 1", '{"id":1,"context":{"a":1.50}}'),
+        ("columns = '*'\nfields.id = 1", '{"id":1,"context":{"a": 1.50}}'),
     ],
 )
 async def test_the_input_is_what_the_mapping_says_with_every_digit(
@@ -145,7 +145,7 @@ async def test_many_arguments_are_an_array_and_none_is_no_payload(database: str,
     path = written(tmp_path, mapping(start="arguments = 'many'\n[input]\ncolumn = 'list'"))
     report = await moved(database, path)
     assert reasons(report) == {"2": "refused: the input is not an array, and the mapping says arguments = 'many'"}
-    assert [message["text"] for message in await messages(database)] == ["[1,2]"]
+    assert [message["text"] for message in await messages(database)] == ["[1, 2]"]
 
 
 REFUSED = {

@@ -107,7 +107,7 @@ async def test_verify_finds_every_planted_fault(database: str, path: Path, name:
             "update outbox.message set due_at = now() + interval '1 hour' where message_id = $1", ids["wi-000004"]
         )
         await connection.execute(
-            """update outbox.message set target = target || '{"search_attributes": {"NobodyKnowsThis": 1}}'
+            """update outbox.message set target = (target::jsonb || '{"search_attributes": {"NobodyKnowsThis": 1}}')::json
                where message_id = $1""",
             ids["wi-000005"],
         )
@@ -291,7 +291,8 @@ async def test_a_dead_letter_of_an_import_goes_with_the_rollback(database: str, 
     await build(database, 3)
     await moved(database, path)
     await fetch(
-        database, """update outbox.message set target = target || '{"search_attributes": {"NobodyKnowsThis": 1}}'"""
+        database,
+        """update outbox.message set target = (target::jsonb || '{"search_attributes": {"NobodyKnowsThis": 1}}')::json""",
     )
     await deliver(database)
     assert (await counts(database))["dead_letter"] == 3

@@ -292,6 +292,12 @@ async def test_large_payload_comes_back_as_written(db: Connection) -> None:
         ("start_workflow('W', 'w', start_delay => '-1 s')", "start_delay is -00:00:01", None),
         ("start_workflow('W', 'w', retry_policy => '[]')", "start_workflow: retry_policy must be a JSON object", None),
         ("start_workflow('W', 'w', memo => '1')", "start_workflow: memo must be a JSON object", None),
+        ("""start_workflow('W', 'w', memo => '{"outbox_message_id": 1}')""", "start_workflow: memo.outbox_message_id is the outbox's own", "choose"),
+        (
+            """enqueue('t', target => '{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "memo": {"outbox_message_id": 1}}')""",
+            "start_workflow: memo.outbox_message_id is the outbox's own",
+            "choose",
+        ),
         ("start_workflow('W', 'w', search_attributes => '\"\"')", "start_workflow: search_attributes must be a JSON object", None),
         ("signal_workflow('', 's')", "signal_workflow: workflow_id must not be empty", "derive"),
         ("signal_workflow('w', '', topic => 't')", "signal_workflow: signal (the signal name) must not be empty", None),

@@ -201,3 +201,10 @@ def test_what_is_no_duration_is_refused(written: object) -> None:
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 999))
 def test_the_units_of_a_duration_add_up(d: int, h: int, m: int, s: int, ms: int) -> None:
     assert seconds(f"{d}d{h}h{m}m{s}s{ms}ms") == pytest.approx(d * 86_400 + h * 3600 + m * 60 + s + ms / 1000)
+
+
+def test_memo_of_the_outbox_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = (
+        '[[route]]\ntopic = "a"\nworkflow = "W"\nworkflow_id = "x"\n[route.memo]\noutbox_message_id = "{payload.id}"\n'
+    )
+    assert faults(tmp_path, text) == ["6: memo.outbox_message_id is the outbox's own: choose another name"]

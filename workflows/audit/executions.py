@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from outbox.errors import OutboxError
 from workflows.audit.facts import Run
 from workflows.outcomes import detail
-from workflows.requests import MEMO_KEY
+from workflows.target import MEMO_KEY
 
 _PAGE = 1000
 """Temporal's own largest page (`frontend.visibilityMaxPageSize`)."""

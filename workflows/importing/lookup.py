@@ -20,7 +20,7 @@ from outbox.errors import OutboxError
 from workflows.connection import connect
 from workflows.importing.books import Moved
 from workflows.outcomes import detail
-from workflows.requests import MEMO_KEY
+from workflows.target import MEMO_KEY
 
 AT_ONCE = 32
 _TIMEOUT = timedelta(seconds=10)

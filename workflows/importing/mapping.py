@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from outbox.errors import ConfigurationError
-from workflows.requests import MEMO_KEY
 from workflows.route import Route
 from workflows.routecheck import checked, compiled_tree, means_something
 from workflows.routefile import Place, TomlFile, read
@@ -229,8 +228,6 @@ class _Check:
                 self._fault(place, f"{field} is not known here: {_NOT_HERE[field]}")
             elif not means_something(field, "start_workflow"):
                 self._fault(place, f"{field} means nothing to the start of a workflow")
-        if isinstance(memo := table.get("memo"), dict) and MEMO_KEY in memo:
-            self._fault(("start", "memo", MEMO_KEY), f"memo.{MEMO_KEY} is the outbox's own")
         # A workflow id that is taken already is a fault that somebody must look at, unless the mapping says otherwise.
         stand_in = {"on_duplicate": "reject"} | {name: value for name, value in table.items() if name not in _NOT_HERE}
         here = {place[1:]: line for place, line in self._file.lines.items() if place[:1] == ("start",)}

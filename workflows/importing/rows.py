@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from outbox.message import Message
+from workflows.cutting import Uncut, members
 from workflows.importing.mapping import ImportMapping
 from workflows.target import Target
-from workflows.templates import Fields, Placeholder, Template, Unfilled, walk
+from workflows.templates import Fields, Placeholder, Template, Unfilled, cut
 
 LONGEST_NAME = 1000
 """Bytes of an identity, a key or a tenant: an index entry has room for little more."""
@@ -65,7 +65,7 @@ def _planned(mapping: ImportMapping, row: Row) -> Planned:
     carrier = _carrier(text)
     target = mapping.route.target_of(carrier)
     assert isinstance(target, Target)  # a mapping starts workflows
-    fields, exact = Fields(carrier), partial(_decoded_exactly, text)
+    fields = Fields(carrier)
     message: dict[str, Any] = {"topic": mapping.topic, "target": target.model_dump(exclude_defaults=True)}
     for name, template in (("key", mapping.key), ("tenant", mapping.tenant)):
         if (value := _name(name, template, fields)) is not None:
@@ -74,7 +74,7 @@ def _planned(mapping: ImportMapping, row: Row) -> Planned:
         message["priority"] = mapping.priority
     size = 0
     if target.arguments != "none":
-        payload = _payload(mapping, text, exact, fields)
+        payload = _payload(mapping, text, fields)
         size = len(payload)
         if size > LARGEST_PAYLOAD:
             raise ValueError(f"the input is {size} bytes long, the limit is {LARGEST_PAYLOAD}")
@@ -118,33 +118,34 @@ def _with_json_columns(mapping: ImportMapping, text: str) -> str:
     """The row with the JSON in its columns of text in their place. Raises ValueError for what is not JSON."""
     if not mapping.source.json_columns:
         return text
-    tree = _decoded_exactly(text)
+    columns = _columns(text)
     for column in mapping.source.json_columns:
-        if isinstance(value := tree[column], str):
+        if columns[column].startswith('"'):
+            columns[column] = json.loads(columns[column])
             try:
-                orjson.loads(value)
+                orjson.loads(columns[column])
             except orjson.JSONDecodeError as error:
                 raise ValueError(f"{column} is not JSON: {error}") from error
-            tree[column] = orjson.Fragment(value)
-    return _encoded(tree, "row").decode()
+    return _encoded(_fragments(columns), "row").decode()
 
 
-def _payload(mapping: ImportMapping, text: str, exact: partial[dict[str, Any]], fields: Fields) -> bytes:
-    """The workflow's argument, as JSON."""
+def _payload(mapping: ImportMapping, text: str, fields: Fields) -> bytes:
+    """The workflow's argument, as JSON: what stands in the row is cut out of it, as it was written."""
     if mapping.column is None and mapping.columns == "*" and not mapping.fields:
         return text.encode()
-    row = exact()
+    row = _columns(text)
     if mapping.column is not None:
-        return _encoded(row[mapping.column], mapping.column)
+        return row[mapping.column].encode()
     columns = row if mapping.columns == "*" else {column: row[column] for column in mapping.columns}
-    return _encoded(columns | {name: _filled(tree, row, fields) for name, tree in mapping.fields.items()}, "input")
+    filled = {name: _filled(tree, text, fields) for name, tree in mapping.fields.items()}
+    return _encoded(_fragments(columns) | filled, "input")
 
 
-def _filled(tree: object, row: dict[str, Any], fields: Fields) -> object:
+def _filled(tree: object, row: str, fields: Fields) -> object:
     """A tree with its templates filled in; one that is a placeholder and nothing else is whatever stands there."""
     match tree:
         case Template(parts=(Placeholder(as_text=False) as only,)):
-            return walk(row, only)
+            return orjson.Fragment(cut(row, only))
         case Template():
             return tree.text(fields)
         case dict():
@@ -172,20 +173,16 @@ def _name(what: str, template: Template | str | None, fields: Fields) -> str | N
     return value
 
 
-def _whole_number(digits: str) -> object:
-    return int(digits) if len(digits) < 19 else orjson.Fragment(digits)
-
-
-_DECODE = json.JSONDecoder(parse_int=_whole_number, parse_float=orjson.Fragment).decode
-"""Reads what is to be written again: fractions and large numbers keep every digit."""
-
-
-def _decoded_exactly(text: str) -> dict[str, Any]:
+def _columns(text: str) -> dict[str, str]:
+    """The row's values as they stand in its JSON. Raises ValueError."""
     try:
-        decoded: dict[str, Any] = _DECODE(text)
-    except RecursionError:
-        raise ValueError("the row is nested too deeply to be read") from None
-    return decoded
+        return members(text)
+    except Uncut as error:
+        raise ValueError(f"the row {error}") from None
+
+
+def _fragments(columns: dict[str, str]) -> dict[str, object]:
+    return {name: orjson.Fragment(text) for name, text in columns.items()}
 
 
 def _encoded(tree: object, what: str) -> bytes:
