@@ -19,7 +19,7 @@ from rich.text import Text
 
 from outbox.dead_letters import DeadLetter, Total
 from outbox.recall import Risk
-from outbox.screens import span
+from outbox.screens import aligned, span
 from outbox.sink import Unavailable
 
 _KEPT = 20
@@ -52,14 +52,26 @@ def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
     if console.width < _WIDE:
         _show_in_two_lines(console, letters)
         return
-    table = Table("message id", "died", "reason", "kind", "topic", "key", box=None, pad_edge=False)
+    head = ("message id", "died", "reason", "kind", "topic", "key")
+    rows = [
+        (
+            str(letter.message_id),
+            age(letter.died_at),
+            letter.reason,
+            *map(plain, (letter.kind, letter.topic, letter.key or "")),
+        )
+        for letter in letters
+    ]
+    if console.width == _PIPED:
+        sys.stdout.writelines(aligned(head, rows))
+        return
+    table = Table(*head, box=None, pad_edge=False)
     for column in table.columns[:3]:
         column.no_wrap = True
     for column in table.columns[3:]:
         column.overflow = "fold"
-    for letter in letters:
-        quoted = map(plain, (letter.kind, letter.topic, letter.key or ""))
-        table.add_row(*map(Text, (str(letter.message_id), age(letter.died_at), letter.reason, *quoted)))
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

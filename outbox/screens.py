@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,7 +31,7 @@ _WIDE = 10_000
 _GRADES = {"good": ("good", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "bold red")}
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from outbox.doctor import Group
     from outbox.migrate import Step
@@ -54,6 +55,14 @@ def show_migrated(steps: list[Step], schema: str) -> None:
     for step in steps:
         sys.stdout.write(f"applied  {step.label}\n")
     sys.stdout.write(f"schema {schema} is up to date\n")
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table without end, line by line, nothing cut. A table of rich takes two milliseconds for each row."""
+    widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        yield f"{'  '.join(cells).rstrip()}\n"
 
 
 def show_status(report: dict[str, Any]) -> None:

@@ -9,12 +9,10 @@ from uuid import uuid4
 
 import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from outbox.errors import ConfigurationError
 from outbox.message import Message
+from outbox.screens import aligned
 from outbox.sink import Rejected
 from workflows import settings
 from workflows.routecheck import warnings
@@ -22,9 +20,6 @@ from workflows.routes import Routes
 from workflows.target import Record, Target
 
 app = typer.Typer(help="Check the routes from topics to workflows.", no_args_is_help=True)
-
-
-_WIDE = 10_000
 
 
 @app.callback()
@@ -61,16 +56,14 @@ def check(
 
 def _list(routes: Routes, task_queue: str | None) -> None:
     """The routes as a table, and what is doubtful about them."""
-    table = Table("line", "topic", "operation", "workflow", "workflow id", "task queue", box=None)
-    for route in routes.all:
-        table.add_row(*map(escape, [str(route.line), route.topic, *_words(route.target, task_queue)]))
-    Console(highlight=False, soft_wrap=True, width=_WIDE).print(table)  # never cut: it may be piped
+    rows = [(str(route.line), route.topic, *_words(route.target, task_queue)) for route in routes.all]
+    sys.stdout.writelines(aligned(("line", "topic", "operation", "workflow", "workflow id", "task queue"), rows))
     count = len(routes.all)
     sys.stdout.write(f"{routes.path}: {count} {'route' if count == 1 else 'routes'}, no fault\n")
-    queueless = [] if task_queue else routes.without_task_queue()
+    queueless = set() if task_queue else {route.topic for route in routes.without_task_queue()}
     for route in routes.all:
         doubts = [*warnings(route)]
-        if route in queueless:
+        if route.topic in queueless:
             doubts.append("no task_queue: the worker will need OUTBOX_TEMPORAL_TASK_QUEUE")
         for doubt in doubts:
             sys.stdout.write(f"warning: {routes.path}:{route.line}: route {route.topic!r}: {doubt}\n")
