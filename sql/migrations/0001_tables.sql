@@ -7,9 +7,9 @@
 
 create function outbox.lane(tenant text, key text) returns text
 language sql immutable parallel safe
-as $$
-    select coalesce('t' || tenant, 'k' || key, '-')
-$$;
+begin atomic
+    select coalesce('t' || tenant, 'k' || key, '-');
+end;
 comment on function outbox.lane is 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
 
 create table outbox.message (

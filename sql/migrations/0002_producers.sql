@@ -6,7 +6,7 @@
 
 create function outbox.new_message_id() returns uuid
 language sql volatile parallel safe
-as $$
+begin atomic
     -- UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits. Sorts by time, so the primary key grows at its end.
     select encode(
         set_bit(set_bit(
@@ -14,8 +14,8 @@ as $$
                     placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
                     from 1 for 6),
             52, 1), 53, 1),
-        'hex')::uuid
-$$;
+        'hex')::uuid;
+end;
 comment on function outbox.new_message_id() is 'A new message id: a time-ordered UUID (version 7).';
 
 create function outbox.refuse(fault text, cure text default null) returns void
@@ -31,11 +31,11 @@ $$;
 
 create function outbox.due_at(available_at timestamptz, priority integer, now timestamptz) returns timestamptz
 language sql immutable parallel safe
-as $$
+begin atomic
     -- Priority is a head start: a message of priority p that is available at once takes its place among those that came up to
     -- p minutes before it. Nothing starves, because nothing enqueued later than that can overtake.
-    select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end
-$$;
+    select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end;
+end;
 
 create function outbox.check_message(
     place text, topic text, payload json, key text, headers json, target json, dedup_key text, priority integer, tenant text,
@@ -175,16 +175,16 @@ $$;
 
 create function outbox.lock_key(key text) returns void
 language sql
-as $$
-    select pg_advisory_xact_lock(hashtextextended('outbox.key ' || key, 0))
-$$;
+begin atomic
+    select pg_advisory_xact_lock(hashtextextended('outbox.key ' || key, 0));
+end;
 comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
 
 create function outbox.delivered_lately(dedup_key text) returns uuid
 language sql stable
-as $$
-    select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp()
-$$;
+begin atomic
+    select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp();
+end;
 comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
 
 create function outbox.enqueue(
@@ -392,7 +392,7 @@ end
 $$;
 
 create function outbox.seconds(name text, duration interval) returns numeric
-language plpgsql immutable
+language plpgsql immutable strict  -- most calls have no duration, and cost nothing then
 as $$
 begin
     perform outbox.check_interval('', name, duration);
@@ -431,7 +431,7 @@ create function outbox.start_workflow(
     on_expiry          text        default 'bury'
 ) returns uuid
 language sql
-as $$
+begin atomic
     select outbox.enqueue(
         topic => coalesce(topic, workflow), payload => coalesce(input, args), key => key, headers => headers,
         target => ('{' || concat_ws(', ',
@@ -444,8 +444,8 @@ as $$
             '"start_delay_s": ' || outbox.seconds('start_delay', start_delay), '"retry_policy": ' || retry_policy, '"memo": ' || memo,
             '"search_attributes": ' || search_attributes) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
-        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
-$$;
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry);
+end;
 comment on function outbox.start_workflow is
     'Start a workflow once this transaction has committed. input is its one argument, args a JSON array of several. topic defaults to the workflow type.';
 
@@ -470,15 +470,15 @@ create function outbox.signal_workflow(
     on_expiry          text        default 'bury'
 ) returns uuid
 language sql
-as $$
+begin atomic
     select outbox.enqueue(
         topic => coalesce(topic, signal), payload => coalesce(input, args), key => key, headers => headers,
         target => ('{' || concat_ws(', ',
             '"operation": "signal_workflow"', '"workflow_id": ' || to_json(workflow_id), '"signal": ' || to_json(signal),
             '"run_id": ' || to_json(run_id), '"arguments": ' || to_json(outbox.arguments(input, args)), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
-        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
-$$;
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry);
+end;
 comment on function outbox.signal_workflow is
     'Signal a workflow once this transaction has committed. topic defaults to the signal name.';
 
@@ -514,7 +514,7 @@ create function outbox.signal_with_start_workflow(
     on_expiry          text        default 'bury'
 ) returns uuid
 language sql
-as $$
+begin atomic
     select outbox.enqueue(
         topic => coalesce(topic, workflow), key => key, headers => headers,
         payload => json_build_object(
@@ -529,8 +529,8 @@ as $$
             '"start_delay_s": ' || outbox.seconds('start_delay', start_delay), '"retry_policy": ' || retry_policy, '"memo": ' || memo,
             '"search_attributes": ' || search_attributes) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
-        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
-$$;
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry);
+end;
 comment on function outbox.signal_with_start_workflow is
     'Signal a workflow and start it first if it does not run, once this transaction has committed. topic defaults to the workflow type.';
 
@@ -553,15 +553,15 @@ create function outbox.cancel_workflow(
     on_expiry          text        default 'bury'
 ) returns uuid
 language sql
-as $$
+begin atomic
     select outbox.enqueue(
         topic => coalesce(topic, 'cancel_workflow'), key => key, headers => headers,
         target => ('{' || concat_ws(', ',
             '"operation": "cancel_workflow"', '"workflow_id": ' || to_json(workflow_id), '"reason": ' || to_json(reason),
             '"run_id": ' || to_json(run_id), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
-        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
-$$;
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry);
+end;
 comment on function outbox.cancel_workflow is
     'Ask a workflow to cancel itself once this transaction has committed. topic defaults to cancel_workflow.';
 
@@ -584,14 +584,14 @@ create function outbox.terminate_workflow(
     on_expiry          text        default 'bury'
 ) returns uuid
 language sql
-as $$
+begin atomic
     select outbox.enqueue(
         topic => coalesce(topic, 'terminate_workflow'), key => key, headers => headers,
         target => ('{' || concat_ws(', ',
             '"operation": "terminate_workflow"', '"workflow_id": ' || to_json(workflow_id), '"reason": ' || to_json(reason),
             '"run_id": ' || to_json(run_id), '"namespace": ' || to_json(namespace)) || '}')::json,
         message_id => message_id, dedup_key => dedup_key, available_at => available_at, priority => priority,
-        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry)
-$$;
+        tenant => tenant, commit_order => commit_order, dedup_window => dedup_window, expires_at => expires_at, on_expiry => on_expiry);
+end;
 comment on function outbox.terminate_workflow is
     'Terminate a workflow once this transaction has committed. topic defaults to terminate_workflow.';

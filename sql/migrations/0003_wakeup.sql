@@ -12,9 +12,9 @@ comment on function outbox.ring() is 'Trigger: wakes the workers that listen, on
 
 create function outbox.wake() returns void
 language sql
-as $$
-    select pg_notify(relnamespace::regnamespace::text || '_wakeup', '') from pg_class where oid = 'outbox.message'::regclass
-$$;
+begin atomic
+    select pg_notify(relnamespace::regnamespace::text || '_wakeup', '') from pg_class where oid = 'outbox.message'::regclass;
+end;
 comment on function outbox.wake() is 'Wakes the workers that listen, once the transaction commits.';
 
 -- Durable before delivered: what was announced outside of this database must survive a crash of the server. A commit with

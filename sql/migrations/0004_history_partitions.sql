@@ -41,7 +41,7 @@ comment on function outbox.create_history_partitions is
 create function outbox.old_history_partitions(before timestamptz)
 returns table (part text, begins timestamptz, ends timestamptz)
 language sql stable
-as $$
+begin atomic
     select d.part, d.day at time zone 'UTC', (d.day + interval '1 day') at time zone 'UTC'
     from (
         select c.relname::text as part, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp as day
@@ -50,8 +50,8 @@ as $$
         where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$'
     ) d
     where d.day + interval '1 day' <= before at time zone 'UTC'
-    order by d.part
-$$;
+    order by d.part;
+end;
 comment on function outbox.old_history_partitions is 'The daily partitions of history whose day was over by then, the oldest first.';
 
 create function outbox.drop_history_partition(part text, before timestamptz) returns boolean

@@ -99,7 +99,7 @@ comment on function outbox.enable_broadcast(enabled boolean) is 'Have every enqu
 
 create function outbox.probe() returns void
 language sql
-as $$
-    select pg_notify(relnamespace::regnamespace::text || '_wakeup', 'probe') from pg_class where oid = 'outbox.message'::regclass
-$$;
+begin atomic
+    select pg_notify(relnamespace::regnamespace::text || '_wakeup', 'probe') from pg_class where oid = 'outbox.message'::regclass;
+end;
 comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';

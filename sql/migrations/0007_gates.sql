@@ -44,9 +44,9 @@ comment on column outbox.ended_rule.seen_at is 'When a claim first saw it: those
 
 create function outbox.matches(pattern text, topic text) returns boolean
 language sql immutable parallel safe
-as $$
-    select case when right(pattern, 1) = '*' then starts_with(topic, left(pattern, -1)) else topic = pattern end
-$$;
+begin atomic
+    select case when right(pattern, 1) = '*' then starts_with(topic, left(pattern, -1)) else topic = pattern end;
+end;
 comment on function outbox.matches is 'Whether a topic is meant by a pattern: itself, prefix.*, or *.';
 
 create function outbox.check_pattern(pattern text) returns void

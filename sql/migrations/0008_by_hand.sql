@@ -41,7 +41,7 @@ create function outbox.dead_letters(
     message_ids uuid[]      default null
 ) returns setof outbox.dead_letter
 language sql stable
-as $$
+begin atomic
     select d.*
     from outbox.dead_letter d
     where (dead_letters.topic is null or outbox.matches(dead_letters.topic, d.topic))
@@ -50,7 +50,7 @@ as $$
       and (dead_letters.key is null or d.key = dead_letters.key)
       and (dead_letters.older_than is null or d.died_at < now() - dead_letters.older_than)
       and (dead_letters.newer_than is null or d.died_at >= now() - dead_letters.newer_than)
-      and (dead_letters.message_ids is null or d.message_id = any (dead_letters.message_ids))
-$$;
+      and (dead_letters.message_ids is null or d.message_id = any (dead_letters.message_ids));
+end;
 comment on function outbox.dead_letters is
     'Dead letters by topic (exact, or prefix.*), kind of their last error, reason, key, age since their death, and message ids.';

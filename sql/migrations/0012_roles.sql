@@ -43,7 +43,7 @@ $$;
 comment on function outbox.rights() is
     'What each role may do in this schema: tables, views, sequences and functions by their names. What is not told here is the owner''s alone.';
 
--- The statements that are wanting to make it so, for roles that are there.
+-- The statements that are wanting to make it so, for roles that are there. They also fix the search_path of each function.
 create function outbox.wanted_grants() returns setof text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -62,6 +62,17 @@ as $$
     join pg_proc p on p.pronamespace = here.oid
     where pg_has_role(p.proowner, 'usage')
       and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+    union all
+    -- Else an operator or a function in a schema of the caller's search_path could stand in for PostgreSQL's own, and run with the caller's
+    -- rights. What is bound when it is created needs no path. What checks a part of one message has its caller's: a
+    -- setting for each of these calls would cost up to a tenth of an enqueue (ADR 17).
+    select format('alter function %s set search_path = pg_catalog, pg_temp', p.oid::regprocedure)
+    from here
+    join pg_proc p on p.pronamespace = here.oid
+    where pg_has_role(p.proowner, 'usage')
+      and p.prosqlbody is null
+      and p.proname <> 'refuse' and coalesce(p.proargnames[1] <> 'place', true)
+      and not exists (select from unnest(p.proconfig) as c (setting) where starts_with(c.setting, 'search_path='))
     union all
     select distinct format('grant usage on schema %I to %I', here.name, o.rolname)
     from here, owed o

@@ -251,7 +251,7 @@ async def test_a_role_is_refused_every_function_that_is_not_for_it(logins: Login
         select p.proname as name,
                format('select * from outbox.%I(%s)', p.proname, (select string_agg('null::' || format_type(t.oid, null), ', ' order by a.place)
                       from unnest(p.proargtypes) with ordinality as a (type, place) join pg_type t on t.oid = a.type)) as call
-        from pg_proc p where p.pronamespace = 'outbox'::regnamespace and p.prorettype <> 'trigger'::regtype
+        from pg_proc p where p.pronamespace = 'outbox'::regnamespace and p.prorettype <> 'trigger'::regtype and not p.proisstrict
         """,
     )
     async with connected(logins.of(role)) as connection:
@@ -261,6 +261,10 @@ async def test_a_role_is_refused_every_function_that_is_not_for_it(logins: Login
             if role not in FUNCTIONS[row["name"]] and not await is_refused(connection, row["call"])
         ]
     assert let_in == []
+    strict = "select proname, has_function_privilege($1, oid, 'execute') from pg_proc where pronamespace = 'outbox'::regnamespace and proisstrict"
+    user = (await fetch(logins.of(role), "select current_user"))[0][0]
+    for name, may in await fetch(logins.owner, strict, user):  # with nulls they would not be called
+        assert may == (role in FUNCTIONS[name])
 
 
 @every_role
@@ -542,3 +546,40 @@ def bury() -> str:
 
 async def topics(dsn: str) -> list[str]:
     return [row[0] for row in await fetch(dsn, "select topic from outbox.message order by seq")]
+
+
+# Names that others plant
+
+
+async def test_every_function_fixes_its_search_path_or_is_only_called_by_one_that_does(logins: Logins) -> None:
+    await fetch(logins.owner, "select outbox.capture('shop.customers', 'new.name', key => 'new.id')")
+    rows = await fetch(
+        logins.owner,
+        """
+        select p.proname as name, p.prosrc as body, p.prosqlbody is not null as bound, coalesce(p.proargnames[1], '') as first,
+               'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}')) as fixed
+        from pg_proc p where p.pronamespace = 'outbox'::regnamespace
+        """,
+    )
+    loose = {row["name"] for row in rows if not row["bound"] and not row["fixed"]}
+    assert loose == {row["name"] for row in rows if row["first"] == "place"} | {"refuse"}
+    # What is bound runs in its caller's search_path, so it must not call one of these.
+    definitions = await fetch(
+        logins.owner,
+        "select proname, pg_get_functiondef(oid) from pg_proc where pronamespace = 'outbox'::regnamespace and prosqlbody is not null",
+    )
+    assert len(definitions) > 10
+    assert not [(name, each) for name, text in definitions for each in loose if f"outbox.{each}(" in text]
+
+
+async def test_a_planted_operator_is_not_called_by_a_superusers_pause(logins: Logins) -> None:
+    async with connected(logins.owner) as owner:
+        await owner.execute("""
+            create function public.caught(name, name) returns text language plpgsql as $$ begin raise 'caught %', current_user; end $$;
+            create operator public.|| (leftarg = name, rightarg = name, function = public.caught);
+        """)
+        with pytest.raises(asyncpg.RaiseError, match="caught"):
+            await owner.execute("select 'a'::name || '_b'")
+        await owner.execute("set search_path = public, pg_catalog")
+        await owner.execute("select outbox.pause('a'), outbox.set_switch('mode', '\"poll\"'), outbox.enqueue('t')")
+        await owner.execute("select outbox.resume('a'), outbox.wake(), outbox.probe(), outbox.limit_topic('t', 1)")
