@@ -59,7 +59,9 @@ class Lineage:
 
 
 OUTBOX = Lineage(
-    "migrations", "outbox migrate", "select outbox.create_history_partitions(7); select outbox.grant_roles()"
+    "migrations",
+    "outbox migrate",
+    "select outbox.create_history_partitions(7); select outbox.grant_roles(); select outbox.advance_sequences()",
 )
 
 

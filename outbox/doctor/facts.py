@@ -34,6 +34,13 @@ class Questions(Statements):
         """About vacuum, and who holds it up."""
         return await self._object("housekeeping_facts")
 
+    async def sequence_facts(self) -> list[str]:
+        """Which sequences give numbers that are in use."""
+        async with self._errors("doctor"):
+            found = orjson.loads(await self._pool.fetchval(self._sql("sequence_facts"), _PAGES_READ))
+        assert isinstance(found, list)
+        return found
+
     async def wakeup_facts(self, role: str) -> Facts:
         """About triggers and publications, for a Realtime key of this role."""
         return await self._object("wakeup_facts", role)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 AUTOVACUUM = Check("autovacuum", ("warning",))
 XMIN = Check("oldest xmin", ("warning",))
 DEAD = Check("dead tuples", ("warning",))
-CHECKS = (AUTOVACUUM, XMIN, DEAD)
+SEQUENCES = Check("sequences", ("warning",))
+CHECKS = (AUTOVACUUM, XMIN, DEAD, SEQUENCES)
 
 HELD_TOO_LONG_S = 300.0
 _MANY_TRANSACTIONS = 100_000
@@ -28,7 +29,19 @@ _SHOWN = 5
 
 async def examine_housekeeping(ground: Ground) -> list[Finding]:
     """Raises OutboxError."""
-    return list(judged_housekeeping(await ground.outbox().housekeeping_facts(), ground.schema))
+    outbox = ground.outbox()
+    behind = await outbox.sequence_facts()
+    return [*judged_housekeeping(await outbox.housekeeping_facts(), ground.schema), judged_sequences(behind)]
+
+
+def judged_sequences(behind: list[str]) -> Finding:
+    """Whether new numbers are higher than all before."""
+    if not behind:
+        return SEQUENCES.good("each above the numbers in use")
+    what = (
+        f"{', '.join(behind)} give numbers that are in use, after a restore perhaps: new messages overtake older ones"
+    )
+    return SEQUENCES.warning(f"{what} of their key", "outbox migrate")
 
 
 def judged_housekeeping(facts: Facts, schema: str) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ with (
 
 comment on table outbox.message is 'Unsettled messages: waiting, scheduled, or leased to a worker.';
 comment on column outbox.message.message_id is 'Identity for ever; the request id towards Temporal.';
-comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order.';
+comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order. Where it repeats, message_id decides.';
 comment on column outbox.message.due_at is
     'When a worker may claim the row, and the order of claiming. Of gated messages that a worker holds: the end of the lease.';
 comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
@@ -79,9 +79,9 @@ comment on column outbox.message.parked is 'The rule that keeps it: a pause, or 
 create index message_due on outbox.message (due_at, seq) where not gated;
 create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where gated and ready;
 create index message_waiting on outbox.message (due_at) where gated and not ready and due_at < 'infinity';
-create index message_asleep on outbox.message (key, seq) where due_at = 'infinity' and parked is null;
+create index message_asleep on outbox.message (key, seq, message_id) where due_at = 'infinity' and parked is null;
 create index message_parked on outbox.message (parked) where parked is not null;
-create index message_key on outbox.message (key, seq) where key is not null;
+create index message_key on outbox.message (key, seq, message_id) where key is not null;
 
 -- The promise of order: of a key's messages one is in flight. Messages without a key are not in each other's way: to this index no null
 -- is like another. It is also where outlook.sql finds whatever is held of gated messages.

@@ -187,6 +187,23 @@ begin atomic
 end;
 comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
 
+-- One id is one message. A repeat of it is ignored, so it must be a repeat: else a message would be lost without an error.
+create function outbox.check_same(place text, message_id uuid, topic text, target json) returns void
+language plpgsql
+as $$
+begin
+    if exists (
+        select from outbox.message m
+        where m.message_id = check_same.message_id
+          and (m.topic <> check_same.topic
+               or (m.target ->> 'operation', m.target ->> 'workflow_id', m.target ->> 'signal')
+                  is distinct from (check_same.target ->> 'operation', check_same.target ->> 'workflow_id', check_same.target ->> 'signal'))) then
+        perform outbox.refuse(format('%smessage_id %s belongs to another message, with another topic or target', place, message_id),
+                              'give each message an id of its own; leave it out for a new one');
+    end if;
+end
+$$;
+
 create function outbox.enqueue(
     topic        text,
     payload      json        default null,
@@ -260,6 +277,9 @@ begin
         order by m.message_id = id desc
         limit 1;
         if found then
+            if taken = message_id then
+                perform outbox.check_same('', taken, topic, target);
+            end if;
             return taken;
         end if;
     end loop;

@@ -4,7 +4,7 @@
 create sequence outbox.rule_id;
 
 create table outbox.pause (
-    rule_id   bigint      primary key default nextval('outbox.rule_id'),
+    rule_id   bigint      primary key,
     topic     text        unique,
     key       text        unique,
     paused_at timestamptz not null default now(),
@@ -22,7 +22,7 @@ execute function outbox.durable();
 
 create table outbox.topic_limit (
     topic       text             primary key,
-    rule_id     bigint           not null default nextval('outbox.rule_id'),
+    rule_id     bigint           not null,
     rate        double precision not null check (rate > 0),
     burst       integer          not null check (burst >= 1),
     used_until  timestamptz      not null default '-infinity',
@@ -59,6 +59,24 @@ begin
 end
 $$;
 
+-- A number that no rule has, nor anything that is parked under one: a restore may have left the sequence behind.
+create function outbox.new_rule_id() returns bigint
+language plpgsql
+as $$
+declare
+    drawn bigint;
+begin
+    loop
+        drawn := nextval('outbox.rule_id');
+        exit when not exists (select from outbox.pause p where p.rule_id = drawn)
+              and not exists (select from outbox.topic_limit l where l.rule_id = drawn)
+              and not exists (select from outbox.ended_rule e where e.rule_id = drawn)
+              and not exists (select from outbox.message m where m.parked = drawn);
+    end loop;
+    return drawn;
+end
+$$;
+
 create function outbox.pause(topic text default null, key text default null) returns void
 language plpgsql
 as $$
@@ -68,8 +86,12 @@ begin
     elsif pause.topic is not null then
         perform outbox.check_pattern(pause.topic);
     end if;
-    insert into outbox.pause (topic, key) values (pause.topic, pause.key)
-    on conflict do nothing;
+    loop
+        insert into outbox.pause (rule_id, topic, key) values (outbox.new_rule_id(), pause.topic, pause.key)
+        on conflict do nothing;
+        exit when found or exists (
+            select from outbox.pause p where p.topic is not distinct from pause.topic and p.key is not distinct from pause.key);
+    end loop;
 end
 $$;
 comment on function outbox.pause is 'Deliver nothing any more, or nothing of a topic (exact, or prefix.*) or of a key, until resume is called likewise.';
@@ -99,7 +121,7 @@ as $$
 declare
     wanted integer;
     was    boolean;
-    rule   bigint := nextval('outbox.rule_id');
+    rule   bigint := outbox.new_rule_id();
 begin
     perform outbox.check_pattern(topic), outbox.commit_durably();
     if not rate between 0.0001 and 100000 then
@@ -180,7 +202,7 @@ language plpgsql
 as $$
 begin
     -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
-    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null order by n.seq limit 1;
+    perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null order by n.seq, n.message_id limit 1;
     if not found then
         return null;
     end if;
@@ -190,7 +212,7 @@ begin
     set due_at = least(clock_timestamp(), m.available_at), ready = true
     where m.message_id = (select n.message_id from outbox.message n
                           where n.key = old.key and n.due_at = 'infinity' and n.parked is null
-                          order by n.seq limit 1
+                          order by n.seq, n.message_id limit 1
                           for no key update skip locked)
       and not exists (select from outbox.message l where l.key = old.key and l.in_flight);
     return null;
@@ -223,7 +245,7 @@ begin
         where m.message_id = any (array(
             select f.message_id
             from sleeper s,
-                 lateral (select * from outbox.message f where f.key = s.key order by f.seq limit 1) f
+                 lateral (select * from outbox.message f where f.key = s.key order by f.seq, f.message_id limit 1) f
             where f.due_at = 'infinity' and f.parked is null and f.lease_token is null
               and not exists (select from outbox.message l where l.key = s.key and l.in_flight)))
         returning m.message_id

@@ -193,6 +193,7 @@ as $$
 declare
     place text := format('capture %%s of %%I.%%I: ', %1$L, tg_table_schema, tg_table_name);
     now   timestamptz := clock_timestamp();
+    added bigint;
 begin
     %2$s-- An insert of nothing would still wake the workers.
     if not exists (%3$sselect from %4$s where %5$s) then
@@ -219,6 +220,13 @@ end$body$,
     from %2$s,
     outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null)%3$s',
                    p.pairs, g.g, case when expressions ? 'message_id' then E'\n    on conflict do nothing' else '' end)
+            || case when expressions ? 'message_id' then
+                -- Of an id that was there before, only a repeat of that message may be left out.
+                format(E';\n    get diagnostics added = row_count;
+    if added < (%1$sselect count(*) from %2$s where %3$s) then
+        perform count(*) from (%1$sselect from %4$s, outbox.check_same(place, g.message_id, g.topic, g.target) where g.message_id is not null) as e;
+    end if', p.pairs, p.rows, p.wanted, g.g)
+               else '' end
         end)
     from part p, given g
 $$;

@@ -14,6 +14,8 @@
 -- the lane of a key is passed over while one of the key is in flight, so that nobody behind it needs to be parked. Nobody is parked
 -- behind one of a series except behind its last, because the others call nobody when they leave.
 --
+-- Numbers repeat where the sequence was left behind, by a restore for example: then the message id decides.
+--
 -- The columns are claim.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
 -- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
 --
@@ -84,7 +86,7 @@ turn as (
                n.key is not null and coalesce((
                    select h.ready and h.due_at <= (select now from moment)
                    from outbox.message h
-                   where h.key = n.key order by h.seq limit 1), false) as open
+                   where h.key = n.key order by h.seq, h.message_id limit 1), false) as open
         offset 0  -- each of these once
     ) f
     where t.ready < $1 and t.step < $1 + 500
@@ -128,7 +130,7 @@ front as materialized (  -- the first of each key: who is in flight, and the oth
     from (select r.key from ruled r where r.key is not null group by r.key) k
     cross join lateral (
         select array_agg(n.message_id) as line, array_agg(n.ctid) as places
-        from (select m.message_id, m.ctid from outbox.message m where m.key = k.key order by m.seq limit $7) n
+        from (select m.message_id, m.ctid from outbox.message m where m.key = k.key order by m.seq, m.message_id limit $7) n
     ) l
 ),
 asleep as materialized (  -- those who were parked behind a first one that may go now: they go with it
@@ -155,13 +157,13 @@ in_line as materialized (
           union all
           select a.place, a.message_id, a.key, null, a.seq, null, null, false, null, null, null, true from asleep a) c
     left join front f on f.key = c.key
-    window before as (partition by c.key order by c.seq)
+    window before as (partition by c.key order by c.seq, c.message_id)
 ),
 looked_at as materialized (
     select i.*, coalesce(i.goes and i.head <> i.message_id, false) as follows,
-           coalesce(i.goes and lead(i.goes) over (partition by i.key order by i.seq), false) as followed,
+           coalesce(i.goes and lead(i.goes) over (partition by i.key order by i.seq, i.message_id), false) as followed,
            -- whoever stands in the lane of its key alone is in nobody's way behind those who go
-           i.pause is null and i.head <> i.message_id and not coalesce(i.goes or (i.tenant is null and first_value(i.goes) over (partition by i.key order by i.seq)), false) as behind
+           i.pause is null and i.head <> i.message_id and not coalesce(i.goes or (i.tenant is null and first_value(i.goes) over (partition by i.key order by i.seq, i.message_id)), false) as behind
     from in_line i
 ),
 held as materialized (
@@ -269,4 +271,4 @@ from moment
 cross join lanes
 cross join done
 left join claimed c on true
-order by c.seq
+order by c.seq, c.message_id

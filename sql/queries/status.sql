@@ -15,7 +15,7 @@ select json_build_object(
                    w.waiting - (h.due_at = 'infinity')::int as waiting,
                    extract(epoch from nullif(h.due_at, 'infinity') - now()) as next_try_s
             from (select key, count(*) as waiting from outbox.message where key is not null and due_at = 'infinity' group by key) w,
-                 lateral (select * from outbox.message h where h.key = w.key order by h.seq limit 1) h
+                 lateral (select * from outbox.message h where h.key = w.key order by h.seq, h.message_id limit 1) h
             where h.errors <> '[]' or h.parked is not null
             order by w.waiting desc limit 5) b),
     'pauses', (

@@ -227,7 +227,7 @@ def test_every_option_of_the_audit_is_documented(option: str) -> None:
 
 def test_every_producer_function_and_argument_is_documented() -> None:
     sql = "".join(migration.text for migration in migrations())
-    for match in re.finditer(r"create function outbox\.(\w+)\(([^$]*?)\) returns (?:uuid|setof uuid)", sql, re.DOTALL):
+    for match in re.finditer(r"create function outbox\.(\w+)\(([^$;]*?)\) returns (?:uuid|setof uuid)", sql, re.DOTALL):
         name, arguments = match.groups()
         if name in ("new_message_id", "enqueue_many", "delivered_lately"):
             continue

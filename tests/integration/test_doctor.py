@@ -461,4 +461,4 @@ async def test_what_cannot_be_examined_although_it_is_there_is_a_fault(
     assert {what: finding.grade for what, finding in found.items()} == {"schema version": "fault", "grants": "fault"}
     monkeypatch.undo()
     monkeypatch.setattr(Questions, "housekeeping_facts", broken)
-    assert set(untried(await examined(database))) == {"autovacuum", "oldest xmin", "dead tuples"}
+    assert set(untried(await examined(database))) == {"autovacuum", "oldest xmin", "dead tuples", "sequences"}

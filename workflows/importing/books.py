@@ -20,6 +20,7 @@ from workflows.importing.rows import Planned
 if TYPE_CHECKING:
     from outbox.database import Connection
 
+_UNIQUE_VIOLATION = "23505"
 TIMEOUT_S = 120.0
 """For one transaction, waiting for another run of the same import included."""
 
@@ -71,9 +72,15 @@ class Books(Statements):
 
     async def open_import(self, name: str, identity: str) -> Import:
         """Begin an import, or find the one that has begun, which may have another identity."""
-        async with self._errors("begin the import"):
-            [row] = await self._pool.fetch(self._sql("open_import"), name, identity)
-        return Import._make(row)
+        while True:
+            try:
+                async with self._errors("begin the import"):
+                    [row] = await self._pool.fetch(self._sql("open_import"), name, identity)
+            except DatabaseRefused as error:
+                if error.sqlstate != _UNIQUE_VIOLATION:
+                    raise  # else another import has the number that was drawn: the next draw is higher
+            else:
+                return Import._make(row)
 
     async def read_import(self, name: str) -> Import | None:
         """Find an import."""
