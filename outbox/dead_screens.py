@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,8 @@ _WIDE = 110
 _PIPED = 10_000
 """Columns where nobody looks: nothing is folded or cut."""
 _NAMED = 3
+_LINE_EVERY_S = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
 _JSON_COLUMNS = ("target", "headers", "payload", "errors")
 
 
@@ -151,12 +154,31 @@ def _list_console() -> Console:
     return Console(highlight=False, width=None if told else _PIPED)
 
 
+class _Lines:
+    """Progress where nobody looks at a bar: in a job's log."""
+
+    def __init__(self, doing: str, total: int) -> None:
+        self._doing, self._total, self._done = doing, total, 0
+        self._next_s = monotonic() + _LINE_EVERY_S
+
+    def advance(self, count: int) -> None:
+        """Count what was done, and say so when it is time."""
+        self._done += count
+        if monotonic() >= self._next_s:
+            self._next_s = monotonic() + _LINE_EVERY_S
+            sys.stderr.write(f"outbox: {self._doing}: {self._done} of {self._total}\n")
+            sys.stderr.flush()
+
+
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar on a terminal's standard error; yields what advances it."""
+    """Show progress on standard error: a bar on a terminal, else a line every few seconds. Yields what advances it."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(doing, total).advance
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda count: bar.advance(task, count)
 

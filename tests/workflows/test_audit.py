@@ -16,12 +16,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
+import orjson
 import pytest
 from anyio import to_thread
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import (
     CountWorkflowExecutionsRequest,
     DeleteWorkflowExecutionRequest,
+    DescribeWorkflowExecutionRequest,
     ResetWorkflowExecutionRequest,
 )
 from temporalio.client import Client, WorkflowHandle
@@ -29,6 +31,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from outbox import dead_screens
 from outbox.asking import with_store
 from outbox.message import Message
 from outbox.sink import Delivered
@@ -36,6 +39,7 @@ from outbox.store import Burial
 from tests.integration.test_cli import Done, outbox
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running, settings
+from tests.support.sinks import FakeSink
 from tests.support.sql import Clock, clock, connected
 from tests.workflows.conftest import CONTEXT
 from tests.workflows.definitions import Collects, ContinuesOnce, Echo, FailsOnce
@@ -398,6 +402,52 @@ async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_told_on
         done = await here.audit("--settle", "1h")  # all of it is too young
         assert (done.code, done.err) == (0, "")
         assert done.out.splitlines()[-1] == "no fault found"
+
+
+async def test_what_is_missing_is_asked_for_side_by_side_and_told_in_order(
+    database: str, server: TemporalServer, environment: pytest.MonkeyPatch
+) -> None:
+    """Each missing workflow is a question of its own; one after the other they took a day for some millions."""
+    gone = [f"gone-{number:02}" for number in range(40)]
+    asked, most, together = 0, 0, anyio.Event()
+    described = executions.Executions._described
+
+    async def counted(self: executions.Executions, request: DescribeWorkflowExecutionRequest) -> object:
+        nonlocal asked, most
+        asked += 1
+        most = max(most, asked)
+        if asked == 4:
+            together.set()
+        await together.wait()  # in a row none of them would ever come back
+        try:
+            return await described(self, request)
+        finally:
+            asked -= 1
+
+    async with world(database, server, "rest", environment) as here:
+        sink = FakeSink(lambda message: Delivered(orjson.loads(message.target or "")["workflow_id"], str(uuid4())))
+        for workflow_id in gone:
+            await fetch(here.dsn, START, "Echo", workflow_id)
+        async with running(here.dsn, sink) as relay:
+            await relay.wait_completed(len(gone))
+        environment.setattr(executions.Executions, "_described", counted)
+        found: list[str] = []
+        report = Report(1000, tell=lambda finding: found.append(finding.workflow_id))
+        wish = Wish("2d", "0s", 0.0, (), (), (), None, 1000.0, 4)
+        with anyio.fail_after(60):
+            await with_store(settings(database), Ledger, partial(compare, wish, 30, report))
+    assert found == gone
+    assert most == 4  # --concurrency
+
+
+def test_progress_without_a_terminal_is_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_screens, "monotonic", iter((0.0, 4.0, 5.0, 5.0, 9.0, 10.5, 10.5)).__next__)
+    with dead_screens.progress("messages", 50) as advance:
+        for _ in range(4):
+            advance(10)
+    assert capsys.readouterr().err == "outbox: messages: 20 of 50\noutbox: messages: 40 of 50\n"
 
 
 async def test_an_interrupted_audit_tells_what_it_has_found(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from uuid import UUID
 
 import anyio
@@ -95,13 +95,21 @@ class Audit:
             for run in page:
                 for sight in sights.get(run.workflow_id, ()):
                     sight.see(run)
-        for workflow_id, its_sights in sights.items():
-            for sight in its_sights:
-                while asked := questions(sight):
-                    for run_id in asked:
-                        sight.learn(run_id, await self._executions.look(namespace, workflow_id, run_id))
-                for finding in findings(sight, self._scope):
-                    self._report.add(await self._sought(sight.entry, finding))
+        found: list[list[Finding]] = [[] for _ in sights]
+        async with anyio.create_task_group() as tasks:  # where many are missing, each of them is a question of its own
+            for its_sights, its_findings in zip(sights.values(), found, strict=True):
+                tasks.start_soon(self._judge_one, namespace, its_sights, its_findings)
+        for finding in chain.from_iterable(found):
+            self._report.add(finding)
+
+    async def _judge_one(self, namespace: str, its_sights: Sequence[Sight], found: list[Finding]) -> None:
+        """Judge the messages of one workflow id, and put down what is found in their order."""
+        for sight in its_sights:
+            while asked := questions(sight):
+                for run_id in asked:
+                    sight.learn(run_id, await self._executions.look(namespace, sight.entry.workflow_id or "", run_id))
+            for finding in findings(sight, self._scope):
+                found.append(await self._sought(sight.entry, finding))  # noqa: PERF401 - each is awaited
 
     async def _seen(self, namespace: str, workflow_ids: Sequence[str]) -> AsyncIterator[list[Run]]:
         """The runs of workflows; of those that no list can be asked for, the current one."""
