@@ -154,7 +154,7 @@ class Requests:
         )
 
     def terminate(self, message: Message, command: Command) -> TerminateWorkflowExecutionRequest:
-        """A termination. It knows no request id, and needs none: repeating it changes nothing."""
+        """A termination. It has no request id; `workflows.repeats` recognises it by its identity."""
         fields = self._execution_fields(message, command)
         del fields["request_id"]
         return TerminateWorkflowExecutionRequest(reason=command.target.reason or "", **fields)
@@ -165,7 +165,8 @@ class Requests:
         return {
             "namespace": target.namespace or self.namespace,
             "workflow_execution": WorkflowExecution(workflow_id=workflow_id, run_id=target.run_id or ""),
-            "identity": self._identity,
+            # A termination has no request id: its history names the message by the identity alone.
+            "identity": f"{self._identity} {message.message_id}",
             "request_id": str(message.message_id),
         }
 

@@ -12,12 +12,9 @@ from datetime import timedelta
 from functools import partial
 from time import monotonic
 
-import orjson
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
-    DescribeWorkflowExecutionRequest,
     RequestCancelWorkflowExecutionRequest,
     SignalWithStartWorkflowExecutionRequest,
     SignalWorkflowExecutionRequest,
@@ -46,9 +43,10 @@ from workflows.frontend import Frontend, reach
 from workflows.link import Link, Reach, timed_out
 from workflows.outcomes import detail, outcome_of
 from workflows.parts import InvalidMessage
+from workflows.repeats import Aim, Repeats, must_look_back, unasked, was_tried_before
 from workflows.requests import NoTaskQueue, Request, Requests
 from workflows.routes import Routes
-from workflows.target import MEMO_KEY, NO_TARGET, Command, Record, Target, parse
+from workflows.target import NO_TARGET, Command, Record, Target, parse
 
 _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 """Of the time that a delivery may take: for the first call's connect, for the call, and the rest for one look back."""
@@ -114,6 +112,7 @@ class TemporalSink:
         self._connected = False
         """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
+        self._repeats = Repeats(frontend.namespace, self._timeout / 4)
         self._requests = Requests(
             namespace=frontend.namespace,
             identity=context.identity,
@@ -137,8 +136,16 @@ class TemporalSink:
         return await self._deliver(request, message, command)
 
     async def _deliver(self, request: Request, message: Message, command: Command) -> Outcome:
-        began_s = monotonic()
+        began_s, asking = monotonic(), must_look_back(message, command.target)
+        foreign = command.target.namespace not in (None, self._requests.namespace)
         try:
+            if asking:
+                found = await self._repeats.look_back(self._link.service.workflow_service, message, command)
+                if isinstance(found, Aim):
+                    found.limit(request)
+                elif found is not None:
+                    return found
+                asking = False
             run_id = await self._send(request)
             self._connected = True
             self._link.heard()
@@ -149,7 +156,9 @@ class TemporalSink:
                 await self._link.missed(began_s)
             else:
                 self._link.heard()
-            return await self._judge(error, message, command)
+            if asking:
+                return unasked(error, foreign_namespace=foreign)
+            return await self._judge(error, message, command, foreign_namespace=foreign)
         except _NOT_CONNECTED as error:
             if self._connected and not isinstance(error, RuntimeError):
                 raise
@@ -213,19 +222,20 @@ class TemporalSink:
                 await service.terminate_workflow_execution(request, retry=False, timeout=timeout)
         return None
 
-    async def _judge(self, error: RPCError, message: Message, command: Command) -> Outcome:
+    async def _judge(self, error: RPCError, message: Message, command: Command, *, foreign_namespace: bool) -> Outcome:
         """Give an error its meaning for this message."""
         if error.status is RPCStatusCode.ALREADY_EXISTS:
-            return await self._already_exists(error, message, command)
+            return await self._already_exists(error, message, command, foreign_namespace=foreign_namespace)
         if error.status is RPCStatusCode.NOT_FOUND and _COMPLETED in error.message:
             ended = command.target.operation in ("cancel_workflow", "terminate_workflow")
             return (
                 Delivered(command.workflow_id, command.target.run_id) if ended else Failed("COMPLETED", error.message)
             )
-        foreign = command.target.namespace not in (None, self._requests.namespace)
-        return outcome_of(error, foreign_namespace=foreign)
+        return outcome_of(error, foreign_namespace=foreign_namespace)
 
-    async def _already_exists(self, error: RPCError, message: Message, command: Command) -> Outcome:
+    async def _already_exists(
+        self, error: RPCError, message: Message, command: Command, *, foreign_namespace: bool
+    ) -> Outcome:
         """Find out whether the id was taken by an earlier delivery of this very message, or by another."""
         if command.target.operation == "cancel_workflow":
             return Delivered(command.workflow_id, command.target.run_id)
@@ -233,35 +243,17 @@ class TemporalSink:
         if holder.start_request_id == str(message.message_id):
             return Delivered(command.workflow_id, holder.run_id)
         strict = command.target.on_duplicate == "reject" or command.target.operation == "signal_with_start_workflow"
-        if strict or _was_tried_before(message):
+        if strict or was_tried_before(message):
             # After continue-as-new the running chain has another request id, and still our memo.
-            ours = await self._carries_our_memo(message, command)
-            if isinstance(ours, Unknown):
-                return ours
-            if ours:
-                return Delivered(command.workflow_id, holder.run_id)
+            service = self._link.service.workflow_service
+            try:
+                found = await self._repeats.look_back(service, message, command)
+            except RPCError as failed:
+                return unasked(failed, foreign_namespace=foreign_namespace)
+            if isinstance(found, Delivered | Unknown):
+                return found
         if strict:
             return Rejected(
                 "DUPLICATE", f"workflow id {command.workflow_id!r} belongs to another start: {error.message}"
             )
         return Delivered(command.workflow_id, holder.run_id, duplicate=True)
-
-    async def _carries_our_memo(self, message: Message, command: Command) -> bool | Unknown:
-        """Whether the workflow that holds the id was started by this message."""
-        request = DescribeWorkflowExecutionRequest(
-            namespace=command.target.namespace or self._requests.namespace,
-            execution=WorkflowExecution(workflow_id=command.workflow_id),
-        )
-        try:
-            service = self._link.service.workflow_service
-            found = await service.describe_workflow_execution(request, retry=False, timeout=self._timeout / 3)
-        except RPCError as error:
-            detail = f"the workflow id is taken, and asking by whom failed: {error.message}"
-            return Unknown(error.status.name, detail, timed_out=timed_out(error))
-        memo = found.workflow_execution_info.memo.fields.get(MEMO_KEY)
-        return memo is not None and memo.data == orjson.dumps(str(message.message_id))
-
-
-def _was_tried_before(message: Message) -> bool:
-    """Whether an earlier delivery of this message may have reached Temporal."""
-    return message.deliveries > 1 or message.setbacks > 0

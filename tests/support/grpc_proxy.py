@@ -16,7 +16,7 @@ from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
 from bench.grpc_server import DATA, END_HEADERS, END_STREAM, HEADERS, Connection, Refusal, Reply, _message, frame
 
-UNAVAILABLE, PERMISSION_DENIED = 14, 7
+UNAVAILABLE, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 14, 7, 8
 _HEALTHY = b"\x08\x01"
 """The serialized answer of a server that serves."""
 

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from outbox.errors import ConfigurationError
 from workflows.audit.command import Wish, audit, window
 from workflows.audit.compare import Sight, enqueued_at, findings, questions, unaccounted
-from workflows.audit.executions import quoted, started_between
+from workflows.audit.executions import started_between
 from workflows.audit.facts import Entry, Run, Scope
 from workflows.audit.findings import Finding, Kind, Report
+from workflows.repeats import quoted
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINE, OTHERS = uuid4(), uuid4()

@@ -25,6 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from outbox.errors import OutboxError
 from workflows.audit.facts import Run
 from workflows.outcomes import detail
+from workflows.repeats import quoted
 from workflows.target import MEMO_KEY
 
 _PAGE = 1000
@@ -148,11 +149,6 @@ def with_ids(workflow_ids: Iterable[str]) -> str:
 def listable(workflow_id: str) -> bool:
     """Whether Temporal's lists can be asked for an id: server 1.32 finds none with these, however they are quoted."""
     return workflow_id.isprintable() and not any(character in workflow_id for character in '"\\')
-
-
-def quoted(text: str) -> str:
-    """A text as Temporal's queries have it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _instant(at: datetime) -> str:
