@@ -15,9 +15,11 @@ from outbox.message import Message
 from outbox.screens import aligned
 from outbox.sink import Rejected
 from workflows import settings
+from workflows.allowed import Allowed
+from workflows.frontend import options, profile
 from workflows.routecheck import warnings
 from workflows.routes import Routes
-from workflows.target import Record, Target
+from workflows.target import Command, Record, Target
 
 app = typer.Typer(help="Check the routes from topics to workflows.", no_args_is_help=True)
 
@@ -46,15 +48,16 @@ def check(
             "there are no routes: write outbox.toml here, or name a file with --file or OUTBOX_ROUTES"
         )
     routes = Routes.load(path)
+    allowed = Allowed(chosen, str(options(profile())["namespace"]))
     if topic is None:
         if payload is not None or key is not None or headers != "{}":
             raise ConfigurationError("a sample message needs --topic")
-        _list(routes, chosen.task_queue)
-    elif not _show(routes, _sample(topic, payload, key, headers), chosen):
+        _list(routes, chosen.task_queue, allowed)
+    elif not _show(routes, _sample(topic, payload, key, headers), chosen, allowed):
         raise typer.Exit(1)
 
 
-def _list(routes: Routes, task_queue: str | None) -> None:
+def _list(routes: Routes, task_queue: str | None, allowed: Allowed) -> None:
     """The routes as a table, and what is doubtful about them."""
     rows = [(str(route.line), route.topic, *_words(route.target, task_queue)) for route in routes.all]
     sys.stdout.writelines(aligned(("line", "topic", "operation", "workflow", "workflow id", "task queue"), rows))
@@ -65,6 +68,8 @@ def _list(routes: Routes, task_queue: str | None) -> None:
         doubts = [*warnings(route)]
         if route.topic in queueless:
             doubts.append("no task_queue: the worker will need OUTBOX_TEMPORAL_TASK_QUEUE")
+        if fault := allowed.fault_of_route(route):
+            doubts.append(fault)
         for doubt in doubts:
             sys.stdout.write(f"warning: {routes.path}:{route.line}: route {route.topic!r}: {doubt}\n")
 
@@ -76,7 +81,7 @@ def _words(target: Target | Record, task_queue: str | None) -> list[str]:
     return [target.operation, target.workflow or "", target.workflow_id, target.task_queue or task_queue or ""]
 
 
-def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings) -> bool:
+def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings, allowed: Allowed) -> bool:
     """Where a sample goes, or why it goes nowhere; return whether it goes anywhere."""
     route, target = routes.match(sample.topic), routes.target_of(sample)
     if isinstance(target, Rejected):
@@ -88,6 +93,9 @@ def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings) ->
     if isinstance(target, Record):
         sys.stdout.write("nothing would be called: the message would go to the history\n")
         return True
+    if refused := allowed.refusal(Command(target, target.workflow_id)):
+        sys.stdout.write(f"{refused.kind}: {refused.detail}\nthe message would be buried\n")
+        return False
     sys.stdout.write(f"workflow id  {target.workflow_id}\n")
     written = {name: getattr(target, name) for name in type(target).model_fields}
     if target.retry_policy is not None:

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ImportString
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, ImportString
 from temporalio.converter import DataConverter, PayloadCodec
 
 from outbox import fields
 from outbox.errors import ConfigurationError
+from workflows.target import NEEDS, SYSTEM_NAMESPACE
 
 _DEFAULT_ROUTES = Path("outbox.toml")
 
@@ -18,6 +19,26 @@ _DEFAULT_ROUTES = Path("outbox.toml")
 def _made(reference: object) -> object:
     """A referenced object, or what it makes where it is a class or function."""
     return reference() if callable(reference) else reference
+
+
+def _listed(text: object) -> object:
+    return [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
+
+
+def _operations(names: list[str]) -> list[str]:
+    if unknown := [name for name in names if name not in NEEDS]:
+        raise ValueError(f"{unknown[0]} is no operation: use {', '.join(NEEDS)}")
+    return names
+
+
+def _namespaces(names: list[str]) -> list[str]:
+    if SYSTEM_NAMESPACE in names:
+        raise ValueError(f"{SYSTEM_NAMESPACE} is Temporal's own, and never allowed: take it out")
+    return names
+
+
+Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+"""Names with commas between; one may end in `*`, which stands for the rest."""
 
 
 class TemporalSettings(BaseModel):
@@ -44,6 +65,21 @@ class TemporalSettings(BaseModel):
         "bury",
         validation_alias=AliasChoices("OUTBOX_UNROUTABLE"),
         description="What becomes of a message that has no target and finds none: bury it, or leave it for later.",
+    )
+
+    allowed_namespaces: Annotated[Names, AfterValidator(_namespaces)] | None = Field(
+        None,
+        description="Namespaces that messages and routes may name beside the worker's own: names with commas between, "
+        "`tenant-*` for all that begin so, `*` for all. Never Temporal's own.",
+    )
+    allowed_operations: Annotated[Names, AfterValidator(_operations)] | None = Field(
+        None, description="Operations that messages and routes may ask for; default: all five."
+    )
+    allowed_workflows: Names | None = Field(
+        None, description="Workflow types that may be started, listed like the namespaces; default: all."
+    )
+    allowed_task_queues: Names | None = Field(
+        None, description="Task queues that a start may name, listed like the namespaces; default: all."
     )
 
     def routes_file(self) -> Path | None:

@@ -39,6 +39,7 @@ from outbox.sink import (
     Unknown,
 )
 from workflows import settings
+from workflows.allowed import Allowed
 from workflows.frontend import Frontend, reach
 from workflows.link import Link, Reach, timed_out
 from workflows.outcomes import detail, outcome_of
@@ -69,8 +70,15 @@ async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
     connect_timeout_s = context.deliver_timeout_s * _CONNECT_SHARE
     again = partial(reach, identity=context.identity, lazy=True, connect_timeout_s=connect_timeout_s)
     leave = chosen.unroutable == "leave"
+    frontend = await again()
     yield TemporalSink(
-        await again(), context, task_queue=chosen.task_queue, routes=routes, leave_unroutable=leave, reach=again
+        frontend,
+        context,
+        task_queue=chosen.task_queue,
+        routes=routes,
+        leave_unroutable=leave,
+        reach=again,
+        allowed=Allowed(chosen, frontend.namespace),
     )
 
 
@@ -104,10 +112,12 @@ class TemporalSink:
         routes: Routes | None = None,
         leave_unroutable: bool = False,
         reach: Reach = reach,
+        allowed: Allowed | None = None,
     ) -> None:
         """`reach` makes another connection like the frontend's, for when that one has gone silent."""
         self._routes = routes
         self._leave_unroutable = leave_unroutable
+        self._allowed = allowed or Allowed(settings.TemporalSettings(), frontend.namespace)
         self._link = Link(frontend.service, reach)
         self._connected = False
         """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
@@ -125,6 +135,8 @@ class TemporalSink:
         command = parse(message.target) if message.target is not None else self._routed(message)
         if not isinstance(command, Command):
             return command
+        if (refused := self._allowed.refusal(command)) is not None:
+            return refused
         try:
             request = await self._requests.build(message, command)
         except InvalidMessage as error:

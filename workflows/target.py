@@ -31,6 +31,8 @@ NO_TARGET = Rejected(
     "the message names no target, and there are no routes: use outbox.start_workflow or another of its kind, "
     "or route its topic in outbox.toml",
 )
+SYSTEM_NAMESPACE = "temporal-system"
+"""The namespace in which Temporal runs its own workflows."""
 MEMO_KEY = "outbox_message_id"
 """The memo field that holds the message id; unlike the request id it survives continue-as-new."""
 _LONGEST_ID = 1000

@@ -190,7 +190,17 @@ async def test_missing_namespace_is_a_fault(database: str, chosen: pytest.Monkey
     assert {"retention"} == set(untried(findings))
 
 
-async def test_missing_namespace_that_a_message_names_is_a_warning(database: str) -> None:
+async def test_message_that_the_allow_list_refuses_is_a_fault_before_it_dies(
+    database: str, chosen: pytest.MonkeyPatch
+) -> None:
+    chosen.setenv("OUTBOX_TEMPORAL_ALLOWED_OPERATIONS", "start_workflow,signal_workflow")
+    await fetch(database, "select outbox.terminate_workflow('w')")
+    found = await only(database, "allow-list")
+    assert (found.grade, "operation 'terminate_workflow' is not allowed" in found.detail) == ("fault", True)
+
+
+async def test_missing_namespace_that_a_message_names_is_a_warning(database: str, chosen: pytest.MonkeyPatch) -> None:
+    chosen.setenv("OUTBOX_TEMPORAL_ALLOWED_NAMESPACES", "nowhere")
     await fetch(database, "select outbox.start_workflow('W', 'w', task_queue => 'q', namespace => 'nowhere')")
     findings = await examined(database)
     found = wrong(findings)["namespace"]

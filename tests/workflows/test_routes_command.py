@@ -83,6 +83,20 @@ def test_a_sample_is_shown_with_its_route_and_its_target(directory: Path) -> Non
     assert (code, "cart-7" in out, '"task_queue": "carts"' in out) == (0, True, True)
 
 
+def test_what_the_allow_list_refuses_is_said(tmp_path: Path) -> None:
+    text = "[[route]]\ntopic = 'a'\noperation = 'terminate_workflow'\nworkflow_id = 'w'\nnamespace = 'other'\n"
+    (tmp_path / "outbox.toml").write_text(text, encoding="utf-8")
+    said = "namespace 'other' is not allowed to this worker: add it to OUTBOX_TEMPORAL_ALLOWED_NAMESPACES"
+    code, out, _ = check(tmp_path)
+    assert (code, said in out) == (0, True)
+    code, out, _ = check(tmp_path, "--topic", "a")
+    assert (code, f"NOT_ALLOWED: {said}" in out, "would be buried" in out) == (1, True, True)
+    allowed = {"OUTBOX_TEMPORAL_ALLOWED_NAMESPACES": "other"}
+    code, out, _ = check(tmp_path, "--topic", "a", **allowed)
+    assert (code, "terminate_workflow" in out) == (0, True)
+    assert said not in check(tmp_path, **allowed)[1]
+
+
 def test_a_route_that_records_is_listed_and_shown_as_such(tmp_path: Path) -> None:
     text = "[[route]]\ntopic = 'a.*'\noperation = 'record'\nworkflow_id = 'in-vain'\n"
     (tmp_path / "outbox.toml").write_text(text, encoding="utf-8")

@@ -198,6 +198,7 @@ class TestAStart:
     async def test_in_a_namespace_of_the_messages_own(self, workflow_id: str, environment: pytest.MonkeyPatch) -> None:
         async with running(partial(TemporalServer.start, namespaces=["other"], ui=False, in_memory=True)) as server:
             environment.setenv("TEMPORAL_ADDRESS", server.address)
+            environment.setenv("OUTBOX_TEMPORAL_ALLOWED_NAMESPACES", "other")
             async with temporal_sink(CONTEXT) as sink:
                 assert isinstance(await sink.deliver(message(start(workflow_id, namespace="other"))), Delivered)
             client = await Client.connect(server.address, namespace="other")
@@ -304,11 +305,14 @@ class TestTheErrorTable:
         assert "missing" in probed.detail
 
     async def test_a_missing_namespace_of_one_message_fails_that_message_only(
-        self, sink: Sink, workflow_id: str
+        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
     ) -> None:
-        outcome = await sink.deliver(message(start(workflow_id, namespace="missing")))
-        assert isinstance(outcome, Failed)
-        assert await sink.probe() is None
+        environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
+        environment.setenv("OUTBOX_TEMPORAL_ALLOWED_NAMESPACES", "miss*")
+        async with temporal_sink(CONTEXT) as sink:
+            outcome = await sink.deliver(message(start(workflow_id, namespace="missing")))
+            assert isinstance(outcome, Failed)
+            assert await sink.probe() is None
 
     async def test_a_throttled_namespace_slows_the_relay(self, environment: pytest.MonkeyPatch) -> None:
         limits = {"frontend.namespaceRPS": 2, "frontend.namespaceBurstRatio": 1.0}

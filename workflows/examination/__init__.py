@@ -9,6 +9,7 @@ from outbox.errors import ConfigurationError
 from outbox.finding import Check, Finding
 from outbox.sink import Demand, SinkContext
 from workflows import settings
+from workflows.allowed import Allowed
 from workflows.connection import connect
 from workflows.examination import routing, temporal
 from workflows.examination.temporal import Asked
@@ -33,6 +34,7 @@ async def examine(context: SinkContext, demand: Demand | None) -> list[Finding]:
     return [
         SETTINGS.good(f"{asked.address}, namespace {client.namespace}"),
         *of_routes,
+        *routing.examine_allowed(Allowed(chosen, client.namespace), routes, demand),
         *await temporal.examine(asked, routing.wanted(routes, chosen.task_queue, client.namespace, demand), demand),
     ]
 

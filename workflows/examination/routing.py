@@ -9,15 +9,18 @@ from typing import NamedTuple
 from outbox.errors import ConfigurationError
 from outbox.finding import Check, Finding
 from outbox.sink import Demand
+from workflows.allowed import Allowed, Wish
 from workflows.routecheck import warnings
 from workflows.routes import Routes
 from workflows.settings import TemporalSettings
 from workflows.target import Target
 
 ROUTES = Check("routes", ("warning", "fault"))
-CHECKS = (ROUTES,)
+ALLOWED = Check("allow-list", ("warning", "fault"))
+CHECKS = (ROUTES, ALLOWED)
 _STARTS = ("start_workflow", "signal_with_start_workflow")
 _MOST_TOPICS = 5
+_ALLOW = "OUTBOX_TEMPORAL_ALLOWED_…  # or correct the route, or who enqueues this"
 
 
 class Queue(NamedTuple):
@@ -58,6 +61,25 @@ def examine(chosen: TemporalSettings, demand: Demand | None) -> tuple[Routes | N
     found += _astray(routes, chosen, {way.topic for way in demand.ways if way.topic is not None})
     described = f"{len(routes.all)} in {path}, and every waiting topic has one" if routes else None
     return routes, found or [ROUTES.good(described or "none, and no message waits for one")]
+
+
+def examine_allowed(allowed: Allowed, routes: Routes | None, demand: Demand | None) -> list[Finding]:
+    """Whether this worker may do what the routes say and what the waiting messages ask for."""
+    found = (
+        [
+            ALLOWED.warning(f"{routes.path}:{route.line}: route {route.topic!r}: {fault}", _ALLOW)
+            for route in routes.all
+            if (fault := allowed.fault_of_route(route)) is not None
+        ]
+        if routes
+        else []
+    )
+    if demand is None:
+        return [*found, ALLOWED.untried("what the waiting messages ask for is not known without the outbox")]
+    ways = [Wish(way.operation, way.namespace, way.task_queue) for way in demand.ways if way.operation is not None]
+    faults = sorted({fault for way in ways if (fault := allowed.fault(way)) is not None})
+    found += [ALLOWED.fault(f"messages wait that would become dead letters: {fault}", _ALLOW) for fault in faults]
+    return found or [ALLOWED.good(allowed.described())]
 
 
 def _astray(routes: Routes | None, chosen: TemporalSettings, topics: Iterable[str]) -> list[Finding]:
