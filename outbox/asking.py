@@ -29,7 +29,11 @@ def ask(call: Callable[[], Awaitable[T]]) -> T:
 async def with_store(settings: Settings, make: Callable[[Pool, str], S], call: Callable[[S], Awaitable[T]]) -> T:
     """Answer a question about the outbox over a connection of its own. Raises SchemaError unless migrated."""
     async with open_pool(
-        settings.dsn, size=1, application_name="outbox cli", statement_timeout_s=_ANSWER_TIMEOUT_S
+        settings.dsn,
+        size=1,
+        application_name="outbox cli",
+        statement_timeout_s=_ANSWER_TIMEOUT_S,
+        for_people=True,
     ) as pool:
         async with pool.acquire() as connection:
             await require_current(connection, settings.schema_name)

@@ -16,8 +16,6 @@ from outbox.database.translation import translated_errors
 from outbox.errors import AccessLost, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from asyncpg.pool import PoolConnectionProxy
 
     from outbox.connection import Where
@@ -148,7 +146,7 @@ class _Opener:
     def __init__(self, where: Where, application_name: str) -> None:
         self._connect = partial(connect, where, application_name=application_name)
         self.statements_kept = 0
-        self.session: Mapping[str, str] = {}
+        self.session: dict[str, str] = {}
 
     async def __call__(self, *_: object, **_of_the_driver: object) -> asyncpg.Connection[asyncpg.Record]:
         try:
@@ -159,11 +157,18 @@ class _Opener:
 
 @asynccontextmanager
 async def open_pool(
-    where: Where, *, size: int, application_name: str, statement_timeout_s: float, durable: bool = True
+    where: Where,
+    *,
+    size: int,
+    application_name: str,
+    statement_timeout_s: float,
+    durable: bool = True,
+    for_people: bool = False,
 ) -> AsyncIterator[Pool]:
     """Open a pool. Every statement on it is bounded by `statement_timeout_s`.
 
     The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
+    `for_people`: each statement is planned for its arguments, of which there may be none or a hundred thousand.
     Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.
 
     The first connection is made at once, so that a wrong address or password shows at the start, as ConfigurationError;
@@ -176,6 +181,8 @@ async def open_pool(
     opener = _Opener(where, application_name)
     if not pooled:
         opener.statements_kept, opener.session = _STATEMENTS_KEPT, _session(statement_timeout_s, durable=durable)
+        if for_people:
+            opener.session["plan_cache_mode"] = "force_custom_plan"
     with translated_errors("connect"):
         pool = await asyncpg.create_pool(
             min_size=0,  # else the driver would restore it by itself, and write tracebacks when it cannot

@@ -80,7 +80,11 @@ async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) ->
     """Give the ground its connections, if there is a way. Raises OutboxError where they cannot be had all the same."""
     if ground.way:
         pool = open_pool(
-            settings.dsn, size=_POOL_SIZE, application_name="outbox doctor", statement_timeout_s=_ANSWER_TIMEOUT_S
+            settings.dsn,
+            size=_POOL_SIZE,
+            application_name="outbox doctor",
+            statement_timeout_s=_ANSWER_TIMEOUT_S,
+            for_people=True,
         )
         ground.pool = await stack.enter_async_context(pool)
     return []

@@ -86,7 +86,9 @@ def import_rows(
 
 async def _with_books(settings: config.Settings, work: Callable[[Books], Awaitable[None]]) -> None:
     """Work with the bookkeeping over connections of its own. Raises SchemaError unless migrated."""
-    async with open_pool(settings.dsn, size=1, application_name="outbox import", statement_timeout_s=TIMEOUT_S) as pool:
+    async with open_pool(
+        settings.dsn, size=1, application_name="outbox import", statement_timeout_s=TIMEOUT_S, for_people=True
+    ) as pool:
         async with pool.acquire() as connection:
             await require_current(connection, settings.schema_name)
         await work(Books(pool, settings.schema_name))
