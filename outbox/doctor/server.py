@@ -25,7 +25,9 @@ VERSION = Check("server version", ("fault",))
 CLOCK = Check("clock", ("warning",))
 POOLER = Check("pooler", ("warning",))
 WAY = (REACHABILITY, TLS, CREDENTIALS)
-SERVER = (WRITES, VERSION, CLOCK)
+DISK = Check("durable writes", ("warning",))
+STANDBYS = Check("standbys", ("warning",))
+SERVER = (WRITES, VERSION, CLOCK, DISK, STANDBYS)
 CHECKS = (*WAY, *SERVER, POOLER)
 
 _STAGES = {"reach": REACHABILITY, "tls": TLS, "enter": CREDENTIALS}
@@ -131,6 +133,29 @@ def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> 
         )
     else:
         yield CLOCK.good(f"the server's and this machine's differ by {abs(ahead_s):.1f} s")
+    yield from _judged_durability(facts)
+
+
+def _judged_durability(facts: dict[str, Any]) -> Iterator[Finding]:
+    """Whether a crash or a failover can take back what was committed, so that a workflow runs without its message."""
+    if facts["unsafe"]:
+        yield DISK.warning(
+            f"{' and '.join(facts['unsafe'])} off: after a crash of its machine the database may have lost what was "
+            "committed, or be damaged",
+            "\n".join(f"alter system reset {name};" for name in facts["unsafe"]) + "\nselect pg_reload_conf();",
+        )
+    else:
+        yield DISK.good("fsync and full_page_writes are on")
+    standbys, names = facts["standbys"], facts["synchronous_standbys"]
+    if standbys and not names.strip():
+        yield STANDBYS.warning(
+            f"{standbys} follow{'s' if standbys == 1 else ''}, none synchronous: after a failover a workflow may run "
+            "whose transaction is lost",
+            "alter system set synchronous_standby_names = 'any 1 (*)'; select pg_reload_conf();"
+            "  -- every durable commit then waits for one of them",
+        )
+    else:
+        yield STANDBYS.good("commits wait for a synchronous standby" if standbys else "none follows this server")
 
 
 def _writing(facts: dict[str, Any]) -> str:

@@ -8,4 +8,11 @@ select json_build_object(
     'read_only', current_setting('transaction_read_only')::bool,
     'read_only_by', (select source from pg_settings where name = 'default_transaction_read_only'),
     'statement_timeout', current_setting('statement_timeout'),
+    'unsafe', (select coalesce(json_agg(name order by name), '[]') from pg_settings
+               where name in ('fsync', 'full_page_writes') and setting = 'off'),
+    'synchronous_standbys', current_setting('synchronous_standby_names'),
+    -- Who receives the write-ahead log and is no logical subscriber. Without pg_monitor's rights only the process is known.
+    'standbys', (select count(*) from pg_stat_replication r
+                 where coalesce(r.application_name, '') not in ('pg_basebackup', 'pg_receivewal')
+                   and not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')),
     'now_s', extract(epoch from clock_timestamp()))

@@ -93,6 +93,17 @@ async def test_old_server_is_refused(database: str) -> None:
     assert (by_what["server version"].grade, by_what["server version"].detail) == ("fault", "PostgreSQL 13.14")
 
 
+async def test_server_that_does_not_wait_for_its_disk_is_told(database: str) -> None:
+    """The tests' servers do not."""
+    async with questions(database) as ask:
+        facts = await ask.server_facts()
+    by_what = {f.what: f for f in server.judged_server(facts, 0.0, 0.0)}
+    found = by_what["durable writes"]
+    assert (found.grade, found.detail.split(":")[0]) == ("warning", "fsync and full_page_writes off")
+    by_what = {f.what: f for f in server.judged_server(facts | {"unsafe": []}, 0.0, 0.0)}
+    assert by_what["durable writes"].grade == "good"
+
+
 @pytest.mark.parametrize(("wrong_by_s", "where"), [(60.0, "behind"), (-60.0, "ahead of")])
 async def test_clocks_that_differ_are_told(
     database: str, monkeypatch: pytest.MonkeyPatch, wrong_by_s: float, where: str
@@ -374,7 +385,16 @@ async def test_standby_prepared_transaction_and_abandoned_slot(
             return await fetch(dsn, "select from pg_replication_slots where xmin is not null")
 
         await eventually(kept_back, bool)
-        assert not wrong(await examined(dsn))
+        lagging = await only(dsn, "standbys")
+        assert (lagging.grade, lagging.detail.partition(":")[0]) == ("warning", "1 follows, none synchronous")
+        await follow(dsn, lagging.cure)
+
+        async def of_primary() -> dict[str, Finding]:
+            return wrong(await examined(dsn))
+
+        assert not await eventually(of_primary, lambda found: not found)
+        await fetch(dsn, "alter system reset synchronous_standby_names")
+        await fetch(dsn, "select pg_reload_conf()")
     abandoned = await only(dsn, "oldest xmin")
     assert "by the physical replication slot standby_1, which nobody reads" in abandoned.detail
     await follow(dsn, abandoned.cure)

@@ -6,6 +6,7 @@ from typing import Any
 
 from outbox import config
 from outbox.doctor import CHECKS, examine
+from outbox.doctor.server import DISK
 from outbox.finding import Finding
 from outbox.sink import SinkFactory
 from tests.support.sinks import null_sink
@@ -22,7 +23,12 @@ async def examined(dsn: str | None, factory: SinkFactory | None = null_sink, **c
     for finding in findings:
         assert finding.grade in GRADES[finding.what] or finding.reason_untried, finding
         assert (finding.cure is None) == (finding.grade == "good" or finding.reason_untried is not None), finding
-    return findings
+    return [finding for finding in findings if not _is_of_tests(finding)]
+
+
+def _is_of_tests(finding: Finding) -> bool:
+    """Whether it is that the tests' servers write fast, not safely."""
+    return finding.what == DISK.what and finding.reason_untried is None
 
 
 def wrong(findings: list[Finding]) -> dict[str, Finding]:
