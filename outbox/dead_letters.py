@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from outbox.statements import Statements
@@ -93,7 +93,8 @@ class Cancelled(NamedTuple):
     """Where `message_life` had it before; None if nowhere."""
     settled_at: datetime | None
     outcome: str | None
-    tried: bool | None
+    tried: Literal["tried", "perhaps"] | None
+    """Whether it may have got through before: it was claimed, or a crash may have erased that."""
 
 
 class DeadLetters(Statements):

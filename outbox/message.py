@@ -54,7 +54,10 @@ class Message(NamedTuple):
     tenant: str | None = None
     """Whose message it is; tenants take turns. None for everybody's."""
     expired: str | None = None
-    """What to do with it because its turn came too late: `bury` or `discard`; None when it came in time."""
+    """What to do with it because its turn came too late: `bury` or `discard`; None when it came in time.
+
+    `doubt`: too late, but an earlier delivery may have got through.
+    """
     due_s: float = 0.0
     """When it fell due, in Unix seconds: its place in the order of claiming, where among equals `seq` decides."""
     at_once: bool = True

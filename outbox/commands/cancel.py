@@ -21,6 +21,11 @@ _INSTEAD = {
     "discarded": "not cancelled: it had expired, and was discarded",
 }
 
+_DOUBTS = {
+    "tried": "; it had been tried before, and that may have got through",
+    "perhaps": "; PostgreSQL has crashed or failed over since: it may have been delivered before, see `outbox audit`",
+}
+
 
 def cancel(
     message_ids: Annotated[list[UUID], typer.Argument(metavar="MESSAGE_ID", parser=message_id)],
@@ -41,8 +46,7 @@ def cancel(
 def _told(answer: Cancelled) -> str:
     """What became of one message, in a line."""
     if answer.cancelled:
-        tried = "; it had been tried before, and that may have got through" if answer.tried else ""
-        return f"cancelled{tried}"
+        return "cancelled" + (_DOUBTS[answer.tried] if answer.tried else "")
     if answer.cancelled is False:
         return "in flight: a worker holds it and it may be on its way; ask again when it has settled or failed"
     if answer.status is None:

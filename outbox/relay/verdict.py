@@ -42,6 +42,11 @@ class PutBack:
     """Keep the lease; deliver the message again as soon as the pace allows."""
 
 
+_IN_DOUBT = (
+    "its turn came after expires_at, but an earlier delivery may have got through, before a crash of a worker or of "
+    "PostgreSQL: see with `outbox audit`, then requeue or discard it"
+)
+
 Verdict = Retry | Burial | Release | PutBack
 
 
@@ -103,7 +108,8 @@ def expire(message: Message) -> Burial | None:
     if message.expired is None:
         return None
     reason: Literal["expired", "discarded"] = "discarded" if message.expired == "discard" else "expired"
-    return Burial(message, reason, counted=False, kind="EXPIRED", detail="its turn came after expires_at")
+    detail = _IN_DOUBT if message.expired == "doubt" else "its turn came after expires_at"
+    return Burial(message, reason, counted=False, kind="EXPIRED", detail=detail)
 
 
 def is_suspect(message: Message, settings: RelaySettings) -> bool:

@@ -179,3 +179,12 @@ create table outbox.control (
     changed_by text        not null default session_user
 );
 comment on table outbox.control is 'Switches for every running worker at once. Workers read it with each heartbeat.';
+
+-- PostgreSQL itself empties an unlogged table when it recovers from a crash, and when a standby is promoted; a restart in order keeps it.
+-- So this row is gone after everything that may have taken back what a worker wrote last.
+create unlogged table outbox.uptime (
+    only_row boolean     primary key default true check (only_row),
+    since    timestamptz not null default now()
+);
+insert into outbox.uptime default values;
+comment on table outbox.uptime is 'Since when no claim has been lost in a crash or a failover. Without a row: perhaps just now. Workers restore it.';

@@ -1,4 +1,6 @@
--- The doorbell's button. The notification carries nothing and is only a hint; its channel is `<schema>_wakeup`.
+-- What happens with every enqueue: it rings the doorbell, and it is made durable.
+--
+-- The notification carries nothing and is only a hint; its channel is `<schema>_wakeup`.
 
 create function outbox.ring() returns trigger
 language plpgsql
@@ -59,3 +61,36 @@ execute function outbox.durable();
 
 create trigger wakeup after insert on outbox.message
 for each statement execute function outbox.ring();
+
+-- The worker's own commits do not wait for the disk (ADR 11): after a crash a message may look as if it had never been claimed. Nobody
+-- may then say that it was not delivered.
+
+create function outbox.note_uptime() returns void
+language sql
+as $$
+    insert into outbox.uptime (since) select now() where not exists (select from outbox.uptime) on conflict do nothing
+$$;
+comment on function outbox.note_uptime() is 'Restores the row of outbox.uptime after a crash or a failover.';
+
+create function outbox.claim_may_be_lost(due_first timestamptz) returns boolean
+language plpgsql stable
+as $$
+begin
+    return due_first < coalesce((select u.since from outbox.uptime u), now());
+end
+$$;
+comment on function outbox.claim_may_be_lost(due_first timestamptz) is
+    'Whether a message that was due then, and looks unclaimed, may have been claimed and delivered before a crash or a failover.';
+
+create function outbox.expiry(m outbox.message) returns text
+language plpgsql stable
+as $$
+begin
+    if m.deliveries > 1 or m.errors @? '$[*] ? (@.counted == false)' or outbox.claim_may_be_lost(greatest(m.created_at, m.available_at)) then
+        return 'doubt';
+    end if;
+    return m.on_expiry;
+end
+$$;
+comment on function outbox.expiry(m outbox.message) is
+    'What becomes of a message that a worker claims after its expires_at: bury or discard, as asked; doubt, if it may have been delivered before.';

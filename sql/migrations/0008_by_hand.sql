@@ -8,6 +8,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+    perform outbox.note_uptime();
     with cancelled as (
         delete from outbox.message m
         where m.message_id = message_id and (m.leased_until is null or m.leased_until <= clock_timestamp())
@@ -28,7 +29,7 @@ begin
 end
 $$;
 comment on function outbox.cancel(message_id uuid) is
-    'Take an unsettled message back. True: it will not be delivered from now on. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+    'Take an unsettled message back. True: it will not be delivered from now on; whether it was before, message_life and the audit say. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
 
 -- Where a dead letter stands, for everything that lists or moves them. Every argument narrows; null does not.
 create function outbox.dead_letters(

@@ -1,6 +1,8 @@
 -- Take messages back before their delivery, and tell of each what there is to know afterwards: `cancelled` is true, or false where a
 -- worker holds the message, or null where no unsettled message has the id; `life` is where it is then, if anywhere.
 --
+-- `tried` is whether it may have got through before: it was claimed, or a crash may have erased that.
+--
 -- A dead letter and a settled message under the same id may both be there; the newest tells. $1 uuid[]: messages
 with asked as materialized (
     select i.message_id, outbox.cancel(i.message_id) as cancelled
@@ -9,7 +11,9 @@ with asked as materialized (
 select a.message_id, a.cancelled, l.status, l.settled_at, l.outcome, l.tried
 from asked a
 left join lateral (
-    select l.status, l.settled_at, l.outcome, l.claimed_at is not null as tried
+    select l.status, l.settled_at, l.outcome,
+           case when l.claimed_at is not null then 'tried'
+                when outbox.claim_may_be_lost(greatest(l.enqueued_at, l.available_at)) then 'perhaps' end as tried
     from outbox.message_life l
     where l.message_id = a.message_id
     order by l.settled_at desc nulls first

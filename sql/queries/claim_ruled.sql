@@ -33,5 +33,5 @@ where m.ctid = any (array(select place from candidate where not ruled))
 returning
     m.message_id, m.seq, m.topic, m.key, m.payload, m.headers, m.target, m.deliveries, m.attempts,
     jsonb_array_length(m.errors) as setbacks, date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
-    case when m.expires_at <= m.claimed_at then m.on_expiry end as expired,
+    case when m.expires_at <= m.claimed_at then outbox.expiry(m) end as expired,
     date_part('epoch', m.due_at) as due_s, m.available_at <= m.created_at as at_once

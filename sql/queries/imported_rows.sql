@@ -8,7 +8,8 @@ select
         when d.message_id is not null then 'dead'
         else h.outcome
     end as fate,
-    coalesce(m.claimed_at, d.claimed_at, h.claimed_at) is not null as tried,
+    coalesce(m.claimed_at, d.claimed_at, h.claimed_at) is not null
+        or outbox.claim_may_be_lost(coalesce(greatest(m.created_at, m.available_at), h.due_first)) as tried,
     coalesce(m.errors, d.errors) -> -1 ->> 'detail' as error
 from (
     select * from outbox.imported i where i.import_id = $1 and i.identity > $2::text collate "C" order by i.identity limit $3
@@ -16,7 +17,8 @@ from (
 left join outbox.message m using (message_id)
 left join outbox.dead_letter d on d.message_id = r.message_id
 left join lateral (
-    select s.outcome, s.claimed_at
+    select s.outcome, s.claimed_at,
+           case when s.settled_at >= (select u.since from outbox.uptime u) then greatest(s.created_at, s.available_at) end as due_first
     from outbox.history s
     where s.message_id = r.message_id
     order by s.settled_at desc

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from anyio import to_thread
 
+from outbox.database import open_pool
+from outbox.events import Buried
 from outbox.migrate import migrate
 from outbox.sqlfiles import query
+from outbox.store import Store
+from tests.integration.test_cli import outbox
 from tests.support.running import fetch, running
 from tests.support.sql import connected
 from workflows.application.migrate import APPLICATION
@@ -197,3 +201,67 @@ async def test_setting_stays_raised_after_a_savepoint_is_rolled_back_and_another
             assert await producer.fetchval("show synchronous_commit") == "off"
             await producer.execute("select outbox.enqueue('t')")
             assert await producer.fetchval("show synchronous_commit") == "on"
+
+
+# What is said after a crash that erased a claim
+
+
+async def claimed_and_forgotten(server: PostgresServer, **arguments: str) -> UUID:
+    """A message that a worker has claimed, and perhaps delivered, and that looks as if it had never been."""
+    more = "".join(f", {name} => {value}" for name, value in arguments.items())
+    [[message_id]] = await fetch(server.dsn(), f"select outbox.start_workflow('W', 'w-7'{more})")
+    await fetch(server.dsn(), "checkpoint")
+    async with open_pool(
+        server.dsn(), size=1, application_name="worker", statement_timeout_s=10, durable=False
+    ) as pool:
+        lease = await Store(pool, "outbox").claim(1, lease_s=60, worker_id=1)
+        assert [message.message_id for message in lease.messages] == [message_id]
+        await crash(server)
+    [row] = await fetch(server.dsn(), "select claimed_at, deliveries from outbox.message")
+    assert tuple(row) == (None, 0)
+    assert isinstance(message_id, UUID)
+    return message_id
+
+
+async def test_cancel_does_not_say_that_a_message_was_not_delivered(crashing: PostgresServer) -> None:
+    forgotten = await claimed_and_forgotten(crashing)
+    done = await outbox(crashing.dsn(), "cancel", str(forgotten))
+    assert (done.code, done.out) == (
+        0,
+        f"{forgotten} cancelled; PostgreSQL has crashed or failed over since: it may have been delivered before, see "
+        "`outbox audit`\n",
+    )
+    [[later]] = await fetch(crashing.dsn(), "select outbox.enqueue('t')")
+    done = await outbox(crashing.dsn(), "cancel", str(later))
+    assert (done.code, done.out) == (0, f"{later} cancelled\n")
+
+
+@pytest.mark.parametrize("on_expiry", ["bury", "discard"])
+async def test_expiry_does_not_say_that_a_message_was_not_delivered(crashing: PostgresServer, on_expiry: str) -> None:
+    in_time = "now() + interval '1 hour'"
+    forgotten = await claimed_and_forgotten(crashing, expires_at=in_time, on_expiry=f"'{on_expiry}'")
+    await fetch(crashing.dsn(), "update outbox.message set expires_at = now() - interval '1 second'")
+    async with running(crashing.dsn(), mode="poll", poll_interval_s=0.1) as relay:
+        await relay.log.wait_for(Buried)
+    [letter] = await fetch(
+        crashing.dsn(), "select message_id, reason, errors -> -1 ->> 'detail' as detail from outbox.dead_letter"
+    )
+    assert (letter["message_id"], letter["reason"]) == (forgotten, "expired")
+    assert "an earlier delivery may have got through" in letter["detail"]
+
+
+async def test_restart_in_order_leaves_no_doubt(crashing: PostgresServer) -> None:
+    [[message_id]] = await fetch(crashing.dsn(), "select outbox.enqueue('t')")
+    await to_thread.run_sync(crashing.stop)
+    await to_thread.run_sync(crashing.restart)
+    done = await outbox(crashing.dsn(), "cancel", str(message_id))
+    assert (done.code, done.out) == (0, f"{message_id} cancelled\n")
+
+
+async def test_message_that_was_not_due_before_the_crash_is_in_no_doubt(crashing: PostgresServer) -> None:
+    [[message_id]] = await fetch(
+        crashing.dsn(), "select outbox.enqueue('t', available_at => now() + interval '1 hour')"
+    )
+    await crash(crashing)
+    done = await outbox(crashing.dsn(), "cancel", str(message_id))
+    assert (done.code, done.out) == (0, f"{message_id} cancelled\n")

@@ -79,10 +79,12 @@ async def test_worker_waits_on_a_standby_and_goes_on_when_it_is_promoted(
             assert lost.doing == "claim"
             await relay.log.wait_for(SourceLost, after=mark)
             await to_thread.run_sync(primary.kill)
-            await fetch(standby.dsn(), "select pg_promote()")
+            [[promoted_at]] = await fetch(standby.dsn(), "select now() from pg_promote()")
             await enqueue(standby.dsn(), 5)
             await relay.wait_completed(10, timeout_s=40)
             await relay.log.wait_for(SourceReady, after=mark, timeout_s=40)
+            # What the old primary had not sent may have been a claim: nothing from before is sure to be unclaimed.
+            assert await fetch(standby.dsn(), "select outbox.claim_may_be_lost($1)", promoted_at) == [(True,)]
 
 
 async def test_worker_leaves_a_demoted_primary_that_kept_its_connections(

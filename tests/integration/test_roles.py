@@ -34,6 +34,7 @@ READ = {"select"}
 CHANGED = {"select", "insert", "update", "delete"}
 RELATIONS = {
     "migration": {PRODUCER: READ, WORKER: READ, READER: READ},
+    "uptime": {WORKER: READ | {"insert"}, READER: READ},
     "history": {WORKER: READ | {"insert"}, READER: READ},
     "history_default": {WORKER: READ, READER: READ},
     **dict.fromkeys(("message_life", "captures", "capture_trigger"), {WORKER: READ, READER: READ}),
@@ -99,6 +100,7 @@ FUNCTIONS = {
                 "commit_durably",
                 "fault_of_message",
             ),
+            *("note_uptime", "claim_may_be_lost", "expiry"),
         ),
         {WORKER},
     ),
