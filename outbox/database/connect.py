@@ -16,7 +16,8 @@ from asyncpg.connect_utils import SessionAttribute
 
 from outbox.connection import Where, at
 from outbox.connection.sockets import within_reach
-from outbox.database.refusals import Refusal, explained
+from outbox.database.pinned import ANYWHERE, OF_SESSION, OWN_NAMES
+from outbox.database.refusals import Refusal, explained, is_of_parameters
 from outbox.database.translation import MISCONFIGURED, translated_errors
 from outbox.errors import DatabaseUnavailable
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 CLOSE_TIMEOUT_S = 5.0
+_WITH_TRANSACTION_TIMEOUT = 17
+_LIFT = "select set_config('transaction_timeout', '0', false) where pg_backend_pid() = $1"
 _FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -48,15 +51,17 @@ async def connect(
     application_name: str,
     statements_kept: int = 0,
     session: Mapping[str, str] | None = None,
+    own_names: bool = True,
 ) -> asyncpg.Connection[asyncpg.Record]:
     """Open one connection, bounded for each host. The caller owns it.
 
-    It keeps no prepared statements unless told so. `session` are server parameters. A connection string instead of an
-    address is completed by libpq's variables. Raises ConfigurationError for what stays wrong until somebody mends it,
-    and then tries no other host; DatabaseUnavailable when no host can be had now.
+    It keeps no prepared statements unless asked for some. `session` are server parameters beside those of `pinned.py`,
+    of which a pooler takes few. Without `own_names` the search_path stays as it is, for statements of a user. A
+    connection string instead of an address is completed by libpq's variables. Raises ConfigurationError for what stays
+    wrong until somebody corrects it, and then tries no other host; DatabaseUnavailable when no host can be had now.
     """
     server = (at(where) if isinstance(where, str) else where).resolve()
-    parameters = _parameters(server, application_name, session)
+    parameters = _parameters(server, application_name, {**(OWN_NAMES if own_names else {}), **(session or {})})
     reasons: list[tuple[Host, Refusal, Exception]] = []
     for host in server.in_turn():
         try:
@@ -75,7 +80,7 @@ async def attempts(where: Address, *, application_name: str) -> list[Attempt]:
     found = []
     for host in server.hosts:
         try:
-            connection = await _knock(server, host, 0, _parameters(server, application_name, None))
+            connection = await _knock(server, host, 0, _parameters(server, application_name, {}))
         except _FAILURES as error:
             found.append(Attempt(host, explained(error, server, host)))
         else:
@@ -84,10 +89,11 @@ async def attempts(where: Address, *, application_name: str) -> list[Attempt]:
     return found
 
 
-def _parameters(server: Server, application_name: str, session: Mapping[str, str] | None) -> dict[str, str]:
-    """The session's parameters."""
+def _parameters(server: Server, application_name: str, session: Mapping[str, str]) -> list[dict[str, str]]:
+    """The session's parameters, and those that remain for a pooler that does not take all of them."""
     asked = {"options": options} if (options := server.optional("options")) else {}
-    return {**asked, **(session or {}), "application_name": application_name}
+    named = {"application_name": application_name}
+    return [{**asked, **OF_SESSION, **session, **named}, {**asked, **ANYWHERE, **named}, {**asked, **named}]
 
 
 def _none_left(reasons: list[tuple[Host, Refusal, Exception]]) -> DatabaseUnavailable:
@@ -98,17 +104,45 @@ def _none_left(reasons: list[tuple[Host, Refusal, Exception]]) -> DatabaseUnavai
 
 
 async def _knock(
-    server: Server, host: Host, statements_kept: int, parameters: dict[str, str]
+    server: Server, host: Host, statements_kept: int, parameters: list[dict[str, str]]
 ) -> asyncpg.Connection[asyncpg.Record]:
     """Try one host, with and without TLS only where both were asked for."""
     *attempts, last = server.tls.contexts(host.name)
-    knock = partial(_connect, server, host, server.password(host), statements_kept, parameters)
+    knock = partial(_enter, server, host, server.password(host), statements_kept, parameters)
     for context in attempts:
         try:
             return await knock(context)
         except (OSError, *MISCONFIGURED):
             continue
     return await knock(last)
+
+
+async def _enter(
+    server: Server,
+    host: Host,
+    password: Given | None,
+    statements_kept: int,
+    parameters: list[dict[str, str]],
+    context: ssl.SSLContext | None,
+) -> asyncpg.Connection[asyncpg.Record]:
+    """Connect with all parameters, or with those that the other side takes."""
+    *more, least = parameters
+    for wanted in more:
+        try:
+            connection = await _connect(server, host, password, statements_kept, wanted, context)
+        except asyncpg.PostgresError as error:
+            if not is_of_parameters(error):
+                raise
+        else:
+            await _lift_transaction_timeout(connection)
+            return connection
+    return await _connect(server, host, password, statements_kept, least, context)
+
+
+async def _lift_transaction_timeout(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Pin what older versions would refuse when a connection is made. Never through a pooler, where it would stay."""
+    if connection.get_server_version().major >= _WITH_TRANSACTION_TIMEOUT:
+        await connection.fetch(_LIFT, connection.get_server_pid(), timeout=CLOSE_TIMEOUT_S)
 
 
 async def _connect(
@@ -145,9 +179,11 @@ async def is_pooled(connection: Connection) -> bool:
 
 
 @asynccontextmanager
-async def connected(where: Where, *, application_name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def connected(
+    where: Where, *, application_name: str, own_names: bool = True
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """Open one connection for a block of work; it is terminated, not drained, if the block fails."""
-    connection = await connect(where, application_name=application_name)
+    connection = await connect(where, application_name=application_name, own_names=own_names)
     try:
         yield connection
         with translated_errors("close"):

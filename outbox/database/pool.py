@@ -207,7 +207,9 @@ def _session(statement_timeout_s: float, *, durable: bool) -> dict[str, str]:
         "enable_bitmapscan": "off",  # it reads all of a key, however many messages that has, to sort out the first
         "plan_cache_mode": "force_generic_plan",  # to plan the claim at the gates takes longer than to carry it out
         "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
-        "default_transaction_isolation": "read committed",  # the database may have another default
+        "enable_indexscan": "on",
+        "enable_nestloop": "on",
+        "idle_in_transaction_session_timeout": "60s",  # a frozen worker must not keep its locks
         "statement_timeout": _server_timeout_ms(statement_timeout_s),
         **({} if durable else {"synchronous_commit": "off"}),
     }

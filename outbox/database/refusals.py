@@ -55,7 +55,7 @@ def explained(error: Exception, server: Server, host: Host) -> Refusal:
             return Refusal("enter", line(error), f"create it, or correct {server.named('dbname')}", lasting=True)
         case _ if isinstance(error, MISCONFIGURED):
             return Refusal("enter", line(error), _of_entry(error, server, host), lasting=True)
-        case asyncpg.PostgresError() if _is_of_parameters(error):
+        case asyncpg.PostgresError() if is_of_parameters(error):
             given = server.given.get("options")
             cure = f"correct options in {given.name}" if given else "something between, a pooler perhaps, takes none"
             return Refusal("enter", line(error), cure, lasting=True)
@@ -140,7 +140,7 @@ def _is_cut(error: Exception) -> bool:
     return isinstance(error, _CUT) or (isinstance(error, ssl.SSLError) and error.reason == "TLSV1_ALERT_INTERNAL_ERROR")
 
 
-def _is_of_parameters(error: Exception) -> bool:
+def is_of_parameters(error: Exception) -> bool:
     """Whether the server, or a pooler before it, does not take a parameter of the session."""
     return isinstance(error, asyncpg.UndefinedObjectError | asyncpg.CantChangeRuntimeParamError) or (
         "unsupported startup parameter" in str(error)

@@ -39,7 +39,7 @@ declare
 begin
     if coalesce(data ->> 'organization_id', '') !~ uuid then
         return 'organization_id must be a UUID in lower case: it becomes the workflow id';
-    elsif jsonb_typeof(data -> 'name') <> 'string' or coalesce(data ->> 'name', '') !~ '\S' or data ->> 'name' ~ '[\n\r]' or length(data ->> 'name') > 200 then
+    elsif jsonb_typeof(data -> 'name') <> 'string' or coalesce(data ->> 'name', '') !~ E'\\S' or data ->> 'name' ~ E'[\n\r]' or length(data ->> 'name') > 200 then
         return 'name must be one line of at most 200 characters';
     elsif jsonb_typeof(data -> 'subdomain') <> 'string' or coalesce(data ->> 'subdomain', '') !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$' then
         return 'subdomain must be one DNS label in lower case';
@@ -49,7 +49,7 @@ begin
         return 'invitations must be at most 100';
     elsif exists (select from jsonb_array_elements(addresses) as a (address)
                   where jsonb_typeof(address) <> 'string' or address #>> '{}' !~ '^[!-?A-~]+@[!-?A-~]+$'
-                        or address #>> '{}' ~ '[<>,;:"()\\]' or length(address #>> '{}') > 254) then
+                        or address #>> '{}' ~ E'[<>,;:"()\\\\]' or length(address #>> '{}') > 254) then
         return 'invitations must be plain e-mail addresses, such as ada@example.org';
     elsif data ?| '{tenant_id,stream}' then
         return 'tenant_id and stream are columns of the event, leave them out of data';

@@ -115,6 +115,8 @@ comment on column outbox.history.outcome is 'duplicate: another message had star
 
 -- Catches what no daily partition takes, so that a settle never fails because a partition is missing.
 create table outbox.history_default partition of outbox.history default;
+-- It has no key, and a publication for all tables would refuse to delete from it.
+alter table outbox.history_default replica identity full;
 
 create table outbox.dead_letter (
     message_id   uuid        primary key,

@@ -15,7 +15,10 @@ comment on function outbox.ring() is 'Trigger: wakes the workers that listen, on
 create function outbox.wake() returns void
 language sql
 begin atomic
-    select pg_notify(relnamespace::regnamespace::text || '_wakeup', '') from pg_class where oid = 'outbox.message'::regclass;
+    select pg_notify(n.nspname || '_wakeup', '')
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace  -- not its name as regnamespace, which quote_all_identifiers would quote
+    where c.oid = 'outbox.message'::regclass;
 end;
 comment on function outbox.wake() is 'Wakes the workers that listen, once the transaction commits.';
 

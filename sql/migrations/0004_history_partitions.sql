@@ -8,6 +8,8 @@
 create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- bounds are written and read as text: else CST may be Shanghai's when written, and Chicago's when read
+set datestyle = 'ISO, YMD'
 set lock_timeout = '10s'
 as $$
 declare

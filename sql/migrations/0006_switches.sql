@@ -100,6 +100,9 @@ comment on function outbox.enable_broadcast(enabled boolean) is 'Have every enqu
 create function outbox.probe() returns void
 language sql
 begin atomic
-    select pg_notify(relnamespace::regnamespace::text || '_wakeup', 'probe') from pg_class where oid = 'outbox.message'::regclass;
+    select pg_notify(n.nspname || '_wakeup', 'probe')
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = 'outbox.message'::regclass;
 end;
 comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';

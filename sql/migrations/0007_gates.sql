@@ -53,7 +53,7 @@ create function outbox.check_pattern(pattern text) returns void
 language plpgsql
 as $$
 begin
-    if pattern is null or pattern = '' or pattern ~ '\*.' or pattern ~ '[^.]\*$' then
+    if pattern is null or pattern = '' or pattern ~ '[*].' or pattern ~ '[^.][*]$' then
         perform outbox.refuse(format('topic is %s', coalesce(quote_literal(pattern), 'null')), 'use an exact topic, or prefix.*');
     end if;
 end

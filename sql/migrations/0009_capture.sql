@@ -64,7 +64,7 @@ create function outbox.capture_operations(operations text) returns text[]
 language plpgsql
 as $$
 declare
-    words    text[] := regexp_split_to_array(lower(btrim(operations)), '\s*,\s*|\s+or\s+|\s+');
+    words    text[] := regexp_split_to_array(lower(btrim(operations)), '[[:space:]]*,[[:space:]]*|[[:space:]]+or[[:space:]]+|[[:space:]]+');
     stranger text;
 begin
     select word into stranger from unnest(words) as word where word <> all ('{insert,update,delete}') limit 1;
@@ -105,7 +105,7 @@ exception
         raise;
     when others then
         get stacked diagnostics fault = message_text, cure = pg_exception_hint;
-        fault := regexp_replace(fault, ' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
+        fault := regexp_replace(fault, E' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
         cure := coalesce(nullif(cure, ''), case
             when sqlstate in ('42703', '42702') then
                 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
@@ -281,7 +281,7 @@ as $$
 #variable_conflict use_variable
 declare
     schema   regnamespace := (select c.relnamespace from pg_class c where c.oid = 'outbox.message'::regclass);
-    trigger  text := format('%s_%s_%s', left(schema::text, 25), name, operation);
+    trigger  text := format('%s_%s_%s', left((select n.nspname from pg_namespace n where n.oid = schema), 25), name, operation);
     function text := (select p.proname from outbox.capture_trigger t join pg_proc p on p.oid = t.function
                       where t.source = source and t.trigger = trigger);
     copy     integer := 1;

@@ -49,7 +49,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
     with here as (
-        select c.relnamespace as oid, c.relnamespace::regnamespace::text as name from pg_class c where c.oid = 'outbox.message'::regclass
+        select n.oid, n.nspname::text as name
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = 'outbox.message'::regclass
     ),
     owed as (
         select g.oid as grantee, g.rolname, r.role, r.privilege, r.object, here.oid as schema
@@ -108,7 +109,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema  text := (select c.relnamespace::regnamespace::text from pg_class c where c.oid = 'outbox.message'::regclass);
+    schema  text := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = 'outbox.message'::regclass);
     name    text;
     missing text[] := '{}';
     wanted  text;

@@ -75,7 +75,7 @@ async def opened(mapping: ImportMapping, dsn: Where, *, foreign: bool) -> AsyncI
 @asynccontextmanager
 async def _connected(dsn: Where, *, foreign: bool) -> AsyncIterator[Connection]:
     try:
-        async with connected(dsn, application_name="outbox import") as connection:
+        async with connected(dsn, application_name="outbox import", own_names=False) as connection:
             yield connection
     except ConfigurationError as error:
         if not foreign:
