@@ -240,9 +240,9 @@ class Store(Statements):
             return int(await self._pool.fetchval(self._sql("call_sleepers")))
 
     async def status(self) -> dict[str, Any]:
-        """Return what `status.sql` tells, for people and their monitors."""
+        """Return what `status.sql` tells, for people and their monitors: approximately where there is much."""
         async with self._errors("status"):
-            return _json_object(await self._pool.fetchval(self._sql("status")))
+            return _json_object(await self._pool.fetchval(self._sql("status"), _PAGES_READ))
 
     async def facts(self) -> dict[str, Any]:
         """What `facts.sql` tells, for monitors: approximately where there is much, so that it costs little."""
