@@ -14,7 +14,7 @@ from typing import Literal
 
 from outbox import database
 from outbox.connection import Where
-from outbox.errors import ConfigurationError, SchemaError
+from outbox.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaError
 from outbox.sqlfiles import DEFAULT_SCHEMA, Migration, in_schema, migrations, validated_schema
 
 _CREATE_REGISTER = """
@@ -35,7 +35,11 @@ Line = tuple[int, str, str, int | None]
 It serves workers that know the migrations up to that version. None: only those that know the migration itself.
 """
 
-_WAIT_FOR_OTHERS_S = 120.0
+_LOCK_REGISTER = "lock table outbox.migration in exclusive mode"
+_HAS_FUNCTIONS = "select exists (select from pg_proc where pronamespace = to_regnamespace($1))"
+_MADE_MEANWHILE = {"42P06", "42P07", "42710", "23505"}
+"""SQLSTATEs of a schema, table or type that another transaction made at the same moment."""
+_WAIT_FOR_OTHERS_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,37 @@ async def migrate(
 
 
 async def keep_others_out(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> None:
-    """Be the only one that changes this schema until the transaction ends; wait for whoever is at it."""
-    lock = f"outbox.migrate.{lineage.name(schema)}"
-    await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock, timeout=_WAIT_FOR_OTHERS_S)
+    """Be the only one that changes this schema until the transaction ends; wait for others that do.
+
+    The lock is on the register, because only an owner and the functions of the schema may take it. Any login may take
+    an advisory lock. A missing register is made.
+    """
+    own = lineage.name(schema)
+    await _refuse_word(connection, own)
+    try:
+        with database.translated_errors("migrate"):
+            async with connection.transaction():
+                await _make_register(connection, own)
+    except DatabaseRefused as error:
+        if error.sqlstate not in _MADE_MEANWHILE:
+            raise
+    await connection.execute(f"set local lock_timeout = '{_WAIT_FOR_OTHERS_S}s'")
+    try:
+        with database.translated_errors("migrate"):
+            await connection.execute(in_schema(_LOCK_REGISTER, own))
+    except DatabaseUnavailable as error:
+        if "lock timeout" not in str(error):
+            raise
+        what = f"another migration or maintenance of schema {own!r} has gone on for {_WAIT_FOR_OTHERS_S} s"
+        raise DatabaseUnavailable(f"migrate: {what}: end it, or wait for it") from error
+    await connection.execute("set local lock_timeout = 0")
+
+
+async def _make_register(connection: database.Connection, own: str) -> None:
+    # The owner of a schema that is there may lack the right to make one, and `if not exists` asks for it.
+    if await connection.fetchval("select to_regnamespace($1) is null", own):
+        await connection.execute(f"create schema {own}")
+    await connection.execute(in_schema(_CREATE_REGISTER, own))
 
 
 async def bring_up(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> list[Step]:
@@ -114,14 +146,16 @@ async def bring_up(connection: database.Connection, schema: str, lineage: Lineag
     await _refuse_word(connection, schema)
     if lineage.stands_on is not None:
         await require_current(connection, schema, lineage.stands_on)
-    # The owner of a schema that is there may lack the right to make one, and `if not exists` asks for it.
-    if await connection.fetchval("select to_regnamespace($1) is null", own):
-        await connection.execute(f"create schema {own}")
-    await connection.execute(in_schema(_CREATE_REGISTER, own))
+    await _make_register(connection, own)
     steps = await _steps(connection, own, lineage, refuse=True)
     if newer := [step for step in steps if step.state == "newer"]:
         return newer
     pending = [step for step in steps if step.state == "pending"]
+    if len(pending) == len(steps) and await connection.fetchval(_HAS_FUNCTIONS, own):
+        raise SchemaError(
+            f"schema {own!r} is there, but its register of migrations is empty, as after pg_dump --schema-only: "
+            f"restore the rows of {own}.migration, or drop the schema and run `{lineage.command}`"
+        )
     for migration in _of(pending, lineage):
         await connection.execute(in_schema(migration.text, schema))
         line = (migration.version, migration.name, migration.checksum, migration.serves)

@@ -173,10 +173,25 @@ begin
 end
 $$;
 
+-- Any login may take an advisory lock, also one of ours: so no wait for one goes on for ever.
+create function outbox.lock_name(name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '30s'
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended(name, 0));
+exception when lock_not_available then
+    raise exception using errcode = 'lock_not_available', message = format('outbox: another transaction has kept the lock of %L for 30 s', name),
+        hint = 'end it: pg_blocking_pids() of a session that waits names it';
+end
+$$;
+comment on function outbox.lock_name is 'Be the only transaction with this lock until its end. Waits for at most 30 seconds.';
+
 create function outbox.lock_key(key text) returns void
 language sql
 begin atomic
-    select pg_advisory_xact_lock(hashtextextended('outbox.key ' || key, 0));
+    select outbox.lock_name('outbox.key ' || key);
 end;
 comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
 

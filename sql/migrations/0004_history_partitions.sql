@@ -5,6 +5,61 @@
 --
 -- Only an owner may do either. Workers own nothing, so both run with the rights of the schema's owner.
 
+-- The lock is on the register of migrations, which only an owner and this function may lock so. Any login may take an advisory lock.
+create function outbox.change_alone(wait boolean default true) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if wait then
+        lock table outbox.migration in share update exclusive mode;
+    else
+        lock table outbox.migration in share update exclusive mode nowait;
+    end if;
+    return true;
+exception when lock_not_available then
+    if wait then
+        raise exception using errcode = 'lock_not_available', message = 'outbox: another migration or maintenance goes on',
+            hint = 'wait for it, or end it';
+    end if;
+    return false;
+end
+$$;
+comment on function outbox.change_alone is
+    'Be the only one that changes the shape of this schema until the transaction ends. Without wait: false if another does.';
+
+-- How long history is kept at least, whatever a worker's login asks for. Only the owner changes it: a worker's login may be stolen.
+create table outbox.retention (
+    one          boolean primary key default true check (one),
+    history_days integer not null check (history_days >= 1)
+);
+insert into outbox.retention (history_days) values (30);
+comment on table outbox.retention is 'The days of history that only the owner may drop. See outbox.keep_history().';
+
+create function outbox.keep_history(days integer) returns void
+language sql
+as $$
+    insert into outbox.retention (history_days) values (days)
+    on conflict (one) do update set history_days = excluded.history_days
+$$;
+comment on function outbox.keep_history is 'Let workers drop history only after so many days. For the owner of the schema.';
+
+create function outbox.may_own() returns boolean
+language sql stable
+as $$
+    select pg_has_role(session_user, c.relowner, 'member') from pg_class c where c.oid = 'outbox.message'::regclass
+$$;
+comment on function outbox.may_own is 'Whether this login is the owner of the schema, or a member of it.';
+
+create function outbox.droppable(before timestamptz) returns timestamptz
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select case when outbox.may_own() then before
+                else least(before, clock_timestamp() - make_interval(days => coalesce((select r.history_days from outbox.retention r), 30))) end
+$$;
+comment on function outbox.droppable is 'This time, or an earlier one: history settled since then this login may not drop.';
+
 create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -13,11 +68,15 @@ set datestyle = 'ISO, YMD'
 set lock_timeout = '10s'
 as $$
 declare
-    first date := (now at time zone 'UTC')::date;
+    first date;
     day   date;
     part  text;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
+    if days_ahead > 100 then
+        perform outbox.refuse(format('days_ahead is %s, it must be at most 100', days_ahead));
+    end if;
+    first := (case when outbox.may_own() then now else clock_timestamp() end at time zone 'UTC')::date;
+    perform outbox.change_alone();
     perform set_config('lock_timeout', '2s', true);  -- until the end of this function
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
@@ -62,8 +121,8 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
 begin
-    perform pg_advisory_xact_lock(hashtextextended('outbox.history', 0));
-    if not exists (select from outbox.old_history_partitions(before) o where o.part = drop_history_partition.part) then
+    perform outbox.change_alone();
+    if not exists (select from outbox.old_history_partitions(outbox.droppable(before)) o where o.part = drop_history_partition.part) then
         return false;  -- somebody was faster
     end if;
     execute format('drop table outbox.%I', part);
@@ -80,7 +139,7 @@ as $$
     with deleted as (
         delete from outbox.history_default h
         where h.ctid = any (array(
-            select o.ctid from outbox.history_default o where o.settled_at < before limit at_most for update skip locked))
+            select o.ctid from outbox.history_default o where o.settled_at < (select outbox.droppable(before)) limit at_most for update skip locked))
         returning h.seq
     )
     select count(*) from deleted
@@ -99,7 +158,7 @@ begin
     if keep_days < 1 then
         perform outbox.refuse(format('keep_days is %s, it must be at least 1', keep_days));
     end if;
-    for part in select o.part from outbox.old_history_partitions(before) o loop
+    for part in select o.part from outbox.old_history_partitions(outbox.droppable(before)) o loop
         if outbox.drop_history_partition(part, before) then
             return next part;
         end if;

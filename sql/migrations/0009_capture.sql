@@ -341,7 +341,7 @@ declare
     same       integer;
 begin
     perform outbox.check_capture(source, name, topic);
-    perform pg_advisory_xact_lock(hashtextextended('outbox.capture', 0));
+    perform outbox.lock_name('outbox.capture');
     for i in 1 .. cardinality(wanted) loop
         whole_row := jsonb_build_object('payload', case wanted[i] when 'delete' then 'to_json(old)' else 'to_json(new)' end);
         with_old[i] := outbox.check_expressions(format('capture %s of %s: ', name, source), source, wanted[i], given);
@@ -392,7 +392,7 @@ create function outbox.uncapture(source regclass, name text default 'rows') retu
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-    select pg_advisory_xact_lock(hashtextextended('outbox.capture', 0));
+    select outbox.lock_name('outbox.capture');
     select outbox.drop_captures(source, name, '{insert,update,delete}') > 0
 $$;
 comment on function outbox.uncapture is 'Remove a capture and return whether there was one. Messages that it enqueued stay.';

@@ -22,13 +22,13 @@ as $$
            check_target, check_same, check_names_of_target, check_word, check_object, check_time, check_interval, check_durations}'),
         -- Who installs a capture needs more than these: the table, and `create` on the schema.
         ('{producer}', '{execute}',
-         '{capture, uncapture, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,
+         '{capture, uncapture, lock_name, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,
            capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
 
         ('{worker,reader}', '{select}',
          '{message, history, history_default, dead_letter, delivered_key, worker, uptime, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
-        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, broadcast_fault, sequences}'),
+        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, broadcast_fault, sequences, droppable, may_own}'),
 
         ('{worker}', '{insert,update,delete}',
          '{message, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported}'),
@@ -37,7 +37,7 @@ as $$
         ('{worker}', '{execute}',
          '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition, drop_history_partitions,
            delete_stray_history, set_switch, pause, resume,
-           check_pattern, limit_topic, new_rule_id, commit_durably, fault_of_message, note_uptime, claim_may_be_lost, expiry}')
+           check_pattern, limit_topic, new_rule_id, change_alone, commit_durably, fault_of_message, note_uptime, claim_may_be_lost, expiry}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;
 comment on function outbox.rights() is

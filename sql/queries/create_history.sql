@@ -1,5 +1,5 @@
 -- Make the history ready for the coming days, unless another worker is at it right now. Returns what was made. $1 int: days ahead
 with mine as materialized (
-    select pg_try_advisory_xact_lock(hashtextextended('outbox.maintenance', 0)) as lock
+    select outbox.change_alone(wait => false) as lock
 )
 select 'created' as what, part as name from mine, lateral outbox.create_history_partitions($1) as part where lock

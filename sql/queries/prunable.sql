@@ -1,7 +1,7 @@
 -- What has outlived its retention, counted exactly, as one JSON object; `…_before` are the times from which older is too old, so that what
 -- is pruned afterwards is what was counted here. $1 float: seconds to keep history · $2 float: seconds to keep dead letters, null for ever
 with old as materialized (
-    select now() - make_interval(secs => $1) as history, now() - make_interval(secs => $2) as dead_letter
+    select outbox.droppable(now() - make_interval(secs => $1)) as history, now() - make_interval(secs => $2) as dead_letter
 )
 select json_build_object(
     'history_before', old.history,

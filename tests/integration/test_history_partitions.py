@@ -199,7 +199,7 @@ async def test_maintenance_skips_while_another_worker_is_at_it(db: Connection, d
         other.transaction(),
         open_pool(database, size=1, application_name="test", statement_timeout_s=30) as pool,
     ):
-        await other.execute("select pg_advisory_xact_lock(hashtextextended('outbox.maintenance', 0))")
+        await other.execute("select outbox.change_alone()")
         with anyio.fail_after(15):
             assert await Store(pool, "outbox").maintain(days_ahead=1, keep_days=30) == []
 

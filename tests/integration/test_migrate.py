@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
+import asyncpg
 import pytest
 
 from outbox import migrate as module
 from outbox.database import open_pool
-from outbox.errors import ConfigurationError, DatabaseRefused, SchemaError
+from outbox.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaError
 from outbox.migrate import inspect, migrate, require_current
 from outbox.sink import Delivered
 from outbox.sqlfiles import Migration, migrations
@@ -208,10 +210,14 @@ async def exercise(dsn: str, schema: str) -> None:
         await store.maintain(days_ahead=9, keep_days=30)
         assert (await store.status())["messages"]["pending"] == 1
         await pool.execute("create table public.events (id int, type text)")
-        told = "select {}.capture('events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
+        told = "select {}.capture('public.events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
         await pool.execute(told.format(schema, "insert or update", "written", "new.id > 0"))
         await pool.execute(told.format(schema, "update, delete", "gone", "old.id > 0"))
-        for statement in ("insert into events values (1)", "update events set id = 2", "delete from events"):
+        for statement in (
+            "insert into public.events values (1)",
+            "update public.events set id = 2",
+            "delete from public.events",
+        ):
             await pool.execute(statement)
         captured = await pool.fetch(f"select topic from {schema}.message where topic ~ 'e$|t$' order by seq")
         assert [row[0] for row in captured] == ["insert", "update", "update", "delete"]
@@ -262,3 +268,76 @@ async def test_this_postgresql_serves_every_statement(database: str) -> None:
     await exercise(database, "outbox")
     async with connected(database) as connection:
         assert await connection.fetchval("select current_setting('server_version_num')::int") >= 180000
+
+
+# Locks that anybody may take
+
+
+async def test_a_strangers_advisory_locks_hold_up_no_migration_and_no_maintenance(database: str) -> None:
+    names = ["outbox.migrate.outbox", "outbox.history", "outbox.maintenance", "outbox.migration"]
+    async with (
+        connected(database) as stranger,
+        open_pool(database, size=1, application_name="test", statement_timeout_s=30) as pool,
+    ):
+        await stranger.execute("select pg_advisory_lock(hashtextextended(name, 0)) from unnest($1::text[]) name", names)
+        with anyio.fail_after(20):
+            assert await migrate(database) == []
+            assert await Store(pool, "outbox").maintain(days_ahead=9, keep_days=30) != []
+
+
+async def test_a_login_without_the_owners_rights_cannot_lock_the_register(database: str) -> None:
+    name = f"stranger_{uuid4().hex[:8]}"
+    async with connected(database) as owner:
+        await owner.execute(f"create role {name}; grant outbox_producer to {name}")
+        try:
+            await owner.execute(f"set role {name}")
+            assert await owner.fetchval("select count(*) from outbox.migration")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with owner.transaction():
+                    await owner.execute("lock table outbox.migration in row exclusive mode")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute("select outbox.change_alone()")
+        finally:
+            await owner.execute(f"reset role; drop owned by {name}; drop role {name}")
+
+
+@pytest.mark.parametrize(
+    ("lock", "statement"),
+    [
+        ("outbox.key k", "select outbox.enqueue('t', key => 'k', commit_order => true)"),
+        ("outbox.capture", "select outbox.uncapture('pg_class')"),
+    ],
+)
+async def test_a_wait_for_an_advisory_lock_ends_with_a_word(database: str, lock: str, statement: str) -> None:
+    async with connected(database) as stranger, connected(database) as connection:
+        await connection.execute("alter function outbox.lock_name set lock_timeout = '100ms'")
+        await stranger.execute("select pg_advisory_lock(hashtextextended($1, 0))", lock)
+        with pytest.raises(asyncpg.LockNotAvailableError, match=f"another transaction has kept the lock of '{lock}'"):
+            await connection.execute(statement)
+        await stranger.execute("select pg_advisory_unlock_all()")
+        await connection.execute(statement)
+
+
+async def test_a_migration_that_another_holds_up_says_so(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WAIT_FOR_OTHERS_S", 1)
+    async with connected(database) as other, other.transaction():
+        await other.execute("select outbox.change_alone()")
+        with pytest.raises(
+            DatabaseUnavailable, match="another migration or maintenance of schema 'outbox' has gone on for 1 s"
+        ):
+            await migrate(database)
+
+
+async def test_a_schema_without_its_register_is_named_with_the_cure(database: str) -> None:
+    """As pg_dump --schema-only leaves it."""
+    async with connected(database) as connection:
+        await connection.execute("delete from outbox.migration")
+    with pytest.raises(
+        SchemaError,
+        match="its register of migrations is empty, as after pg_dump --schema-only: restore the rows of outbox.migration",
+    ):
+        await migrate(database)
+    async with connected(database) as connection:
+        await connection.execute("drop table outbox.migration")
+    with pytest.raises(SchemaError, match="drop the schema and run `outbox migrate`"):
+        await migrate(database)

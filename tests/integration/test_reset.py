@@ -21,7 +21,7 @@ from tests.support.sql import connected
 SURE = "--yes-delete-everything"
 TABLES = """
     select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')
-    and relname !~ '^history_[0-9]{8}$' and relname not in ('migration', 'history_default', 'uptime') order by 1
+    and relname !~ '^history_[0-9]{8}$' and relname not in ('migration', 'history_default', 'uptime', 'retention') order by 1
 """
 FILL = """
     insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority, reason, topic, headers, errors)
@@ -67,7 +67,12 @@ async def test_without_the_flag_or_a_terminal_it_shows_what_would_be_lost_and_re
     assert done.err == "outbox: nothing was done: say --yes-delete-everything if that is what you want\n"
     name = await db.fetchval("select current_database()")
     assert f", database {name}, schema outbox\n" in done.out
-    for line in ("2 messages that are not settled", "1 dead letters", "1 messages of history", "captures of orders"):
+    for line in (
+        "2 messages that are not settled",
+        "1 dead letters",
+        "1 messages of history",
+        "captures of public.orders",
+    ):
         assert line in done.out
     assert await filled(db) == before
 
@@ -129,9 +134,9 @@ async def test_a_schema_of_whatever_state_is_made_anew_and_what_goes_with_it_is_
     assert done.fault.endswith(", or make it anew: `outbox reset --drop-schema`")
     shown = await outbox(database, "reset", "--drop-schema")
     assert shown.code == 2
-    assert "goes too: view life" in shown.out
+    assert "goes too: view public.life" in shown.out
     assert "in publication elsewhere" in shown.out
-    assert "goes too: trigger outbox_rows_insert on table orders" in shown.out
+    assert "goes too: trigger outbox_rows_insert on table public.orders" in shown.out
     assert all((await filled(db)).values())
     done = await outbox(database, "reset", SURE, "--drop-schema")
     assert (done.code, done.err, done.out.splitlines()[-1]) == (0, "", "the schema is new")

@@ -37,6 +37,7 @@ RELATIONS = {
     "uptime": {WORKER: READ | {"insert"}, READER: READ},
     "history": {WORKER: READ | {"insert"}, READER: READ},
     "history_default": {WORKER: READ, READER: READ},
+    "retention": {},
     **dict.fromkeys(("message_life", "captures", "capture_trigger"), {WORKER: READ, READER: READ}),
     **dict.fromkeys(
         (
@@ -79,13 +80,23 @@ FUNCTIONS = {
     ),
     **dict.fromkeys(
         (
-            *("capture", "uncapture", "check_capture", "check_expressions", "capture_operations", "capture_rows"),
+            *(
+                "capture",
+                "uncapture",
+                "lock_name",
+                "check_capture",
+                "check_expressions",
+                "capture_operations",
+                "capture_rows",
+            ),
             *("capture_fault", "capture_columns", "capture_body", "write_capture", "drop_captures"),
             "drop_unused_capture_functions",
         ),
         {PRODUCER},
     ),
-    **dict.fromkeys(("dead_letters", "matches", "probe", "broadcast_fault", "sequences"), {WORKER, READER}),
+    **dict.fromkeys(
+        ("dead_letters", "matches", "probe", "broadcast_fault", "sequences", "droppable", "may_own"), {WORKER, READER}
+    ),
     **dict.fromkeys(
         (
             *("wake", "take_from_limit", "call_sleepers", "create_history_partitions", "old_history_partitions"),
@@ -97,6 +108,7 @@ FUNCTIONS = {
                 "check_pattern",
                 "limit_topic",
                 "new_rule_id",
+                "change_alone",
                 "commit_durably",
                 "fault_of_message",
             ),
@@ -105,7 +117,7 @@ FUNCTIONS = {
         {WORKER},
     ),
     **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
-    **dict.fromkeys(("rights", "wanted_grants", "grant_roles", "advance_sequences"), set()),
+    **dict.fromkeys(("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history"), set()),
     # Triggers', which nobody calls.
     **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),
 }
@@ -603,3 +615,37 @@ async def test_a_planted_operator_is_not_called_by_a_superusers_pause(logins: Lo
         await owner.execute("set search_path = public, pg_catalog")
         await owner.execute("select outbox.pause('a'), outbox.set_switch('mode', '\"poll\"'), outbox.enqueue('t')")
         await owner.execute("select outbox.resume('a'), outbox.wake(), outbox.probe(), outbox.limit_topic('t', 1)")
+
+
+# What a worker's login may not do to the history
+
+
+async def test_a_workers_login_drops_no_history_that_the_owner_keeps(logins: Logins) -> None:
+    async with connected(logins.owner) as owner, connected(logins.worker) as worker:
+        for days in (20, 40):
+            await owner.execute(f"select outbox.create_history_partitions(0, now() - interval '{days} days')")
+        await owner.execute("""
+            insert into outbox.history (message_id, seq, created_at, available_at, settled_at, deliveries, attempts, outcome, topic)
+            select gen_random_uuid(), 1, at, at, at, 1, 0, 'delivered', 't' from (select now() - interval '10 days' as at) a
+        """)
+        parts = "select array_agg(inhrelid::regclass::text order by inhrelid::regclass::text) from pg_inherits where inhparent = 'outbox.history'::regclass and inhrelid <> 'outbox.history_default'::regclass"
+        young = (await owner.fetchval(parts))[1:]
+        assert len(await worker.fetch("select outbox.drop_history_partitions(1, '2200-01-01')")) == 1
+        for part in young:
+            assert not await worker.fetchval(
+                "select outbox.drop_history_partition($1, 'infinity')", part.removeprefix("outbox.")
+            )
+        assert await worker.fetchval("select outbox.delete_stray_history('2200-01-01')") == 0
+        assert await owner.fetchval(parts) == young
+        assert await owner.fetchval("select count(*) from outbox.history") == 1
+        await owner.execute("select outbox.keep_history(15)")
+        assert len(await worker.fetch("select outbox.drop_history_partitions(15)")) == 1
+        assert len(await owner.fetch("select outbox.drop_history_partitions(1, '2200-01-01')")) == len(young) - 1
+
+
+async def test_a_workers_login_makes_partitions_of_the_coming_days_only(logins: Logins) -> None:
+    async with connected(logins.worker) as worker:
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="days_ahead is 3000, it must be at most 100"):
+            await worker.execute("select outbox.create_history_partitions(3000)")
+        assert await worker.fetch("select outbox.create_history_partitions(3, '2100-01-01')") == []  # they are there
+    assert not await fetch(logins.owner, "select from pg_class where relname ~ '^history_2100'")
