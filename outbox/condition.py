@@ -74,11 +74,11 @@ class Condition:
     def notice(self, event: Event) -> None:
         """Learn from the event stream."""
         match event:
-            case DatabaseLost(doing, error):
+            case DatabaseLost(doing=doing, error=error):
                 self._lost[doing] = error
             case DatabaseRestored(doing):
                 self._lost.pop(doing, None)
-            case Held():
+            case Held(held_s=0):
                 self.held_since_s = monotonic()
             case Resumed():
                 self.held_since_s = None
@@ -97,6 +97,11 @@ class Condition:
         if self.relay is None or not self.started:
             return "starting"
         return "holding" if self.relay.hold.outcome else "running"
+
+    @property
+    def sink_place(self) -> str:
+        """Where the sink delivers to, if it says so."""
+        return str(getattr(self.sink, "place", ""))
 
     @property
     def in_flight(self) -> int:
@@ -143,7 +148,8 @@ class Condition:
             "in_flight": relay.in_flight,
             "outstanding": relay.inbox.outstanding,
             "rate_limit": relay.pace.rate,
-            "held_by": clean(hold.detail) if hold else None,
+            "held_by": clean(f"{hold.kind}: {hold.detail}") if hold else None,
+            "sink": self.sink_place,
         }
 
     async def ask_database(self) -> Parts:
@@ -189,7 +195,8 @@ class Condition:
     async def ask_status(self) -> dict[str, Any]:
         """What `outbox status` tells, or why it cannot be had, and of this worker what it knows itself."""
         state, detail = self.report()
-        own = {"name": self.worker, "state": state, "presence_shown": self.present, **detail}
+        held_s = None if self.held_since_s is None else round(monotonic() - self.held_since_s, 1)
+        own = {"name": self.worker, "state": state, "presence_shown": self.present, "held_s": held_s, **detail}
         if self.store is None:
             return {"this_worker": own, "error": "not connected yet"}
         try:

@@ -136,8 +136,8 @@ class Counts:
     def _delivery_stuck(self, _event: events.DeliveryStuck) -> None:
         self.stuck += 1
 
-    def _held(self, _event: events.Held) -> None:
-        self.holds += 1
+    def _held(self, event: events.Held) -> None:
+        self.holds += not event.held_s
 
     def _resumed(self, event: events.Resumed) -> None:
         self.held_s += event.held_s
@@ -164,8 +164,8 @@ class Counts:
         self.mode = event.mode
         self.sources = {name: self.sources.get(name, False) for name in event.sources}
 
-    def _database_lost(self, _event: events.DatabaseLost) -> None:
-        self.database_losses += 1
+    def _database_lost(self, event: events.DatabaseLost) -> None:
+        self.database_losses += not event.lost_s
 
     def _maintenance_failed(self, event: events.MaintenanceFailed) -> None:
         self.duties_failed[event.duty] += 1

@@ -53,6 +53,10 @@ class DatabaseReadOnly(DatabaseUnavailable):
     """This server takes no writes: it is a standby, or was made one. Another one behind the same address may."""
 
 
+class StatementTimedOut(DatabaseUnavailable):
+    """PostgreSQL gave a statement up: it took too long, most often because somebody holds a lock."""
+
+
 class AccessLost(DatabaseUnavailable):
     """PostgreSQL has let us in before and now refuses: a secret is being rotated, or somebody has to mend something."""
 

@@ -55,7 +55,7 @@ class EventLog:
 
     @log.register
     def _(self, event: events.WorkerStarted) -> None:
-        logger.bind(worker=event.worker, schema=event.schema).info("worker started")
+        logger.bind(**event._asdict()).info("worker started")
 
     @log.register
     def _(self, event: events.Claimed) -> None:
@@ -120,7 +120,11 @@ class EventLog:
 
     @log.register
     def _(self, event: events.Held) -> None:
-        logger.bind(kind=event.outcome.kind, detail=event.outcome.detail).warning("sink unavailable, holding")
+        bound = logger.bind(kind=event.outcome.kind, detail=event.outcome.detail)
+        if event.held_s:
+            bound.bind(held_s=round(event.held_s)).error("sink still unavailable, holding")
+        else:
+            bound.warning("sink unavailable, holding")
 
     @log.register
     def _(self, event: events.Resumed) -> None:
@@ -163,7 +167,11 @@ class EventLog:
 
     @log.register
     def _(self, event: events.DatabaseLost) -> None:
-        logger.bind(doing=event.doing, error=event.error).warning("database lost, trying again")
+        bound = logger.bind(doing=event.doing, error=event.error)
+        if event.lost_s:
+            bound.bind(lost_s=round(event.lost_s)).error("database still lost, trying again")
+        else:
+            bound.warning("database lost, trying again")
 
     @log.register
     def _(self, event: events.DatabaseRestored) -> None:

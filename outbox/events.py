@@ -20,10 +20,17 @@ that has to be tried again."""
 
 
 class WorkerStarted(NamedTuple):
-    """The worker is connected and its loops run."""
+    """The worker is connected and its loops run. `database` and `sink` say where they are, and no secret.
+
+    `http_port` is 0 where no pages are served.
+    """
 
     worker: str
     schema: str
+    database: str = ""
+    sink: str = ""
+    mode: str = ""
+    http_port: int = 0
 
 
 class Claimed(NamedTuple):
@@ -120,9 +127,13 @@ class DeliveryStuck(NamedTuple):
 
 
 class Held(NamedTuple):
-    """The sink is unavailable: nothing is claimed until a probe succeeds."""
+    """The sink is unavailable: nothing is claimed until a probe succeeds.
+
+    Told when holding begins, with `held_s` 0, and again while it lasts.
+    """
 
     outcome: Unavailable
+    held_s: float = 0.0
 
 
 class Resumed(NamedTuple):
@@ -184,10 +195,14 @@ class ModeChanged(NamedTuple):
 
 
 class DatabaseLost(NamedTuple):
-    """A statement could not reach the database; it is tried again for ever."""
+    """A statement could not reach the database; it is tried again for ever.
+
+    Told for each new kind of error, with `lost_s` 0, and again while it lasts.
+    """
 
     doing: str
     error: str
+    lost_s: float = 0.0
 
 
 class DatabaseRestored(NamedTuple):

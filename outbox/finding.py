@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["good", "warning", "fault"]
-"""warning: works and will hurt, or could not be looked at. fault: a worker must not be started, or would do nothing."""
+"""warning: works and will hurt. fault: a worker must not be started, or would do nothing. Or it may be so, untried."""
 _UNTRIED = "not tried: because "
 
 
@@ -48,5 +48,5 @@ class Check:
         return Finding(self.what, "fault", detail, cure)
 
     def untried(self, because: str) -> Finding:
-        """What it needs is not there. As long as nobody knows, it is a warning."""
-        return Finding(self.what, "warning", f"{_UNTRIED}{because}")
+        """What it needs is not there. As long as nobody knows, it is as bad as it can be."""
+        return Finding(self.what, "fault" if "fault" in self.grades else "warning", f"{_UNTRIED}{because}")

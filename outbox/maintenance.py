@@ -12,12 +12,14 @@ import anyio
 import anyio.lowlevel
 
 from outbox.errors import OutboxError
-from outbox.events import Emit, MaintenanceFailed
+from outbox.events import DrainStarted, Emit, Event, Held, MaintenanceFailed, PresenceLost, PresenceShown, Resumed
 
 if TYPE_CHECKING:
     from outbox.store import Store
 
 HEARTBEAT_S = 30.0
+_BEATS_APART_S = 0.5
+"""However often the state changes."""
 _MAINTAIN_EVERY_S = 3600.0
 _CALL_EVERY_S = 60.0
 _DAYS_AHEAD = 3
@@ -50,20 +52,30 @@ class Maintenance:
         """Have the worker's state written now, because it changed. Synchronous."""
         self._news.set()
 
+    def notice(self, event: Event) -> None:
+        """Learn from the event stream that the worker's state has changed."""
+        if isinstance(event, Held | Resumed | DrainStarted | PresenceShown | PresenceLost):
+            self.beat_soon()
+
     async def run(self) -> None:
-        """Beat, and maintain once an hour; workers that started together drift apart."""
-        maintained_s = called_s = float("-inf")
+        """Beat, and maintain once an hour, until cancelled. No duty that takes long delays a beat."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._work)
+            while True:
+                self._news = anyio.Event()
+                await self.beat()
+                await anyio.sleep(_BEATS_APART_S)
+                with anyio.move_on_after(_spread(HEARTBEAT_S)):
+                    await self._news.wait()
+
+    async def _work(self) -> None:
+        maintained_s = float("-inf")
         while True:
-            await self.beat()
-            if monotonic() - called_s > _CALL_EVERY_S:
-                called_s = monotonic()
-                await self._call_sleepers()
+            await self._call_sleepers()
             if monotonic() - maintained_s > _MAINTAIN_EVERY_S:
                 maintained_s = monotonic()
                 await self._maintain()
-            with anyio.move_on_after(HEARTBEAT_S * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
-                await self._news.wait()
-            self._news = anyio.Event()
+            await anyio.sleep(_spread(_CALL_EVERY_S))
 
     async def beat(self) -> None:
         """Write one heartbeat with the worker's present state."""
@@ -91,3 +103,8 @@ class Maintenance:
             await self._store.call_sleepers()
         except OutboxError as error:
             self._emit(MaintenanceFailed("keys", str(error)))
+
+
+def _spread(seconds: float) -> float:
+    """About so long: workers that started together drift apart."""
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - no secret

@@ -34,7 +34,7 @@ FACTS = {
     "pauses": ("outbox_pauses", "Pauses in force."),
     "oldest_pause_s": ("outbox_oldest_pause_age_seconds", "How long the oldest pause has been in force; 0 if none is."),
     "limits": ("outbox_limits", "Limits in force."),
-    "workers": ("outbox_workers", "Workers that live, by their heartbeats."),
+    "workers": ("outbox_workers", "Workers that live: by the lock that each holds, else by their heartbeats."),
     "dead_tuples": ("outbox_dead_tuples", "Dead rows in the message table that vacuum has not taken yet."),
     "message_table_bytes": ("outbox_message_table_bytes", "Size of the message table with its indexes."),
     "xmin_age": ("outbox_xmin_age_transactions", "Transactions since the oldest one that keeps dead rows from vacuum."),

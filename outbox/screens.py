@@ -23,7 +23,12 @@ _STATES = {
     "waiting": "for another of their key, or the end of a pause",
     "retrying": "of all these have failed before",
 }
-"""What `status.sql` counts among the unsettled messages."""
+"""What is counted among the unsettled messages."""
+
+_SETTLED_OTHERWISE = {
+    "duplicates": "another message had started their workflow id",
+    "discarded": "expired, as their producer asked",
+}
 
 _WIDE = 10_000
 """Columns of what is never cut: it may be piped."""
@@ -66,47 +71,69 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 
 def show_status(report: dict[str, Any]) -> None:
-    """The answer of `status.sql`."""
+    """The status, as far as it could be had."""
     console = Console(highlight=False)
     console.print(_counts(report))
     _show_rules(console, report)
-    if report["errors"]:
+    errors = report.get("errors")
+    if errors:
         console.print("\nlatest errors of messages and dead letters", style="bold")
-    for error in report["errors"]:
-        console.print(Text(error["kind"], "red") + Text(f" × {error['messages']}: {error['example']}"))
+    for error in errors or ():
+        dead = f", {error['dead_letters']} of them dead letters" if error["dead_letters"] else ""
+        head = Text(error["kind"], "red") + Text(f" in {error['topic']} × {error['messages']}{dead}: ")
+        console.print(head + Text(error["example"]))
     console.print()
-    _show_workers(console, report["workers"])
+    if "workers" in report:
+        _show_workers(console, report["workers"])
+    for part, reason in report["missing"].items():
+        console.print(Text(f"missing: {part}: {reason}", "red"))
+    if report["blocked_by"]:
+        console.print(Text(f"locked: {report['blocked_by']}", "bold red"), soft_wrap=True)
 
 
 def _counts(report: dict[str, Any]) -> Table:
-    """How many messages are where."""
-    messages, completed, dead = report["messages"], report["completed"], report["dead_letters"]
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dead.items())
+    """How many messages are where, of what could be counted."""
     table = Table("", "", "", show_header=False, box=None, pad_edge=False)
     table.columns[1].justify, table.columns[2].style = "right", "dim"
-    for name, note in _STATES.items():
-        table.add_row(name, f"{messages[name]:,}", note)
-    oldest_s = messages["oldest_pending_s"]
-    table.add_row("oldest due", _seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
-    table.add_row("dead letters", f"{sum(dead.values()):,}", f"{reasons}; see `outbox dead list`" if dead else "")
-    table.add_row(
-        "completed", f"{completed['last_hour']:,}", f"in the last hour, {completed['last_minute']:,} in the last minute"
-    )
-    p50, p99 = (_seconds(completed[f"latency_{name}_s"]) for name in ("p50", "p99"))
-    table.add_row("latency", p50, f"half of them within that, 99 % within {p99}" if completed["last_hour"] else "")
+    if "messages" in report:
+        messages = report["messages"]
+        for name, note in _STATES.items():
+            table.add_row(name, f"{messages[name]:,}", note)
+        oldest_s = messages["oldest_pending_s"]
+        table.add_row("oldest due", _seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
+    if "dead_letters" in report:
+        dead = report["dead_letters"]
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dead.items())
+        note = f"{reasons}; see `outbox dead list`" if dead else ""
+        table.add_row("dead letters", f"{sum(dead.values()):,}", note)
+    if "completed" in report:
+        _add_completed(table, report["completed"])
     return table
+
+
+def _add_completed(table: Table, completed: dict[str, Any]) -> None:
+    hour = completed["last_hour"]
+    table.add_row("completed", f"{hour:,}", f"in the last hour, {completed['last_minute']:,} in the last minute")
+    for name, note in _SETTLED_OTHERWISE.items():
+        if completed[f"{name}_last_hour"]:
+            table.add_row(name, f"{completed[f'{name}_last_hour']:,}", f"in the last hour, {note}")
+    p50, p99 = (_seconds(completed[f"latency_{name}_s"]) for name in ("p50", "p99"))
+    table.add_row("latency", p50, f"half of them within that, 99 % within {p99}" if hour else "")
 
 
 def _show_rules(console: Console, report: dict[str, Any]) -> None:
     """What is held back: pauses, limits, keys whose first message does not get through."""
-    if report["pauses"] or report["limits"] or report["blocked_keys"]:
+    pauses, limits, keys = (report.get(name, ()) for name in ("pauses", "limits", "blocked_keys"))
+    if pauses or limits or keys:
         console.print("\nheld back", style="bold")
-    for pause in report["pauses"]:
-        console.print(Text(f"paused: {pause['name']}, for {span(pause['for_s'])}, by {pause['paused_by']}", "yellow"))
-    for limit in report["limits"]:
+    for pause in pauses:
+        holds = "" if pause["holds"] is None else f", holds {pause['holds']:,}"
+        said = f"paused: {pause['name']}, for {span(pause['for_s'])}, by {pause['paused_by']}{holds}"
+        console.print(Text(said, "yellow"))
+    for limit in limits:
         behind = f", {_seconds(limit['behind_s'])} behind" if limit["behind_s"] else ""
         console.print(Text(f"limited: {limit['topic']}, {limit['rate']:g} a second, {limit['burst']} at once{behind}"))
-    for key in report["blocked_keys"]:
+    for key in keys:
         why = "is paused" if key["parked"] else f"failed {key['attempts']} times: {key['last_error']}"
         console.print(Text(f"key {key['key']}: {key['waiting']} wait for {key['message_id']}, which {why}", "yellow"))
 
@@ -115,19 +142,26 @@ def _show_workers(console: Console, workers: list[dict[str, Any]]) -> None:
     table = Table("worker", "state", "seen", "in flight", "version", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for worker in workers:
-        silent = worker["seen_s_ago"] > _SILENT_AFTER_S
-        shown = [
-            worker["name"],
-            "silent" if silent else worker["state"],
-            f"{span(worker['seen_s_ago'])} ago",
-            str(worker["detail"].get("in_flight", "")),
-            worker["version"],
-        ]
-        table.add_row(*map(escape, shown), style="red" if silent else None)
+        state = _state(worker)
+        in_flight = "" if state == "dead" else str(worker["detail"].get("in_flight", ""))
+        shown = [worker["name"], state, f"{span(worker['seen_s_ago'])} ago", in_flight, worker["version"]]
+        table.add_row(*map(escape, shown), style="red" if state in ("dead", "silent") else None)
     if workers:
         console.print(table)
-    if all(worker["seen_s_ago"] > _SILENT_AFTER_S for worker in workers):
+    for worker in workers:
+        if _state(worker) == "holding":
+            place = worker["detail"].get("sink") or "the sink"
+            console.print(Text(f"{worker['name']} holds: {place}: {worker['detail'].get('held_by')}", "yellow"))
+    if all(_state(worker) in ("dead", "silent") for worker in workers):
         console.print("no worker is running: `outbox run` starts one", style="red")
+
+
+def _state(worker: dict[str, Any]) -> str:
+    """What it said of itself, unless its session has ended, or nothing was heard of it for long."""
+    if worker["lives"] is False:
+        return "dead"
+    silent = worker["seen_s_ago"] > _SILENT_AFTER_S
+    return "silent" if silent else str(worker["state"])
 
 
 def show_findings(groups: list[Group]) -> None:
@@ -149,9 +183,12 @@ def show_findings(groups: list[Group]) -> None:
             _show_beside(console, Text(f"  {'–':9}{'not tried':{named}}", "yellow"), f"{', '.join(checks)}: {reason}")
     found = [finding for group in groups for finding in group.findings]
     left = sum(finding.reason_untried is not None for finding in found)
-    faults, warnings = (sum(finding.grade == grade for finding in found) for grade in ("fault", "warning"))
-    counts = ", ".join((_counted(faults, "fault"), _counted(warnings - left, "warning"), f"{left} not tried"))
-    console.print(Text(f"{'not ' if faults else ''}safe to start: {counts}", "bold red" if faults else "bold green"))
+    tried = [finding for finding in found if finding.reason_untried is None]
+    faults, warnings = (sum(finding.grade == grade for finding in tried) for grade in ("fault", "warning"))
+    counts = ", ".join((_counted(faults, "fault"), _counted(warnings, "warning"), f"{left} not tried"))
+    safe = all(finding.grade != "fault" for finding in found)
+    verdict = "safe to start" if safe else "not safe to start" if faults else "not known to be safe to start"
+    console.print(Text(f"{verdict}: {counts}", "bold green" if safe else "bold red"))
 
 
 def _show_beside(console: Console, head: Text, detail: str) -> None:

@@ -104,7 +104,8 @@ class Sink(Protocol):
 
     Neither method raises for anything that the other side did: it answers with an outcome. An exception is a fault of
     the sink; the relay counts it against the message as `Failed`, and logs its class and place but not its text, which
-    may quote a payload. What a sink says in `detail` is logged: it quotes no payload.
+    may quote a payload. What a sink says in `detail` is logged: it quotes no payload. A sink may have an attribute
+    `place`: a text without secrets that says where it delivers to, for the log and `outbox status`.
     """
 
     async def deliver(self, message: Message) -> Outcome:

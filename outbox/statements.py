@@ -6,12 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import orjson
+
+from outbox.blockers import Blocker, line, read
 from outbox.database import translated_errors
-from outbox.errors import DatabaseReadOnly
+from outbox.errors import DatabaseReadOnly, OutboxError, StatementTimedOut
 from outbox.sqlfiles import query
 
 if TYPE_CHECKING:
     from outbox.database import Pool
+
+
+_BLOCKERS_WITHIN_S = 1.5
 
 
 class Statements:
@@ -26,13 +32,27 @@ class Statements:
 
     @asynccontextmanager
     async def _errors(self, doing: str) -> AsyncIterator[None]:
-        """Translate the driver's errors; leave a server that takes no writes, so that the next statement asks anew."""
+        """Translate the driver's errors; leave a server that takes no writes; say who blocks what took too long."""
         try:
             with translated_errors(doing):
                 yield
         except DatabaseReadOnly:
             await self._pool.replace_connections()
             raise
+        except StatementTimedOut as error:
+            found = await self.blockers()
+            if found:
+                raise StatementTimedOut(f"{error}: {line(found)}") from error
+            raise
+
+    async def blockers(self) -> list[Blocker]:
+        """Who keeps others from the tables at this moment; nobody also where that cannot be found out."""
+        try:
+            with translated_errors("blockers"):
+                async with self._pool.acquire(timeout_s=_BLOCKERS_WITHIN_S) as connection:
+                    return read(orjson.loads(await connection.fetchval(self._sql("blockers"))))
+        except OutboxError:
+            return []
 
     def _sql(self, name: str) -> str:
         return query(name, self._schema)

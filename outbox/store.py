@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 import orjson
 
 from outbox.errors import DatabaseReadOnly, DatabaseRefused
+from outbox.glance import Glance
 from outbox.message import FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
 from outbox.sink import Delivered
-from outbox.statements import Statements
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,8 +32,6 @@ _MESSAGE: Callable[[Any], Message] = partial(tuple.__new__, Message)
 _PLACE = itemgetter(Message._fields.index("due_s"), Message._fields.index("seq"))
 _MAINTAIN_TIMEOUT_S = 60.0
 _RESCUE_TIMEOUT_S = 60.0
-_PAGES_READ = 2000
-"""Of a table, for facts: 16 MiB, some ten milliseconds from memory."""
 _UNIQUE_VIOLATION = "23505"
 _DRAWS = 1000
 """Of a number that others have."""
@@ -61,7 +59,7 @@ class Burial:
     detail: str
 
 
-class Store(Statements):
+class Store(Glance):
     """Statements on one outbox schema. Every method may raise DatabaseUnavailable or DatabaseRefused.
 
     `now` is for tests that own the clock; in production it stays None and the database's clock is the only one.
@@ -183,7 +181,7 @@ class Store(Statements):
         async with self._errors("control"):
             row = await self._pool.fetchrow(self._sql("control"))
         assert row is not None
-        return _json_object(row["switches"]), [Pause(*pause) for pause in orjson.loads(row["pauses"])]
+        return orjson.loads(row["switches"]), [Pause(*pause) for pause in orjson.loads(row["pauses"])]
 
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
@@ -239,16 +237,6 @@ class Store(Statements):
         async with self._errors("maintain"):
             return int(await self._pool.fetchval(self._sql("call_sleepers")))
 
-    async def status(self) -> dict[str, Any]:
-        """Return what `status.sql` tells, for people and their monitors: approximately where there is much."""
-        async with self._errors("status"):
-            return _json_object(await self._pool.fetchval(self._sql("status"), _PAGES_READ))
-
-    async def facts(self) -> dict[str, Any]:
-        """What `facts.sql` tells, for monitors: approximately where there is much, so that it costs little."""
-        async with self._errors("facts"):
-            return _json_object(await self._pool.fetchval(self._sql("facts"), _PAGES_READ))
-
     async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
         """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""
         async with self._errors("check"):
@@ -292,9 +280,3 @@ def _joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
 
 def _column(rows: Sequence[object], name: str) -> list[Any]:
     return list(map(attrgetter(name), rows))
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = orjson.loads(text)
-    assert isinstance(value, dict)
-    return value

@@ -16,7 +16,7 @@ from outbox import __version__, early
 from outbox.backoff import Backoff
 from outbox.condition import Condition
 from outbox.control import Control
-from outbox.database import open_pool, translated_errors
+from outbox.database import open_pool, place, translated_errors
 from outbox.errors import DatabaseUnavailable, OutboxError
 from outbox.events import Emit, Events, WorkerStarted
 from outbox.maintenance import Maintenance
@@ -161,6 +161,7 @@ class Worker:
         condition.switchboard = switchboard = Switchboard(
             self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
         )
+        self._emit.subscribe(maintenance.notice)
         control.subscribe(switchboard.apply)
         control.on_pauses(relay.pause)
         with suppress(OutboxError):  # it is read again at once
@@ -172,7 +173,16 @@ class Worker:
             await self._presence.tried.wait()  # so that others see it before it holds anything
             duties.start_soon(rescue.run)
             duties.start_soon(maintenance.run)
-            self._emit(WorkerStarted(settings.worker_name, settings.schema_name))
+            self._emit(
+                WorkerStarted(
+                    settings.worker_name,
+                    settings.schema_name,
+                    place(settings.dsn),
+                    condition.sink_place or settings.sink,
+                    switchboard.mode,
+                    settings.http_port,
+                )
+            )
             task_status.started()
             await relay.run()
             duties.cancel_scope.cancel()

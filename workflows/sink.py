@@ -71,7 +71,7 @@ async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
     again = partial(reach, identity=context.identity, lazy=True, connect_timeout_s=connect_timeout_s)
     leave = chosen.unroutable == "leave"
     frontend = await again()
-    yield TemporalSink(
+    sink = TemporalSink(
         frontend,
         context,
         task_queue=chosen.task_queue,
@@ -80,6 +80,8 @@ async def _open(context: SinkContext) -> AsyncIterator[TemporalSink]:
         reach=again,
         allowed=Allowed(chosen, frontend.namespace),
     )
+    sink.place += "" if path is None else f", routes {path}"
+    yield sink
 
 
 class _Factory:
@@ -119,6 +121,8 @@ class TemporalSink:
         self._leave_unroutable = leave_unroutable
         self._allowed = allowed or Allowed(settings.TemporalSettings(), frontend.namespace)
         self._link = Link(frontend.service, reach)
+        self.place = f"Temporal at {frontend.service.config.target_host}, namespace {frontend.namespace}"
+        """Where deliveries go, for people."""
         self._connected = False
         """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)

@@ -13,6 +13,7 @@ import typer
 from outbox import config
 from outbox.asking import ask, with_store
 from outbox.errors import ConfigurationError
+from outbox.glance import is_living
 from outbox.maintenance import HEARTBEAT_S
 from outbox.screens import show_modes
 from outbox.store import Store
@@ -52,7 +53,7 @@ def mode(
 async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, Any]]:
     """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
     if wanted == "realtime":
-        living = _living(await store.status())
+        living = _living(await store.workers())
         if living and not any(map(_has_realtime, living)):
             raise ConfigurationError(
                 "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY for them and "
@@ -62,14 +63,14 @@ async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, An
         await store.set_switch(SWITCH, None if wanted == "default" else wanted)
     end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted is not None else 0.0)
     while True:
-        workers = _living(await store.status())
+        workers = _living(await store.workers())
         if monotonic() >= end_s or all(_obeys(worker, wanted) for worker in workers):
             return workers
         await anyio.sleep(0.1)
 
 
-def _living(status: dict[str, Any]) -> list[dict[str, Any]]:
-    return [worker for worker in status["workers"] if worker["seen_s_ago"] < 2 * HEARTBEAT_S]
+def _living(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [worker for worker in workers if is_living(worker, 2 * HEARTBEAT_S)]
 
 
 def _obeys(worker: dict[str, Any], wanted: str | None) -> bool:

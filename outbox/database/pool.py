@@ -162,10 +162,11 @@ async def open_pool(
     size: int,
     application_name: str,
     statement_timeout_s: float,
+    lock_timeout_s: float = 0.0,
     durable: bool = True,
     for_people: bool = False,
 ) -> AsyncIterator[Pool]:
-    """Open a pool. Every statement on it is bounded by `statement_timeout_s`.
+    """Open a pool. Every statement on it is bounded by `statement_timeout_s`, its wait for a lock by `lock_timeout_s`.
 
     The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
     `for_people`: each statement is planned for its arguments, of which there may be none or a hundred thousand.
@@ -180,7 +181,8 @@ async def open_pool(
             pooled = await is_pooled(connection)
     opener = _Opener(where, application_name)
     if not pooled:
-        opener.statements_kept, opener.session = _STATEMENTS_KEPT, _session(statement_timeout_s, durable=durable)
+        opener.statements_kept = _STATEMENTS_KEPT
+        opener.session = _session(statement_timeout_s, lock_timeout_s, durable=durable)
         if for_people:
             opener.session["plan_cache_mode"] = "force_custom_plan"
     with translated_errors("connect"):
@@ -199,7 +201,7 @@ async def open_pool(
         pool.terminate()
 
 
-def _session(statement_timeout_s: float, *, durable: bool) -> dict[str, str]:
+def _session(statement_timeout_s: float, lock_timeout_s: float, *, durable: bool) -> dict[str, str]:
     return {
         # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
         # backlog from end to end for each claim.
@@ -211,6 +213,7 @@ def _session(statement_timeout_s: float, *, durable: bool) -> dict[str, str]:
         "enable_nestloop": "on",
         "idle_in_transaction_session_timeout": "60s",  # a frozen worker must not keep its locks
         "statement_timeout": _server_timeout_ms(statement_timeout_s),
+        "lock_timeout": _server_timeout_ms(lock_timeout_s),
         **({} if durable else {"synchronous_commit": "off"}),
     }
 

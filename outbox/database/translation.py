@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused, DatabaseUnavailable
+from outbox.errors import ConfigurationError, DatabaseReadOnly, DatabaseRefused, DatabaseUnavailable, StatementTimedOut
 
 MISCONFIGURED = (
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28: wrong user or password, no pg_hba.conf entry
@@ -22,6 +22,7 @@ PASSING = (
     asyncpg.LockNotAvailableError,
     asyncpg.InternalServerError,  # class XX
 )
+_GIVEN_UP = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def translated_errors(doing: str) -> Iterator[None]:
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise DatabaseReadOnly(f"{doing}: {line(error)}") from error
     except PASSING as error:
-        raise DatabaseUnavailable(f"{doing}: {line(error)}") from error
+        kind = StatementTimedOut if isinstance(error, _GIVEN_UP) else DatabaseUnavailable
+        raise kind(f"{doing}: {line(error)}") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseRefused(
             f"{doing}: {line(error)}: `outbox doctor` examines the outbox's grants", sqlstate=error.sqlstate or ""

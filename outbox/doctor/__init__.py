@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outbox.database import open_pool
-from outbox.doctor import delivery, housekeeping, schema, server, setup, wakeups
+from outbox.doctor import delivery, housekeeping, schema, server, setup, standstill, wakeups
 from outbox.doctor.section import Ground, section
 from outbox.finding import Finding
 from outbox.sink import examiner
@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     *server.CHECKS,
     *schema.CHECKS,
     *housekeeping.CHECKS,
+    *standstill.CHECKS,
     *wakeups.CHECKS,
     *delivery.CHECKS,
 )
@@ -34,6 +35,8 @@ CHECKS: tuple[Check, ...] = (
 _POOL_SIZE = 2
 """LISTEN is proved by a probe over another connection, while a question is on its way."""
 _ANSWER_TIMEOUT_S = 30.0
+_LOCK_TIMEOUT_S = 2.0
+"""What is locked for longer is a finding, not a reason to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Group:
 
 
 def is_safe(groups: Iterable[Group]) -> bool:
-    """Whether a worker may be started: warnings are for later."""
+    """Whether a worker may be started. Warnings are for later; what may be a fault and was not tried counts as one."""
     return all(finding.grade != "fault" for group in groups for finding in group.findings)
 
 
@@ -63,11 +66,13 @@ async def examine(
         of_server = await section(server.SERVER, lambda: server.examine_server(ground))
         found += [finding for finding in of_server if finding.what not in told]
         found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
+        found += await section((standstill.LOCKS,), lambda: standstill.examine_locks(ground))
         groups.append(Group("database", found))
         found = await section(schema.CHECKS, lambda: schema.examine_schema(ground))
         ground.no_schema = _unusable(found)
         groups.append(Group("schema", found))
         found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(ground))
+        found += await section((standstill.PAUSES,), lambda: standstill.examine_pauses(ground))
         groups.append(Group("housekeeping", found))
         found = await section(wakeups.ALWAYS, lambda: wakeups.examine_wakeups(settings, ground))
         groups.append(Group("wake-ups", found))
@@ -85,6 +90,7 @@ async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) ->
             application_name="outbox doctor",
             statement_timeout_s=_ANSWER_TIMEOUT_S,
             for_people=True,
+            lock_timeout_s=_LOCK_TIMEOUT_S,
         )
         ground.pool = await stack.enter_async_context(pool)
     return []

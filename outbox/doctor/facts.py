@@ -49,6 +49,16 @@ class Questions(Statements):
         """About what becomes of a broadcast: one is tried and rolled back."""
         return await self._object("broadcast_facts")
 
+    async def lock_facts(self) -> list[Facts]:
+        """About sessions that keep others from the tables."""
+        async with self._errors("doctor"):
+            found: list[Facts] = orjson.loads(await self._pool.fetchval(self._sql("blockers")))
+        return found
+
+    async def rule_facts(self) -> Facts:
+        """About pauses and limits."""
+        return await self._object("status_rules")
+
     async def demand(self, history_s: float) -> Demand:
         """What a sink will be asked for."""
         found = await self._object("demand", _PAGES_READ)

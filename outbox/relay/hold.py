@@ -14,6 +14,7 @@ import anyio
 from outbox.backoff import Backoff
 from outbox.errors import place_of
 from outbox.events import Emit, Held, Resumed
+from outbox.lasting import Lasting
 from outbox.message import Parcel
 from outbox.pulse import Pulse
 from outbox.relay.settings import OVERDUE_S
@@ -107,12 +108,15 @@ class Hold:
                 await self._examine()
                 continue
             began_s = monotonic()
+            lasting = Lasting()
             failures = failures + 1 if began_s - resumed_s < _STEADY_S else 0
             if failures:
                 await anyio.sleep(self._pace.delay_s(failures))
             while isinstance(outcome := await self._probe(), Unavailable):
                 failures += 1
                 self.outcome = outcome
+                if held_s := lasting.due():
+                    self._emit(Held(outcome, held_s))
                 await anyio.sleep(self._pace.delay_s(failures))
             self.outcome = None
             self._opened.set()

@@ -9,6 +9,7 @@ import anyio
 from outbox.backoff import Backoff
 from outbox.errors import OutboxError
 from outbox.events import DatabaseLost, DatabaseRestored, Emit
+from outbox.lasting import Lasting
 
 
 class Patience:
@@ -21,15 +22,19 @@ class Patience:
         self._failures = 0
         self._told: set[type[OutboxError]] = set()
         self._lost_s = 0.0
+        self._lasting = Lasting()
 
     async def failed(self, error: OutboxError) -> None:
         """Note a failure and wait before the next try."""
         if not self._failures:
             self._lost_s = monotonic()
             self._told.clear()
+            self._lasting.begin()
         if type(error) not in self._told:  # a restart may end in a refusal, which is for people to mend
             self._told.add(type(error))
             self._emit(DatabaseLost(self._doing, str(error)))
+        elif lost_s := self._lasting.due():
+            self._emit(DatabaseLost(self._doing, str(error), lost_s))
         self._failures += 1
         await anyio.sleep(self._backoff.delay_s(self._failures))
 

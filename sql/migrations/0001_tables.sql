@@ -163,13 +163,14 @@ create table outbox.worker (
     started_at timestamptz not null default now(),
     seen_at    timestamptz not null default now(),
     stopped_at timestamptz,
-    state      text        not null default 'starting' check (state in ('starting', 'running', 'holding', 'draining', 'stopped')),
+    state      text        not null default 'starting' check (state in ('starting', 'running', 'holding', 'draining', 'stopped', 'dead')),
     presence   bigint,
     present_at timestamptz,
     detail     jsonb       not null default '{}'
 );
 create index worker_presence on outbox.worker (worker_id) where presence is not null;
 comment on table outbox.worker is 'Worker processes. seen_at is their heartbeat; stopped_at is set by an orderly shutdown only.';
+comment on column outbox.worker.state is 'What it said of itself, or dead: another one saw it die, and has heard nothing of it since.';
 comment on column outbox.worker.presence is
     'The advisory lock that a session of the worker holds while the process lives. Null where it has none, behind a pooler for instance: then only time tells of its death.';
 comment on column outbox.worker.present_at is 'When that session took the lock.';

@@ -54,7 +54,11 @@ select json_build_object(
     'xmin_age', coalesce(held.transactions, 0),
     'history_partitions', days.partitions,
     'history_days_ahead', coalesce(days.latest - (now() at time zone 'UTC')::date, 0),
-    'workers', (select count(*) from outbox.worker where stopped_at is null and seen_at > now() - interval '65 seconds'),
+    'workers', (
+        select count(*) from outbox.worker
+        where stopped_at is null and state <> 'dead'
+          and case when presence is null or pg_is_in_recovery() then seen_at > now() - interval '65 seconds'
+                   else not pg_try_advisory_xact_lock_shared(presence) end),
     'pauses', (select count(*) from outbox.pause),
     'oldest_pause_s', (select coalesce(extract(epoch from now() - min(paused_at)), 0) from outbox.pause),
     'limits', (select count(*) from outbox.topic_limit))

@@ -17,7 +17,7 @@ dead as materialized (
     select f.worker_id, f.name from found f where pg_try_advisory_xact_lock_shared(f.presence)
 ),
 forgotten as (
-    update outbox.worker w set presence = null from dead d where w.worker_id = d.worker_id
+    update outbox.worker w set presence = null, state = 'dead' from dead d where w.worker_id = d.worker_id
 ),
 ended as (
     update outbox.message m

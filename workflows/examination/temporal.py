@@ -154,7 +154,10 @@ def _unknown_namespace(error: Exception, asked: Asked, namespace: str) -> Findin
             return NAMESPACE.fault(f"there is no {namespace}", f"{create}  # or correct TEMPORAL_NAMESPACE")
         return NAMESPACE.warning(f"there is no {namespace}, which routes or waiting messages name", create)
     if status is RPCStatusCode.PERMISSION_DENIED:  # a key may start workflows and not read namespaces
-        return NAMESPACE.untried(f"the credentials may not describe {namespace}")
+        cure = "allow these credentials to describe it; or start a worker and see /readyz"
+        return NAMESPACE.warning(
+            f"the credentials may not describe {namespace}: nobody knows whether it is there", cure
+        )
     if status is RPCStatusCode.UNAUTHENTICATED:
         return refusal(error, asked.address)
     if status is RPCStatusCode.INVALID_ARGUMENT:

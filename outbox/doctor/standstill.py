@@ -1,0 +1,55 @@
+"""Examines what stands in the way at this moment: other sessions' locks, and pauses that were perhaps forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from outbox.blockers import read
+from outbox.finding import Check, Finding
+
+if TYPE_CHECKING:
+    from outbox.doctor.section import Ground
+
+LOCKS = Check("locks", ("warning", "fault"))
+PAUSES = Check("pauses", ("warning",))
+CHECKS = (LOCKS, PAUSES)
+_MOMENT_S = 2.0
+"""A lock for so long is somebody's ordinary work."""
+FORGOTTEN_S = 3600.0
+"""As the alert OutboxPauseForgotten."""
+
+
+async def examine_locks(ground: Ground) -> list[Finding]:
+    """Raises OutboxError."""
+    return list(judged_locks(await ground.questions().lock_facts()))
+
+
+def judged_locks(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Who keeps workers and producers from the tables."""
+    found = [blocker for blocker in read(rows) if blocker.age_s is None or blocker.age_s > _MOMENT_S]
+    for blocker in found:
+        judge = LOCKS.fault if blocker.certain else LOCKS.warning
+        yield judge(f"{blocker.who} {blocker.lock}", blocker.cure)
+    if not found:
+        yield LOCKS.good("no session keeps others from the tables")
+
+
+async def examine_pauses(ground: Ground) -> list[Finding]:
+    """Raises OutboxError."""
+    return list(judged_pauses((await ground.outbox().rule_facts())["pauses"]))
+
+
+def judged_pauses(pauses: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Which pauses have been in force for long."""
+    forgotten = [pause for pause in pauses if pause["for_s"] > FORGOTTEN_S]
+    for pause in forgotten:
+        kind, _, name = pause["name"].partition(" ")
+        hours = f"{pause['for_s'] / 3600:.0f} h"
+        option = f" --{kind} '{name}'" if name else ""
+        yield PAUSES.warning(
+            f"{pause['name']} has been paused for {hours}, by {pause['paused_by']}: nothing of it is delivered",
+            f"outbox resume{option}  # `outbox status` says how many messages it holds",
+        )
+    if not forgotten:
+        yield PAUSES.good(f"none for longer than {FORGOTTEN_S / 60:.0f} min")

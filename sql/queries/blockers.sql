@@ -1,0 +1,46 @@
+-- Who keeps others from the outbox's tables, and since when, as one JSON array. It waits for no lock, and reads catalogs only.
+--
+-- First those that hold, or wait for, a lock that shuts writers out: behind one that waits everybody else waits too, so it is shown with those
+-- it waits for. Then old transactions that are idle and may hold rows. What the caller may not see of others' sessions is null.
+with ours as materialized (
+    select c.oid, c.relname
+    from pg_class c
+    where c.relkind in ('r', 'p') and c.relnamespace = (select t.relnamespace from pg_class t where t.oid = to_regclass('outbox.message'))
+),
+locks as materialized (
+    select l.pid, o.relname, l.mode, l.granted, p.gid, coalesce(p.prepared, a.xact_start) as since, p.owner,
+           a.application_name, a.usename, a.state
+    from pg_locks l
+    join ours o on o.oid = l.relation
+    left join pg_stat_activity a on a.pid = l.pid
+    left join pg_prepared_xacts p on l.pid is null and l.virtualtransaction = '-1/' || p.transaction
+    where l.locktype = 'relation' and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      and l.pid is distinct from pg_backend_pid()
+),
+strong as (
+    select * from locks where mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+),
+waited_for as (  -- what a strong lock waits for itself, be its own lock ever so weak
+    select l.*
+    from (select distinct unnest(pg_blocking_pids(s.pid)) as pid from strong s where not s.granted) b
+    join locks l on l.pid = b.pid and l.granted
+),
+idle as (
+    select * from locks
+    where granted and mode in ('RowShareLock', 'RowExclusiveLock') and (gid is not null or state like 'idle in transaction%')
+      and since < now() - interval '5 seconds'
+),
+told as (
+    select 1 as rank, * from strong where granted
+    union all select 2, * from waited_for
+    union all select 3, * from strong where not granted
+    union all select 4, * from idle where not exists (select from strong)
+),
+each as (  -- one line a session: its strongest claim
+    select distinct on (pid, gid) * from told order by pid, gid, rank, relname
+)
+select coalesce(json_agg(json_build_object(
+    'pid', pid, 'prepared', gid, 'application', application_name, 'user', coalesce(owner, usename), 'state', state,
+    'age_s', extract(epoch from clock_timestamp() - since), 'table', relname, 'mode', mode, 'waits', not granted, 'certain', rank < 4)
+    order by rank, since), '[]')
+from each
