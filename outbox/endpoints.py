@@ -129,7 +129,8 @@ class Endpoints:
         if answer is None:
             parts = {"this_worker": {"state": self._condition.state}, "error": "no answer yet"}
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, parts)
-        return _json(HTTPStatus.OK, {"age_s": round(answer.age_s, 1), **answer.value})
+        status = HTTPStatus.OK if answer.age_s <= BELIEVED_S else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(status, {"age_s": round(answer.age_s, 1), **answer.value})
 
     def metrics(self, headers: Headers) -> Page:
         """For Prometheus, in the form that it asks for."""

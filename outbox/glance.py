@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -30,12 +32,14 @@ _PARTS: dict[str, tuple[str, tuple[object, ...]]] = {
 class Glance(Statements):
     """Statements that tell people and monitors of the whole outbox: approximately where there is much."""
 
-    async def status(self, within_s: float = _WITHIN_S) -> dict[str, Any]:
-        """What `outbox status` shows. `missing` says by part why it is not there.
+    async def status(
+        self, within_s: float = _WITHIN_S, *, missing: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """What `outbox status` shows. `missing` is what could not be read before; the answer's, by part, says why.
 
         Raises DatabaseUnavailable only if nothing can be had.
         """
-        end_s, report, missing = monotonic() + within_s, dict[str, Any](), dict[str, str]()
+        end_s, report, missing = monotonic() + within_s, dict[str, Any](), dict(missing)
         because: DatabaseUnavailable | None = None
         for part, (statement, arguments) in _PARTS.items():
             last = part == "errors"

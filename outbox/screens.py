@@ -86,7 +86,7 @@ def show_status(report: dict[str, Any]) -> None:
     if "workers" in report:
         _show_workers(console, report["workers"])
     for part, reason in report["missing"].items():
-        console.print(Text(f"missing: {part}: {reason}", "red"))
+        console.print(Text(f"missing: {part}: {reason}", "red"), soft_wrap=True)
     if report["blocked_by"]:
         console.print(Text(f"locked: {report['blocked_by']}", "bold red"), soft_wrap=True)
 
@@ -151,7 +151,8 @@ def _show_workers(console: Console, workers: list[dict[str, Any]]) -> None:
     for worker in workers:
         if _state(worker) == "holding":
             place = worker["detail"].get("sink") or "the sink"
-            console.print(Text(f"{worker['name']} holds: {place}: {worker['detail'].get('held_by')}", "yellow"))
+            said = f"{worker['name']} holds: {place}: {worker['detail'].get('held_by')}"
+            console.print(Text(said, "yellow"), soft_wrap=True)
     if all(_state(worker) in ("dead", "silent") for worker in workers):
         console.print("no worker is running: `outbox run` starts one", style="red")
 

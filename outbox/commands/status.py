@@ -51,8 +51,7 @@ async def _report(settings: Settings) -> dict[str, Any]:
                 except (TimeoutError, DatabaseUnavailable):
                     missing["schema version"] = "no answer in time"
                 left_s = max(_LEAST_S, end_s - monotonic() - _MARGIN_S)
-                report = await Store(pool, settings.schema_name).status(left_s)
-                return {**report, "missing": {**missing, **report["missing"]}}
+                return await Store(pool, settings.schema_name).status(left_s, missing=missing)
     except TimeoutError as error:
         cure = "is it running? `outbox doctor` examines the way to it"
         raise DatabaseUnavailable(

@@ -7,13 +7,21 @@ with ours as materialized (
     from pg_class c
     where c.relkind in ('r', 'p') and c.relnamespace = (select t.relnamespace from pg_class t where t.oid = to_regclass('outbox.message'))
 ),
+every as materialized (
+    select * from pg_locks
+),
+prepared as materialized (  -- no process has them, and their locks are found by their own transaction's
+    select e.virtualtransaction, p.gid, p.prepared, p.owner
+    from pg_prepared_xacts p
+    join every e on e.pid is null and e.locktype = 'transactionid' and e.transactionid = p.transaction
+),
 locks as materialized (
     select l.pid, o.relname, l.mode, l.granted, p.gid, coalesce(p.prepared, a.xact_start) as since, p.owner,
            a.application_name, a.usename, a.state
-    from pg_locks l
+    from every l
     join ours o on o.oid = l.relation
     left join pg_stat_activity a on a.pid = l.pid
-    left join pg_prepared_xacts p on l.pid is null and l.virtualtransaction = '-1/' || p.transaction
+    left join prepared p on l.pid is null and p.virtualtransaction = l.virtualtransaction
     where l.locktype = 'relation' and l.database = (select d.oid from pg_database d where d.datname = current_database())
       and l.pid is distinct from pg_backend_pid()
 ),

@@ -402,6 +402,8 @@ async def test_status_as_json_is_one_object(db: Connection, database: str) -> No
         "blocked_keys",
         "pauses",
         "limits",
+        "missing",
+        "blocked_by",
     }
 
 
@@ -418,7 +420,7 @@ async def test_status_for_people_tells_the_same(db: Connection, database: str) -
     words = done.out.split()
     assert words[words.index("pending") + 1] == "3"
     assert words[words.index("retrying") + 1] == "1"
-    assert "Busy × 1: [/] not markup [red]" in done.out
+    assert "Busy in 1 × 1: [/] not markup [red]" in done.out
     assert {"alice", "running", "7"} <= set(words)
 
 

@@ -201,7 +201,14 @@ async def test_status_of_an_empty_outbox(worker: Clock) -> None:
         "oldest_pending_s": None,
     }
     assert report["dead_letters"] == {}
-    assert report["completed"] == {"last_minute": 0, "last_hour": 0, "latency_p50_s": None, "latency_p99_s": None}
+    assert report["completed"] == {
+        "last_minute": 0,
+        "last_hour": 0,
+        "duplicates_last_hour": 0,
+        "discarded_last_hour": 0,
+        "latency_p50_s": None,
+        "latency_p99_s": None,
+    }
     assert report["errors"] == []
     assert [entry["name"] for entry in report["workers"]] == ["alice"]
 

@@ -126,7 +126,7 @@ FUNCTIONS = {
 UTILITIES = {"empty"}
 """What cannot be explained, and is the owner's alone (`truncate`)."""
 QUERIES = {path.stem for path in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql")} - UTILITIES
-CATALOGUE = {"dependants", "grant_facts", "housekeeping_facts", "server_facts", "tables", "wakeup_facts"}
+CATALOGUE = {"blockers", "dependants", "grant_facts", "housekeeping_facts", "server_facts", "tables", "wakeup_facts"}
 """Statements on what PostgreSQL tells everyone."""
 MAY_RUN = {
     PRODUCER: {"applied_migrations", "audit_clock", "enqueue_many"} | CATALOGUE,
@@ -143,7 +143,8 @@ MAY_RUN = {
             "imported_rows",
             "known_rows",
         ),
-        *("demand", "living_workers", "outlook", "pending_ends", "probe", "read_dead_letters", "read_import", "status"),
+        *("demand", "living_workers", "outlook", "pending_ends", "probe", "read_dead_letters", "read_import"),
+        *(f"status_{part}" for part in ("completed", "dead_letters", "errors", "messages", "rules", "workers")),
         "stock",
     }
     | CATALOGUE,
