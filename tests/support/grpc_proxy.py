@@ -59,14 +59,15 @@ class GrpcProxy:
         return f"127.0.0.1:{self.port}"
 
     def lose(self, count: int, *methods: str) -> None:
-        """Lose the next answers, so many, of these methods; forward everything else."""
-        left = [count]
+        """Lose the next answers of these methods, so many for each workflow id; forward everything else."""
+        left: dict[str, int] = {}
 
-        def script(name: str, _request: object) -> Answer:
-            if name not in methods or not left[0]:
+        def script(name: str, request: Any) -> Answer:
+            if name not in methods:
                 return None
-            left[0] -= 1
-            return Lost()
+            workflow_id = getattr(request, "workflow_id", "") or request.workflow_execution.workflow_id
+            left[workflow_id] = left.get(workflow_id, count) - 1
+            return Lost() if left[workflow_id] >= 0 else None
 
         self.script = script
 

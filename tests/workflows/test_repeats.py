@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
@@ -44,6 +45,10 @@ POLICIES = [
 ]
 
 
+Fate = Callable[["Ground"], Awaitable[int]]
+"""What happens to the workflow between two deliveries. It returns how many runs there are afterwards."""
+
+
 @dataclass
 class Ground:
     """A workflow id on a real server behind a proxy, and a sink that reaches it through the proxy."""
@@ -51,7 +56,26 @@ class Ground:
     client: Client
     proxy: GrpcProxy
     sink: Sink
+    task_queue: str
     workflow_id: str
+
+    def command(self, operation: str, **more: object) -> dict[str, Any]:
+        """A target for the operation on this workflow id."""
+        if operation == "start_workflow":
+            return start(self.workflow_id, "ContinuesOnSignal", self.task_queue, **more)
+        if operation == "signal_with_start_workflow":
+            both = start(self.workflow_id, "ContinuesOnSignal", self.task_queue, signal="add", arguments="none", **more)
+            return both | {"operation": operation, "signal_arguments": "none"}
+        target = {"operation": operation, "workflow_id": self.workflow_id, **more}
+        return target | {"signal": "add"} if operation == "signal_workflow" else target
+
+    async def each(self, fates: Sequence[Fate], check: Callable[[Ground, Fate], Awaitable[None]]) -> None:
+        """Check every fate at the same time, each on a workflow id of its own."""
+        async with anyio.create_task_group() as tasks:
+            for fate in fates:
+                tasks.start_soon(
+                    check, replace(self, workflow_id=f"{self.workflow_id}-{named(fate)}"), fate, name=named(fate)
+                )
 
     @property
     def handle(self) -> WorkflowHandle:
@@ -63,7 +87,7 @@ class Ground:
             "ContinuesOnSignal",
             1,
             id=self.workflow_id,
-            task_queue=self.workflow_id,
+            task_queue=self.task_queue,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
         )
@@ -112,11 +136,7 @@ async def ground(
         sink = await stack.enter_async_context(temporal_sink(CONTEXT))
         worker = Worker(temporal_client, task_queue=workflow_id, workflows=[ContinuesOnSignal])
         await stack.enter_async_context(serving(worker))
-        yield Ground(temporal_client, proxy, sink, workflow_id)
-
-
-Fate = Callable[[Ground], Awaitable[int]]
-"""What happens to the workflow between two deliveries. It returns how many runs there are afterwards."""
+        yield Ground(temporal_client, proxy, sink, workflow_id, workflow_id)
 
 
 async def lives(ground: Ground) -> int:
@@ -187,17 +207,6 @@ def named(value: object) -> str:
     return getattr(value, "__name__", str(value))
 
 
-def command(operation: str, workflow_id: str, **more: object) -> dict[str, Any]:
-    """A target for each operation."""
-    if operation == "start_workflow":
-        return start(workflow_id, "ContinuesOnSignal", workflow_id, **more)
-    if operation == "signal_with_start_workflow":
-        both = start(workflow_id, "ContinuesOnSignal", workflow_id, signal="add", arguments="none", **more)
-        return both | {"operation": operation, "signal_arguments": "none"}
-    target = {"operation": operation, "workflow_id": workflow_id, **more}
-    return target | {"signal": "add"} if operation == "signal_workflow" else target
-
-
 def effects(events: list[Any], message_id: UUID) -> int:
     """How often the message acted on a run that it found: signals, requests to cancel, terminations."""
     mine = str(message_id)
@@ -219,9 +228,8 @@ def chains_of(runs: dict[str, list[Any]], message_id: UUID) -> set[str]:
     }
 
 
-async def lost_twice(ground: Ground, operation: str, sent: Message, fate: Fate) -> Outcome:
+async def lost_twice(ground: Ground, sent: Message, fate: Fate) -> Outcome:
     """Deliver, and lose the answer; once more after the workflow's fate; and then with an answer."""
-    ground.proxy.lose(2, METHODS[operation])
     first = await ground.sink.deliver(sent)
     assert isinstance(first, Unavailable), first
     assert first.meaning == "unanswered"
@@ -230,21 +238,23 @@ async def lost_twice(ground: Ground, operation: str, sent: Message, fate: Fate) 
     return await ground.sink.deliver(sent._replace(setbacks=2))
 
 
-@pytest.mark.parametrize("fate", FATES, ids=named)
 @pytest.mark.parametrize(("reuse", "conflict"), POLICIES)
 @pytest.mark.parametrize("operation", ["start_workflow", "signal_with_start_workflow"])
-async def test_a_start_happens_once(ground: Ground, operation: str, reuse: str, conflict: str, fate: Fate) -> None:
-    policies = {"id_reuse_policy": reuse, "id_conflict_policy": conflict}
-    sent = message(command(operation, ground.workflow_id, **policies), payload=1)
-    if operation == "signal_with_start_workflow":
-        sent = message(command(operation, ground.workflow_id, **policies))
-    outcome = await lost_twice(ground, operation, sent, fate)
-    runs = await ground.runs()
-    assert len(chains_of(runs, sent.message_id)) == 1
-    assert isinstance(outcome, Delivered), outcome
-    assert not outcome.duplicate
-    signals = sum(effects(events, sent.message_id) for events in runs.values())
-    assert signals == (operation == "signal_with_start_workflow")
+async def test_a_start_happens_once(ground: Ground, operation: str, reuse: str, conflict: str) -> None:
+    is_signal = operation == "signal_with_start_workflow"
+    ground.proxy.lose(2, METHODS[operation])
+
+    async def check(ground: Ground, fate: Fate) -> None:
+        target = ground.command(operation, id_reuse_policy=reuse, id_conflict_policy=conflict)
+        sent = message(target) if is_signal else message(target, payload=1)
+        outcome = await lost_twice(ground, sent, fate)
+        runs = await ground.runs()
+        assert len(chains_of(runs, sent.message_id)) == 1, fate
+        assert isinstance(outcome, Delivered), (fate, outcome)
+        assert not outcome.duplicate, fate
+        assert sum(effects(events, sent.message_id) for events in runs.values()) == is_signal, fate
+
+    await ground.each(FATES, check)
 
 
 async def is_succeeded_after_its_end(ground: Ground) -> int:
@@ -263,34 +273,37 @@ ENDED = [lives, is_succeeded_after_its_end, is_succeeded_after_its_end_and_all_h
 
 
 @pytest.mark.parametrize(
-    ("operation", "fate"),
+    ("operation", "fates"),
     [
-        *(
-            (operation, fate)
-            for operation in ("signal_workflow", "signal_with_start_workflow", "cancel_workflow")
-            for fate in FATES
-        ),
-        *(("terminate_workflow", fate) for fate in ENDED),
+        ("signal_workflow", FATES),
+        ("signal_with_start_workflow", FATES),
+        ("cancel_workflow", FATES),
+        ("terminate_workflow", ENDED),
     ],
-    ids=named,
 )
-async def test_what_reached_a_run_reaches_no_other(ground: Ground, operation: str, fate: Fate) -> None:
+async def test_what_reached_a_run_reaches_no_other(ground: Ground, operation: str, fates: list[Fate]) -> None:
     """Whether the workflow goes on under another run id, or another workflow has taken its workflow id."""
     reuse = {"id_reuse_policy": "allow_duplicate"} if operation == "signal_with_start_workflow" else {}
-    first_run = await ground.begin()
-    sent = message(command(operation, ground.workflow_id, **reuse))
-    outcome = await lost_twice(ground, operation, sent, fate)
-    assert isinstance(outcome, Delivered), outcome
-    runs = await ground.runs()
-    assert {run: n for run, events in runs.items() if (n := effects(events, sent.message_id))} == {first_run: 1}
-    assert not chains_of(runs, sent.message_id)
+    ground.proxy.lose(2, METHODS[operation])
+
+    async def check(ground: Ground, fate: Fate) -> None:
+        first_run = await ground.begin()
+        sent = message(ground.command(operation, **reuse))
+        outcome = await lost_twice(ground, sent, fate)
+        assert isinstance(outcome, Delivered), (fate, outcome)
+        runs = await ground.runs()
+        acted_on = {run: n for run, events in runs.items() if (n := effects(events, sent.message_id))}
+        assert acted_on == {first_run: 1}, fate
+        assert not chains_of(runs, sent.message_id), fate
+
+    await ground.each(fates, check)
 
 
 @pytest.mark.parametrize("operation", ["signal_workflow", "cancel_workflow", "terminate_workflow"])
 async def test_what_a_dead_worker_did_is_found_by_the_next(ground: Ground, operation: str) -> None:
     """The dead worker wrote nothing down: the next one knows only that the message was claimed before."""
     first_run = await ground.begin()
-    sent = message(command(operation, ground.workflow_id))
+    sent = message(ground.command(operation))
     assert isinstance(await ground.sink.deliver(sent), Delivered)
     fate = is_succeeded_after_its_end if operation == "terminate_workflow" else is_succeeded
     await ground.seen(await fate(ground))
@@ -304,7 +317,7 @@ async def test_what_a_dead_worker_did_is_found_by_the_next(ground: Ground, opera
 async def test_what_never_got_through_is_done_by_the_repeat(ground: Ground, operation: str, succeeded: bool) -> None:
     """Also if the workflow id has changed hands meanwhile: the first delivery could have come so late."""
     reuse = {"id_reuse_policy": "allow_duplicate"} if "start" in operation else {}
-    sent = message(command(operation, ground.workflow_id, **reuse))
+    sent = message(ground.command(operation, **reuse))
     ground.proxy.script = lambda name, _: Refusal(UNAVAILABLE, "gone") if name == METHODS[operation] else None
     if operation != "start_workflow":
         await ground.begin()
@@ -322,11 +335,11 @@ async def test_what_never_got_through_is_done_by_the_repeat(ground: Ground, oper
 @pytest.mark.parametrize("operation", ["cancel_workflow", "terminate_workflow"])
 async def test_an_end_that_another_message_brought_is_not_taken_for_ours(ground: Ground, operation: str) -> None:
     await ground.begin()
-    another = message(command(operation, ground.workflow_id))
+    another = message(ground.command(operation))
     assert isinstance(await ground.sink.deliver(another), Delivered)
     fate = is_succeeded_after_its_end if operation == "terminate_workflow" else is_succeeded
     await ground.seen(await fate(ground))
-    ours = message(command(operation, ground.workflow_id))
+    ours = message(ground.command(operation))
     assert isinstance(await ground.sink.deliver(ours._replace(deliveries=2)), Delivered)
     runs = await ground.runs()
     assert sorted(effects(events, ours.message_id) for events in runs.values()) == [0, 1]
@@ -335,7 +348,7 @@ async def test_an_end_that_another_message_brought_is_not_taken_for_ours(ground:
 async def test_a_question_that_temporal_does_not_answer_delays_the_repeat(ground: Ground) -> None:
     """Repeating it unasked could be wrong, and so could giving it up."""
     await ground.begin()
-    sent = message(command("terminate_workflow", ground.workflow_id))
+    sent = message(ground.command("terminate_workflow"))
     answers = {
         "DescribeWorkflowExecution": Refusal(UNAVAILABLE, "gone"),
         "ListWorkflowExecutions": Refusal(RESOURCE_EXHAUSTED, "too many lists"),
@@ -352,7 +365,7 @@ async def test_a_question_that_temporal_does_not_answer_delays_the_repeat(ground
 async def test_a_long_running_workflow_costs_no_list(ground: Ground) -> None:
     """Nothing else can have had its workflow id since the message exists."""
     await ground.begin()
-    sent = message(command("signal_workflow", ground.workflow_id))
+    sent = message(ground.command("signal_workflow"))
     await ground.sink.deliver(sent._replace(deliveries=2, age_s=-500.0))
     assert [call for call in ground.proxy.calls if "Execution" in call] == [
         "DescribeWorkflowExecution",
