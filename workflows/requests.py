@@ -56,6 +56,9 @@ _CONFLICT = {
 }
 
 
+_CONFLICT_OF_SIGNALS = _CONFLICT | {"fail": WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_UNSPECIFIED}
+
+
 class NoTaskQueue(ValueError):
     """Neither the message nor this worker names a task queue."""
 
@@ -132,7 +135,10 @@ class Requests:
         )
 
     async def signal_with_start(self, message: Message, command: Command) -> SignalWithStartWorkflowExecutionRequest:
-        """A signal that starts its workflow first if need be. The server accepts no conflict policy with it."""
+        """A signal that starts its workflow first if need be.
+
+        The server signals a running workflow unless it is to be terminated; it does not accept the policy `fail` here.
+        """
         target, workflow_id = command
         namespace = target.namespace or self.namespace
         start, signal = await self._both_arguments(message, command, namespace)
@@ -144,6 +150,7 @@ class Requests:
             request_id=str(message.message_id),
             memo=await self._memo(str(message.message_id), command, namespace),
             header=None if message.headers == "{}" else header(message),
+            workflow_id_conflict_policy=_CONFLICT_OF_SIGNALS[target.id_conflict_policy],
             **self._start_fields(target, namespace),
         )
 

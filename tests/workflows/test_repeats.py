@@ -299,6 +299,23 @@ async def test_what_reached_a_run_reaches_no_other(ground: Ground, operation: st
     await ground.each(fates, check)
 
 
+async def test_signal_with_start_replaces_a_running_workflow_once(ground: Ground) -> None:
+    replaced = await ground.begin()
+    policies = {"id_reuse_policy": "allow_duplicate", "id_conflict_policy": "terminate_existing"}
+    sent = message(ground.command("signal_with_start_workflow", **policies))
+    ground.proxy.lose(2, METHODS["signal_with_start_workflow"])
+    outcome = await lost_twice(ground, sent, is_succeeded_by_none)
+    assert isinstance(outcome, Delivered)
+    runs = await ground.runs()
+    [ours] = chains_of(runs, sent.message_id)
+    assert {run: effects(events, sent.message_id) for run, events in runs.items()} == {replaced: 0, ours: 1}
+    assert runs[replaced][-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED
+
+
+async def is_succeeded_by_none(ground: Ground) -> int:
+    return 2
+
+
 @pytest.mark.parametrize("operation", ["signal_workflow", "cancel_workflow", "terminate_workflow"])
 async def test_what_a_dead_worker_did_is_found_by_the_next(ground: Ground, operation: str) -> None:
     """The dead worker wrote nothing down: the next one knows only that the message was claimed before."""
