@@ -271,7 +271,7 @@ def means_something(field: str, operation: str) -> bool:
             return not starts
         case "reason":
             return not starts and not signals
-        case "id_conflict_policy" | "on_duplicate":
+        case "on_duplicate":
             return operation == "start_workflow"
         case _:
             return starts
