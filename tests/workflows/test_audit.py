@@ -186,6 +186,7 @@ async def world(
 ) -> AsyncIterator[World]:
     environment.setenv("TEMPORAL_ADDRESS", server.address)
     environment.setenv("TEMPORAL_NAMESPACE", namespace)
+    environment.setenv("OUTBOX_TEMPORAL_ALLOWED_NAMESPACES", "second")
     yield World(dsn, server, await Client.connect(server.address, namespace=namespace), environment)
 
 
