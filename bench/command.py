@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
 
 from bench import screens
 from bench.consent import ask_for
@@ -18,6 +17,7 @@ from bench.results import Result, keep, load
 from bench.scenarios import SCENARIOS, Scenario, help_of, name_of
 from bench.session import Session
 from outbox.asking import ask
+from outbox.console import Console
 from outbox.errors import ConfigurationError
 
 app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_args_is_help=True)

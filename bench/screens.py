@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Self
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -18,6 +18,7 @@ from rich.text import Text
 from bench.percentiles import PERCENTILES, bears, percentile
 from bench.report import Figure
 from bench.results import Result
+from outbox.console import Console
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BUCKETS = 28

@@ -7,6 +7,7 @@ import os
 import sys
 
 from outbox import early
+from outbox.plain import guard
 
 _CHECKS = (["health"], ["health", "--live"])
 _WORKERS = (["run"], ["workflows", "run"])
@@ -33,6 +34,7 @@ def _check() -> NoReturn:
     from outbox.errors import OutboxError  # noqa: PLC0415 - only a check needs it
     from outbox.probe import ask  # noqa: PLC0415 - only a check needs it
 
+    guard()
     try:
         well, line = ask(live="--live" in sys.argv)
     except OutboxError as error:

@@ -22,6 +22,7 @@ from outbox import __version__, logs
 from outbox.commands import COMMANDS
 from outbox.commands.panels import Commands
 from outbox.errors import ConfigurationError, OutboxError
+from outbox.plain import guard
 
 _WHAT = "Transactional outbox for PostgreSQL and Temporal: commit an event with your data, and its workflow starts."
 _BEGIN = (
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
+    guard()
     add_commands(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
     code: int | str | None = 0
     try:

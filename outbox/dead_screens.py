@@ -12,13 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from outbox.console import Console
 from outbox.dead_letters import DeadLetter, Total
+from outbox.plain import plain
 from outbox.recall import Risk
 from outbox.screens import aligned, span
 from outbox.sink import Unavailable
@@ -186,11 +187,6 @@ def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
 def named(message_ids: Sequence[UUID]) -> str:
     """The first few ids."""
     return ", ".join(map(str, message_ids[:_NAMED])) + (", …" if len(message_ids) > _NAMED else "")
-
-
-def plain(text: str) -> str:
-    """A text without control characters."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def moment(at: datetime) -> str:

@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from outbox.console import Console
 from outbox.migrate import remark
 
 _SILENT_AFTER_S = 65.0

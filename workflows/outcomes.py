@@ -86,13 +86,15 @@ _CLOSED = (
 _HTTP_STATUS = re.compile(r"(?:HTTP status code|receiving response with status):? (\d{3})")
 """How the SDK reports a proxy's answer: without a body, and with one."""
 _PROXY_TOO_LARGE, _PROXY_BUSY, _PROXY_GAVE_UP = 413, 429, 408
+_VALUE = re.compile(r"(value for search attribute .{1,1000}? of type \w+): .*", re.DOTALL)
+"""How the server quotes the value of a search attribute that it refuses."""
 _UNREACHED = ("connect error", "dns error", "ConnectError")
 """Parts of UNAVAILABLE texts by which the SDK says that it had no connection to send the request on."""
 
 
 def outcome_of(error: RPCError, *, foreign_namespace: bool) -> Outcome:
     """Translate an RPC error. `foreign_namespace`: the message named another namespace than the connection's."""
-    code, kind, text = error.status, error.status.name, error.message
+    code, kind, text = error.status, error.status.name, _without_values(error.message)
     if proxy := _HTTP_STATUS.search(text):
         return _of_proxy(int(proxy[1]), text)
     if any(detail(error, closed) is not None for closed in _CLOSED):
@@ -127,6 +129,11 @@ def detail(error: RPCError, kind: type[DetailT]) -> DetailT | None:
         if packed.Unpack(unpacked):
             return unpacked
     return None
+
+
+def _without_values(text: str) -> str:
+    """The server's text without the value of a search attribute, which is not for logs and dead letters."""
+    return _VALUE.sub(r"\1 (its value is not shown)", text)
 
 
 def _of_proxy(status: int, text: str) -> Outcome:

@@ -41,8 +41,9 @@ from workflows.target import MEMO_KEY, Command, Target
 _REMEMBERED = 256
 """Kinds of targets whose start is kept, to be copied."""
 _TREES = {"memo", "search_attributes", "retry_policy"}
-_LIKENESS = itemgetter(*(name for name in Target.model_fields if name not in {"workflow_id", *_TREES}))
-"""What two targets without trees must have in common for their starts to differ in the workflow id only."""
+_OWN = {"workflow_id", "summary", "details"}
+_LIKENESS = itemgetter(*(name for name in Target.model_fields if name not in {*_OWN, *_TREES}))
+"""What two targets without trees must have in common for their starts to differ in `_OWN` only."""
 
 _REUSE = {
     "reject_duplicate": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
@@ -114,6 +115,8 @@ class Requests:
             request.memo.fields[MEMO_KEY].data = orjson.dumps(message_id)
         if message.headers != "{}":
             request.header.CopyFrom(header(message))
+        if target.summary or target.details:
+            request.user_metadata.CopyFrom(await self._user_metadata(command, request.namespace))
         if request.input.payloads and message.payload is not None:
             request.input.payloads[0].data = message.payload.encode()
         else:
@@ -150,6 +153,7 @@ class Requests:
             request_id=str(message.message_id),
             memo=await self._memo(str(message.message_id), command, namespace),
             header=None if message.headers == "{}" else header(message),
+            user_metadata=await self._user_metadata(command, namespace),
             workflow_id_conflict_policy=_CONFLICT_OF_SIGNALS[target.id_conflict_policy],
             **self._start_fields(target, namespace),
         )
@@ -178,7 +182,7 @@ class Requests:
         }
 
     def _start_like(self, target: Target) -> StartWorkflowExecutionRequest:
-        """The start of every target that differs from this one in its workflow id only; not to be changed.
+        """The start of every target that differs from this one in `_OWN` only; not to be changed.
 
         Copying it costs a third of building it. Where a codec has no work, it has room for one argument.
         """
@@ -230,10 +234,6 @@ class Requests:
             fields["retry_policy"] = retry_policy(target.retry_policy)
         if target.search_attributes:
             fields["search_attributes"] = search_attributes(target.search_attributes)
-        if target.summary or target.details:
-            fields["user_metadata"] = UserMetadata(
-                summary=json_payload(target.summary), details=json_payload(target.details)
-            )
         return fields
 
     async def _both_arguments(
@@ -276,6 +276,13 @@ class Requests:
             encoded = await self._encoded(payloads, command.workflow_id, namespace)
             fields |= dict(zip(memo, encoded.payloads, strict=True))
         return Memo(fields=fields)
+
+    async def _user_metadata(self, command: Command, namespace: str) -> UserMetadata:
+        """What Temporal's UI shows of the workflow, through the codec like everything that the team has written."""
+        given = {"summary": command.target.summary, "details": command.target.details}
+        payloads = {name: json_payload(text) for name, text in given.items() if text}
+        encoded = await self._encoded(list(payloads.values()), command.workflow_id, namespace)
+        return UserMetadata(**dict(zip(payloads, encoded.payloads, strict=True)))
 
     async def _encoded(self, payloads: list[Payload], workflow_id: str, namespace: str) -> Payloads:
         """Payloads through the team's codec, if it has one; the payload converter leaves raw values alone."""

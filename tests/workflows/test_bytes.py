@@ -9,6 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from temporalio.api.common.v1 import Payload
+from temporalio.api.workflowservice.v1 import (
+    SignalWithStartWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+)
 from temporalio.client import Client
 from temporalio.converter import DataConverter
 
@@ -166,6 +170,25 @@ def test_a_value_that_a_route_picks_out_keeps_its_bytes(tmp_path: Path, text: st
     assert json_payload(target.memo["v"]).data.decode() == f"[{text}]"
 
 
+@pytest.mark.parametrize("operation", ["start_workflow", "signal_with_start_workflow"])
+@pytest.mark.parametrize("given", [{"summary": "s"}, {"details": "d"}, {"summary": "s", "details": "d"}])
+async def test_nothing_that_a_person_wrote_passes_the_codec_by(operation: str, given: dict[str, str]) -> None:
+    """As the SDK's client has it: what the UI shows of a workflow is encoded too."""
+    converter = DataConverter(payload_codec=ReversingCodec())
+    requests = Requests(namespace="default", identity="me", task_queue=None, converter=converter)
+    more = "".join(f',"{name}":"{text}-secret"' for name, text in given.items())
+    sent = written(operation, payload='{"args": ["secret"]}', memo='{"m": "secret"}')
+    sent = sent._replace(target=(sent.target or "")[:-1] + more + "}")
+    request = await requests.build(sent, command_of(sent))
+    assert isinstance(request, StartWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest)
+    assert b"secret" not in request.SerializeToString()
+    for name in ("summary", "details"):
+        assert request.user_metadata.HasField(name) == (name in given)
+    assert {name: data(getattr(request.user_metadata, name)) for name in given} == {
+        name: f'"{text}-secret"' for name, text in given.items()
+    }
+
+
 @pytest.mark.parametrize("value", ["42", "null", "{}", "[]", "true"])
 @pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage"])
 def test_trace_that_is_no_string_never_reaches_an_interceptor(name: str, value: str) -> None:
@@ -238,3 +261,13 @@ async def test_fault_of_the_first_message_is_not_the_connections(sink: Sink) -> 
     outcome = await sink.deliver(written("start_workflow", arguments='"many"', payload="5"))
     assert isinstance(outcome, Rejected)
     assert outcome.kind == "INVALID_PAYLOAD"
+
+
+@pytest.mark.parametrize("value", ['"secret"', '{"secret": ["secret"]}', '["secret\\n: secret", 1]'])
+async def test_refused_search_attribute_is_named_without_its_value(sink: Sink, workflow_id: str, value: str) -> None:
+    """Temporal quotes the value, which may be personal data, and outcomes stand in logs, /status and dead letters."""
+    sent = written("start_workflow", search_attributes=f'{{"TemporalChangeVersion":{value}}}')
+    outcome = await sink.deliver(sent._replace(target=(sent.target or "").replace('"w"', f'"{workflow_id}"')))
+    assert isinstance(outcome, Rejected), outcome
+    assert "TemporalChangeVersion of type KeywordList" in outcome.detail
+    assert "secret" not in outcome.detail

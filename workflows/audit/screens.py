@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outbox.dead_screens import moment, plain
+from outbox.console import Console
+from outbox.dead_screens import moment
+from outbox.plain import plain
 from workflows.audit.facts import Scope
 from workflows.audit.findings import Finding, Kind, Report
 

@@ -14,12 +14,12 @@ from uuid import uuid4
 
 import anyio
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from temporalio.worker import Worker as TemporalWorker
 
 from outbox import config, logs
+from outbox.console import Console
 from outbox.events import Events
 from outbox.migrate import migrate
 from outbox.worker import Worker

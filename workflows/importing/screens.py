@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from outbox.dead_screens import plain
+from outbox.console import Console
+from outbox.plain import plain
 from workflows.importing.report import Report
 
 SHOWN = 20
