@@ -117,6 +117,8 @@ class _Check:
         values = {"operation": "start_workflow"} | defaults | own
         if values["operation"] == "signal_with_start_workflow":
             values = {"arguments": "one", "signal_arguments": "one"} | values
+            if "id_conflict_policy" not in own and values.get("id_conflict_policy") == "fail":
+                del values["id_conflict_policy"]  # a default for starts, which this operation does not take
         self._judge(values, place)
         templates = self._templates(own, place)
         if len(self.faults) > before:

@@ -115,6 +115,9 @@ class Target(_Part):
         given = {name for name in NEEDS[self.operation] if getattr(self, name)}
         if missing := lacking(self.operation, given):
             raise ValueError(f"{self.operation} needs {' and '.join(missing)}")
+        chosen = self.id_conflict_policy if "id_conflict_policy" in self.model_fields_set else None
+        if self.operation == "signal_with_start_workflow" and chosen == "fail":
+            raise ValueError("signal_with_start_workflow takes no id_conflict_policy fail: it signals what runs")
         if self.id_conflict_policy == "terminate_existing" and self.id_reuse_policy == "reject_duplicate":
             raise ValueError(
                 "terminate_existing contradicts id_reuse_policy reject_duplicate: choose another one of it"

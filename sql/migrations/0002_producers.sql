@@ -121,7 +121,12 @@ begin
     perform outbox.check_word(place || operation, 'id_reuse_policy', target ->> 'id_reuse_policy',
                               '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
     perform outbox.check_word(place || operation, 'id_conflict_policy', target ->> 'id_conflict_policy',
-                              '{fail,use_existing,terminate_existing}');
+                              case operation when 'signal_with_start_workflow' then '{use_existing,terminate_existing}'
+                                             else '{fail,use_existing,terminate_existing}' end::text[]);
+    if target ->> 'id_conflict_policy' = 'terminate_existing' and coalesce(target ->> 'id_reuse_policy', 'reject_duplicate') = 'reject_duplicate' then
+        perform outbox.refuse(format('%s%s: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate', place, operation),
+                              'choose another id_reuse_policy');
+    end if;
     perform outbox.check_word(place || operation, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}');
     perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
     perform outbox.check_object(place || operation, 'memo', target -> 'memo');
@@ -528,6 +533,7 @@ create function outbox.signal_with_start_workflow(
     task_queue         text        default null,
     namespace          text        default null,
     id_reuse_policy    text        default null,
+    id_conflict_policy text        default null,
     execution_timeout  interval    default null,
     run_timeout        interval    default null,
     task_timeout       interval    default null,
@@ -559,7 +565,7 @@ begin atomic
         target => ('{' || concat_ws(', ',
             '"operation": "signal_with_start_workflow"', '"workflow": ' || to_json(workflow), '"workflow_id": ' || to_json(workflow_id),
             '"signal": ' || to_json(signal), '"task_queue": ' || to_json(task_queue), '"namespace": ' || to_json(namespace),
-            '"id_reuse_policy": ' || to_json(id_reuse_policy), '"execution_timeout_s": ' || outbox.seconds('execution_timeout', execution_timeout),
+            '"id_reuse_policy": ' || to_json(id_reuse_policy), '"id_conflict_policy": ' || to_json(id_conflict_policy), '"execution_timeout_s": ' || outbox.seconds('execution_timeout', execution_timeout),
             '"run_timeout_s": ' || outbox.seconds('run_timeout', run_timeout), '"task_timeout_s": ' || outbox.seconds('task_timeout', task_timeout),
             '"start_delay_s": ' || outbox.seconds('start_delay', start_delay), '"retry_policy": ' || retry_policy, '"memo": ' || memo,
             '"search_attributes": ' || search_attributes) || '}')::json,

@@ -65,7 +65,7 @@ COMMANDS = [
     ("health",),
     ("nonsense",),
 ]
-SILENT = {"mode", "config", "cancel", "prune", "reset", "health", "nonsense"}
+SILENT = {"mode", "config", "cancel", "prune", "reset", "health", "nonsense", "enqueue"}
 """Commands that show none of these names here."""
 
 

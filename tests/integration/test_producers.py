@@ -104,10 +104,18 @@ OBJECTS_SQL = """retry_policy => '{"maximum_attempts": 3}', memo => '{"a": null}
         (
             (
                 "signal_with_start_workflow('W', 'w-1', 's', '1', signal_args => '[2, 3]', task_queue => 'q', namespace => 'n',"
-                f"id_reuse_policy => 'reject_duplicate', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')"
+                f"id_reuse_policy => 'reject_duplicate', id_conflict_policy => 'use_existing', {TIMES_SQL}, {OBJECTS_SQL}, topic => 'T')"
             ),
             "T",
-            BOTH | TIMES | OBJECTS | {"task_queue": "q", "namespace": "n", "id_reuse_policy": "reject_duplicate"},
+            BOTH
+            | TIMES
+            | OBJECTS
+            | {
+                "task_queue": "q",
+                "namespace": "n",
+                "id_reuse_policy": "reject_duplicate",
+                "id_conflict_policy": "use_existing",
+            },
             {"args": [1], "signal_args": [2, 3]},
         ),
         (
@@ -284,6 +292,16 @@ async def test_large_payload_comes_back_as_written(db: Connection) -> None:
         ("start_workflow('W', 'w', '1', '[1]')", "give either input (one argument) or args", None),
         ("start_workflow('W', 'w', args => '{}')", "args must be a JSON array", "use input"),
         ("start_workflow('W', 'w', id_reuse_policy => 'x')", "start_workflow: id_reuse_policy is 'x'", "use reject_duplicate, allow"),
+        (
+            "start_workflow('W', 'w', id_conflict_policy => 'terminate_existing')",
+            "start_workflow: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate",
+            "choose another id_reuse_policy",
+        ),
+        (
+            "signal_with_start_workflow('W', 'w', 's', id_conflict_policy => 'fail')",
+            "signal_with_start_workflow: id_conflict_policy is 'fail'",
+            "use use_existing, terminate_existing",
+        ),
         ("start_workflow('W', 'w', id_conflict_policy => 'x')", "start_workflow: id_conflict_policy is 'x'", "use fail, use_existing"),
         ("start_workflow('W', 'w', on_duplicate => 'x')", "start_workflow: on_duplicate is 'x'", "use accept, reject"),
         ("start_workflow('W', 'w', execution_timeout => '-1 s')", "execution_timeout is -00:00:01, it must lie between 0 and 100 years", None),

@@ -245,7 +245,8 @@ async def test_a_start_happens_once(ground: Ground, operation: str, reuse: str, 
     ground.proxy.lose(2, METHODS[operation])
 
     async def check(ground: Ground, fate: Fate) -> None:
-        target = ground.command(operation, id_reuse_policy=reuse, id_conflict_policy=conflict)
+        policies = {} if is_signal and conflict == "fail" else {"id_conflict_policy": conflict}  # which it refuses
+        target = ground.command(operation, id_reuse_policy=reuse, **policies)
         sent = message(target) if is_signal else message(target, payload=1)
         outcome = await lost_twice(ground, sent, fate)
         runs = await ground.runs()

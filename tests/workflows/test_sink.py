@@ -510,6 +510,11 @@ async def test_a_setting_that_cannot_be_used_is_named(
         (start("x", run_timeout_s=1e30), "INVALID_TARGET", "target.run_timeout_s"),
         (start("x" * 1001), "INVALID_TARGET", "the limit is 1000"),
         (start("x", id_conflict_policy="terminate_existing"), "INVALID_TARGET", "contradicts"),
+        (
+            start("x", signal="s", id_conflict_policy="fail") | {"operation": "signal_with_start_workflow"},
+            "INVALID_TARGET",
+            "takes no id_conflict_policy fail",
+        ),
         (start("x", arguments="many"), "INVALID_PAYLOAD", "array"),
         (start("x") | {"operation": "signal_with_start_workflow", "signal": "s"}, "INVALID_PAYLOAD", "signal_args"),
     ],
@@ -521,6 +526,21 @@ async def test_a_target_that_makes_no_sense_is_rejected_with_its_reason(
     assert isinstance(outcome, Rejected)
     assert outcome.kind == kind
     assert says in outcome.detail
+
+
+@pytest.mark.parametrize("policy", ["use_existing", "terminate_existing"])
+async def test_signal_with_start_goes_by_its_conflict_policy(
+    sink: Sink, temporal_client: Client, workflow_id: str, policy: str
+) -> None:
+    """It was sent without one, and signalled the running workflow whatever the message said."""
+    other = await sink.deliver(message(start(workflow_id)))
+    target = start(workflow_id, signal="s", id_conflict_policy=policy, id_reuse_policy="allow_duplicate")
+    outcome = await sink.deliver(message(target | {"operation": "signal_with_start_workflow"}, raw="{}"))
+    assert isinstance(other, Delivered)
+    assert isinstance(outcome, Delivered), outcome
+    assert (outcome.run_id == other.run_id) == (policy == "use_existing")
+    first = await temporal_client.get_workflow_handle(workflow_id, run_id=other.run_id).describe()
+    assert (first.status is WorkflowExecutionStatus.TERMINATED) == (policy == "terminate_existing")
 
 
 async def test_missing_task_queue_may_be_this_workers_fault_and_buries_nothing_at_once(sink: Sink) -> None:
