@@ -195,4 +195,5 @@ class SinkSettings:
 
 
 SinkSettingsReader = Callable[[], SinkSettings]
-"""What the entry-point group `outbox.settings` holds, each under the name of its sink's module. It raises nothing."""
+"""What the entry-point group `outbox.settings` holds, each under the name of its sink's module, or of another program
+that a distribution brings along, of which `outbox config` tells too. It raises nothing."""

@@ -108,3 +108,19 @@ async def test_worker_tells_the_sinks_faults_together_with_its_own() -> None:
     assert [name for name in wrong if name not in done.err] == []
     other = await outbox("postgresql://u@127.0.0.1:1/x", "run", **wrong, **OTHER_SINK)
     assert (other.code, len(other.err.splitlines())) == (2, 1)
+
+
+async def test_the_workflow_workers_settings_are_shown_and_judged_and_no_password_is_seen() -> None:
+    good = {"DATABASE_URL": "postgresql://localhost/x", "OUTBOX_WORKFLOWS_MAIL": f"smtp://user:{CANARY}@mail:587"}
+    done = await outbox(None, "config", "--json", **good)
+    assert (done.code, done.err) == (0, "")
+    assert CANARY not in done.out
+    own = found(done.out)["workflows.process"]
+    assert own["OUTBOX_WORKFLOWS_MAIL"] == ("********", "environment variable OUTBOX_WORKFLOWS_MAIL")
+    assert own["OUTBOX_WORKFLOWS_CONCURRENT_ACTIVITIES"] == (50, "default")
+    bad = {"OUTBOX_WORKFLOWS_FAMILIES": "billing", "OUTBOX_WORKFLOWS_MAIL": f"imap://{CANARY}@x"}
+    done = await outbox(None, "config", **good | bad)
+    assert done.code == 2
+    assert "OUTBOX_WORKFLOWS_FAMILIES is 'billing': choose from" in done.err
+    assert "OUTBOX_WORKFLOWS_MAIL" in done.err
+    assert CANARY not in done.out + done.err

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from outbox.events import Held, PresenceShown, Resumed
+from outbox import lasting
+from outbox.events import DatabaseLost, Held, PresenceShown, Resumed
 from outbox.message import Message
 from outbox.sink import Delivered, Failed, Outcome, Rejected
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually
+from tests.support.probing import free_port, scrape
 from tests.support.processes import worker_process
 from tests.support.running import enqueue, fetch, running
 from tests.support.sinks import DOWN, FakeSink
@@ -157,3 +159,22 @@ async def test_the_first_line_says_what_a_worker_works_on(database: str, tmp_pat
     assert (line["worker"], line["schema"], line["mode"], line["http_port"]) == ("w", "outbox", "poll", 0)
     assert "127.0.0.1" in line["database"]
     assert line["sink"] == NULL["OUTBOX_SINK"]
+
+
+async def test_a_hold_that_lasts_is_told_again_and_counted_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lasting, "FIRST_S", 0.2)
+    sink, port = FakeSink(), free_port()
+    sink.available = False
+    async with running(database, sink, http_port=port) as relay:
+        await relay.log.wait_for(Held, lambda event: event.held_s > 0.2)
+        samples = await scrape(port)
+        assert samples["outbox_holds_total"][()] == 1
+        assert samples["outbox_hold_seconds_total"][()] > 0.2
+
+
+async def test_a_database_that_stays_away_is_told_again_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lasting, "FIRST_S", 0.2)
+    port = free_port()
+    async with running("postgresql://postgres@127.0.0.1:1/x", wait=False, http_port=port) as relay:
+        await relay.log.wait_for(DatabaseLost, lambda event: event.lost_s > 0.2)
+        assert (await scrape(port))["outbox_database_losses_total"][()] == 1

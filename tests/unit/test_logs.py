@@ -201,3 +201,14 @@ def test_what_asyncio_complains_of_is_one_of_our_lines(lines: Any) -> None:
     logging.getLogger("asyncio").error("a task failed")
     [line] = lines()
     assert (line["level"], line["message"]) == ("ERROR", "a task failed")
+
+
+@pytest.mark.parametrize("kind", [events.Held, events.DatabaseLost])
+def test_a_fault_that_begins_is_a_warning_and_one_that_lasts_is_an_error(kind: type, lines: Any) -> None:
+    lasted = "held_s" if kind is events.Held else "lost_s"
+    log = EventLog()
+    log(sample(kind)._replace(**{lasted: 0.0}))
+    log(sample(kind)._replace(**{lasted: 31.4}))
+    begun, lasting = lines()
+    assert (begun["level"], lasting["level"], lasting[lasted]) == ("WARNING", "ERROR", 31)
+    assert begun["message"] != lasting["message"]
