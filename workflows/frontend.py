@@ -50,12 +50,12 @@ async def reach(
     Raises ConfigurationError for settings that cannot be used, RuntimeError when the server cannot be reached.
     """
     own = settings.load()
-    given = options(profile())
-    namespace = given.pop("namespace")
-    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(given.get("tls")))
+    chosen = given()
+    namespace = chosen.pop("namespace")
+    gzip = own.compression == "gzip" or (own.compression == "auto" and bool(chosen.get("tls")))
     service = await ServiceClient.connect(
         ConnectConfig(
-            **given,
+            **chosen,
             identity=identity or "",
             lazy=lazy,
             connect_timeout=timedelta(seconds=connect_timeout_s),
@@ -84,24 +84,29 @@ def profile() -> ClientConfigProfile:
         return ClientConfigProfile.load(config_file_strict=True, override_env_vars=environment)
 
 
+def given() -> dict[str, Any]:
+    """The options that Temporal's settings give now; their files are read. Raises ConfigurationError."""
+    return options(profile())
+
+
 def options(found: ClientConfigProfile) -> dict[str, Any]:
     """The same as arguments of the connection, and the namespace. Raises ConfigurationError.
 
     The SDK would look at an address and a certificate when it connects, which is when the first message is delivered.
     """
     with _named_as_temporals():
-        given: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "namespace": "default"}
-        given |= dict(found.to_client_connect_config())
-    address = str(given["target_host"])
+        chosen: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "namespace": "default"}
+        chosen |= dict(found.to_client_connect_config())
+    address = str(chosen["target_host"])
     if not _ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:
         raise ConfigurationError(f"TEMPORAL_ADDRESS is {address!r}: write host:port, as in temporal:7233")
-    tls = given.get("tls")
+    tls = chosen.get("tls")
     if isinstance(tls, TLSConfig) and (tls.client_cert is None) != (tls.client_private_key is None):
         raise ConfigurationError(
             "of Temporal's client certificate one half is missing: set both TEMPORAL_TLS_CLIENT_CERT_PATH and "
             "TEMPORAL_TLS_CLIENT_KEY_PATH, or …_DATA"
         )
-    return given
+    return chosen
 
 
 @contextmanager

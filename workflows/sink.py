@@ -154,6 +154,7 @@ class TemporalSink:
     async def _deliver(self, request: Request, message: Message, command: Command) -> Outcome:
         began_s, asking = monotonic(), must_look_back(message, command.target)
         foreign = command.target.namespace not in (None, self._requests.namespace)
+        await self._link.refresh()
         try:
             if asking:
                 found = await self._repeats.look_back(self._link.service.workflow_service, message, command)
@@ -191,6 +192,7 @@ class TemporalSink:
 
     async def probe(self) -> Unavailable | Unclear | None:
         """Ask for the server's health and for the namespace, which needs the credentials and the namespace itself."""
+        await self._link.refresh(at_once=True)
         service, unclear = self._link.service, None
         about = DescribeNamespaceRequest(namespace=self._requests.namespace)
         for ask in (service.check_health, partial(service.workflow_service.describe_namespace, about)):
