@@ -26,7 +26,7 @@ from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionRequest,
     ResetWorkflowExecutionRequest,
 )
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -95,7 +95,9 @@ HONEST_STARTS, HONEST, HONEST_RUNS = 87, 100, 43 + 20 + 10 + 5 + 5 + 5 + 1 + 1
 @pytest.fixture(scope="module")
 def server() -> Iterator[TemporalServer]:
     """A server whose namespaces hold nothing but what a test of this file puts there."""
-    with TemporalServer.start(ui=False, in_memory=True, namespaces=["first", "second", "small", "rest"]) as server:
+    with TemporalServer.start(
+        ui=False, in_memory=True, namespaces=["first", "second", "small", "rest", "ghosts"]
+    ) as server:
         yield server
 
 
@@ -276,7 +278,7 @@ class Faults:
         await self.here.by_hand("forged", uuid4())
         message_id = await self.here.start("disowned")
         await fetch(self.here.dsn, "delete from outbox.history where message_id = $1", message_id)
-        self.plant("forged", "orphan")
+        self.plant("forged", "ghost")
         self.plant("disowned", "orphan")
 
     async def old_history(self) -> None:
@@ -396,7 +398,7 @@ async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_told_on
             return {(each["kind"], each["workflow_id"]) for each in findings}
 
         assert await strangers("--type", "Order") == {("stranger", "order-direct")}
-        both = {("stranger", odd), ("orphan", "mail-forged")}
+        both = {("stranger", odd), ("ghost", "mail-forged")}
         assert await strangers("--prefix", odd[:-1], "--prefix", "mail-", "--type", "Order") == both | {
             ("stranger", "order-direct")
         }
@@ -505,3 +507,33 @@ async def test_a_namespace_that_only_messages_name_and_that_is_gone_is_left_out_
         done = await here.audit("--settle", "0s", "--since", "1m", "--prefix", "moved-")
     assert done.code == 1
     assert done.err.startswith("outbox: not compared: describe namespace gone: NOT_FOUND: ")
+
+
+async def test_ghosts_are_listed_terminated_on_request_and_their_duplicates_are_faults(
+    database: str, server: TemporalServer, environment: pytest.MonkeyPatch
+) -> None:
+    async with world(database, server, "ghosts", environment) as here:
+        await here.start("kept")
+        lost = await here.start("lost")
+        gone = await here.start("stays")
+        repeated = await here.start("lost")  # the transaction was repeated with other data
+        await here.commit(f"delete from outbox.history where message_id in ('{lost}', '{gone}')")
+        await here.shows(3)
+        findings, _ = await here.found("--type", "Echo", code=1)
+        assert {(each["kind"], each["workflow_id"], each["message_id"]) for each in findings} == {
+            ("ghost", "lost", str(lost)),
+            ("ghost", "stays", str(gone)),
+            ("taken", "lost", str(repeated)),
+        }
+        done = await here.audit("--settle", "0s", "--terminate-ghosts")
+        assert (done.code, "--type" in done.fault) == (2, True)
+        done = await here.audit("--settle", "0s", "--terminate-ghosts", "--prefix", "lost")
+        assert (done.code, done.err.count(": terminated"), done.err.count("\n")) == (1, 1, 1)
+        ended = {
+            name: (await here.client.get_workflow_handle(name).describe()).status for name in ("kept", "lost", "stays")
+        }
+        running_, terminated = WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.TERMINATED
+        assert ended == {"kept": running_, "lost": terminated, "stays": running_}
+        done = await here.audit("--settle", "0s", "--terminate-ghosts", "--prefix", "lost")
+        assert "lost" in done.err
+        assert "not terminated: it has ended" in done.err

@@ -157,7 +157,7 @@ def test_a_run_is_accounted_for_by_a_message_that_is_looked_at_for_its_own_sake(
 @pytest.mark.parametrize(
     ("entries", "kind"),
     [
-        ([], Kind.ORPHAN),
+        ([], Kind.GHOST),
         ([entry(operation="signal_workflow")], Kind.ORPHAN),
         ([entry(workflow_id="order-2")], Kind.TWICE),
         ([entry(namespace="there")], Kind.TWICE),

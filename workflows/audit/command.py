@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from outbox import config
 from outbox.asking import ask, with_store
-from outbox.dead_screens import moment, progress
+from outbox.dead_screens import moment, plain, progress
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.words import duration_s
 from workflows import settings
@@ -47,6 +47,8 @@ class Wish:
     retention_s: float | None
     rate: float
     concurrency: int
+    terminate: bool = False
+    """Whether to terminate the ghosts that are found."""
 
 
 def audit(
@@ -76,6 +78,13 @@ def audit(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Findings to show of each kind; default: 20, with --json all.")
     ] = None,
+    terminate: Annotated[
+        bool,
+        typer.Option(
+            "--terminate-ghosts",
+            help="Terminate running workflows whose message is nowhere. Audit without it first. Needs --type or --prefix.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
 ) -> None:
     """Compare the history with Temporal, and explain differences.
@@ -94,7 +103,13 @@ def audit(
         retention_s,
         rate,
         concurrency,
+        terminate,
     )
+    if terminate and not (workflows or prefixes):
+        raise ConfigurationError(
+            "--terminate-ghosts ends every running workflow whose message is not in this database: say with --type or "
+            "--prefix which workflows only this outbox starts"
+        )
     chosen = config.load()
     if not chosen.history:
         raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
@@ -140,7 +155,20 @@ async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger)
     scope = Scope(since, until, now, horizon, retention_s, tuple(wish.workflows), tuple(wish.prefixes))
     work = Audit(ledger, executions, scope, report, completing(routes, client.namespace))
     await _carry_out(work, scope, extent, executions, report)
+    if wish.terminate:
+        await _terminate(work, executions, report)
     return scope
+
+
+async def _terminate(work: Audit, executions: Executions, report: Report) -> None:
+    """Terminate the ghosts, unless the audit could not see everything."""
+    if report.interrupted or report.troubles:
+        report.troubles.append("no ghost was terminated, because not everything could be compared")
+        return
+    for run in work.ghosts.values():
+        ended = await executions.terminate(run, "outbox audit: its message is nowhere in the database")
+        done = "terminated" if ended else "not terminated: it has ended"
+        sys.stderr.write(plain(f"outbox: {run.namespace}/{run.workflow_id} run {run.run_id}: {done}") + "\n")
 
 
 def window(wish: Wish, now: datetime) -> tuple[datetime, datetime]:

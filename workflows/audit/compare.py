@@ -90,8 +90,9 @@ def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Finding | l
     """Of a run with a message's id, and the messages of that id: what seems wrong, or which of them to judge."""
     starting = [entry for entry in entries if entry.may_start]
     if not starting:
+        kind = Kind.ORPHAN if entries else Kind.GHOST
         what = f"message {run.message_id} " + (f"asks for {entries[0].operation}" if entries else "is nowhere")
-        return Finding(Kind.ORPHAN, run.message_id, run.namespace, run.workflow_id, run.run_id, what)
+        return Finding(kind, run.message_id, run.namespace, run.workflow_id, run.run_id, what)
     known = [entry for entry in starting if entry.workflow_id in (None, run.workflow_id)]
     here = [entry for entry in known if entry.namespace == run.namespace or not entry.delivered]
     if not here:
@@ -135,7 +136,7 @@ def _of_delivered(sight: Sight, scope: Scope) -> Iterator[Finding]:
         yield from _of_absent(sight, scope)
         return
     if recorded.message_id != entry.message_id and entry.operation != "signal_with_start_workflow":
-        yield _of_foreign(entry, recorded)
+        yield _of_foreign(entry, recorded, scope)
     if sight.chain(recorded) in (None, recorded.run_id):  # what continues as new may change its type
         for kind, what in _deviations(entry, recorded):
             yield _finding(kind, entry, recorded, what)
@@ -159,10 +160,19 @@ def _of_absent(sight: Sight, scope: Scope) -> Iterator[Finding]:
         yield _finding(Kind.MISSING, entry, None, what)
 
 
-def _of_foreign(entry: Entry, recorded: Run) -> Finding:
+def of_ghosts(finding: Finding) -> Finding:
+    """Of a delivery to a workflow whose own message is nowhere: this message's payload has reached nothing."""
+    what = f"started by message {finding.starter}, which is nowhere: a crash, failover or restore lost it"
+    return finding._replace(kind=Kind.TAKEN, what=what)
+
+
+def _of_foreign(entry: Entry, recorded: Run, scope: Scope) -> Finding:
     """Of a delivery to a workflow that this message has not started."""
     if recorded.message_id is not None:
-        return _finding(Kind.SHARED, entry, recorded, f"started by message {recorded.message_id}")
+        begun_at = enqueued_at(recorded.message_id) or recorded.started_at
+        starter = recorded.message_id if begun_at >= scope.horizon else None
+        found = _finding(Kind.SHARED, entry, recorded, f"started by message {recorded.message_id}")
+        return found._replace(starter=starter)
     if entry.status == "duplicate":
         return _finding(Kind.TAKEN, entry, recorded, f"started {_began(recorded)} without a message")
     return _finding(Kind.SHARED, entry, recorded, "started without a message, and joined by use_existing")

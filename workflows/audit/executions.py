@@ -18,6 +18,7 @@ from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
     DescribeWorkflowExecutionRequest,
     ListWorkflowExecutionsRequest,
+    TerminateWorkflowExecutionRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -95,6 +96,28 @@ class Executions:
             lambda: self._described(request),
         )
         return None if answer is None else _run(namespace, answer)
+
+    async def terminate(self, run: Run, reason: str) -> bool:
+        """Terminate the chain of a run, and no other of its workflow id. Return whether it still ran."""
+        request = TerminateWorkflowExecutionRequest(
+            namespace=run.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=run.workflow_id),
+            first_execution_run_id=run.first_run_id or run.run_id,
+            reason=reason,
+            identity="outbox audit",
+        )
+        return await self._asked(
+            f"terminate workflow {run.workflow_id} in {run.namespace}", self._looks, lambda: self._terminated(request)
+        )
+
+    async def _terminated(self, request: TerminateWorkflowExecutionRequest) -> bool:
+        try:
+            await self._service.terminate_workflow_execution(request, retry=True, timeout=_TIMEOUT)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND and detail(error, NamespaceNotFoundFailure) is None:
+                return False
+            raise
+        return True
 
     async def _described(self, request: DescribeWorkflowExecutionRequest) -> WorkflowExecutionInfo | None:
         try:

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     DEAD = "dead"
     CANCELLED = "cancelled"
     UNSETTLED = "unsettled"
+    GHOST = "ghost"
     ORPHAN = "orphan"
     STRANGER = "stranger"
     FORGOTTEN = "forgotten"
@@ -72,7 +73,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
         "the work may be done twice: end and undo one of them; see who started it, and whether reuse was allowed",
     ),
     Kind.TAKEN: (
-        "delivered as a duplicate of a workflow that no message has started",
+        "delivered as a duplicate of a workflow that no message has started, or only a lost one",
         "the message's payload has reached no workflow: enqueue it again under an id of its own, if it matters",
     ),
     Kind.DEAD: (
@@ -87,9 +88,16 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
         "not settled, and its workflow exists",
         "let a worker run: its next delivery is recognised; if that does not help, see `outbox status`",
     ),
+    Kind.GHOST: (
+        "a workflow whose message is nowhere in this database",
+        (
+            "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; else a dead letter was discarded, "
+            "another outbox is at work (then say --type), or somebody started it by hand"
+        ),
+    ),
     Kind.ORPHAN: (
-        "a workflow with a message's id, and no such message that starts one",
-        "see whose it is: a discarded dead letter's, another outbox's (then say --type), or somebody's by hand",
+        "a workflow with a message's id, and that message starts none",
+        "see who started it: somebody by hand, with a memo of another message",
     ),
     Kind.STRANGER: (
         "a workflow of the given types or prefixes that no message has started",
@@ -115,6 +123,8 @@ class Finding(NamedTuple):
     workflow_id: str
     run_id: str | None
     what: str
+    starter: UUID | None = None
+    """The other message that started the workflow, if the history should know it."""
 
 
 class Report:

@@ -19,6 +19,7 @@ from workflows.audit.compare import (
     enqueued_at,
     findings,
     found_elsewhere,
+    of_ghosts,
     questions,
     stranger,
     unaccounted,
@@ -46,6 +47,8 @@ class Audit:
         self._ledger, self._executions = ledger, executions
         self._scope, self._report = scope, report
         self._complete = complete
+        self.ghosts: dict[tuple[str, str], Run] = {}
+        """A run of each chain whose message is nowhere in the database."""
         self.stopping = False
         """Set it, and the audit ends with the page that it is at."""
 
@@ -99,8 +102,11 @@ class Audit:
         async with anyio.create_task_group() as tasks:  # where many are missing, each of them is a question of its own
             for its_sights, its_findings in zip(sights.values(), found, strict=True):
                 tasks.start_soon(self._judge_one, namespace, its_sights, its_findings)
-        for finding in chain.from_iterable(found):
-            self._report.add(finding)
+        told = list(chain.from_iterable(found))
+        starters = {finding.starter for finding in told if finding.starter is not None}
+        known = {entry.message_id for entry in await self._ledger.audit_lookup(list(starters))} if starters else set()
+        for finding in told:
+            self._report.add(of_ghosts(finding) if finding.starter in starters - known else finding)
 
     async def _judge_one(self, namespace: str, its_sights: Sequence[Sight], found: list[Finding]) -> None:
         """Judge the messages of one workflow id, and put down what is found in their order."""
@@ -162,6 +168,7 @@ class Audit:
                 begun_at = None if first is None else first.started_at
             if begun_at is None or begun_at < self._scope.horizon:
                 return
+            self.ghosts[answer.workflow_id, answer.first_run_id or answer.run_id] = answer
         self._report.add(finding)
 
 
