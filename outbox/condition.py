@@ -13,8 +13,11 @@ import anyio
 
 from outbox.errors import DatabaseRefused, OutboxError, SchemaError, clean
 from outbox.events import (
+    CopyAdopted,
+    CopyFound,
     DatabaseLost,
     DatabaseRestored,
+    Emit,
     Event,
     Held,
     PresenceLost,
@@ -65,6 +68,8 @@ class Condition:
         self.present = False
         """Whether others see that this worker lives."""
         self.held_since_s: float | None = None
+        self.copy: str | None = None
+        """Why nothing is claimed: this database is a copy of the one in which the outbox lived."""
         self._sink_timeout_s = sink_timeout_s
         self._long_question = anyio.Lock()
         """One at a time of those that may take seconds: the relay needs the pool's connections more."""
@@ -86,6 +91,13 @@ class Condition:
                 self.started = True
             case PresenceShown() | PresenceLost():
                 self.present = isinstance(event, PresenceShown)
+
+    def learn_copy(self, switches: dict[str, Any], *, emit: Emit) -> None:
+        """Learn from the control table whether the database is a copy."""
+        found = switches.get("copy")
+        if found != self.copy:
+            emit(CopyFound(found) if found else CopyAdopted(self.copy or ""))
+            self.copy = found
 
     @property
     def state(self) -> State:
@@ -128,7 +140,7 @@ class Condition:
         hold = self.relay.hold.outcome if self.relay else None
         return {
             "relay": self.overdue() or (OK if self.state == "running" else self._waiting()),
-            "database": self.database_lost or OK,
+            "database": self.database_lost or (f"paused: {self.copy}: see outbox adopt" if self.copy else OK),
             "sink": f"{hold.kind}: {hold.detail}" if hold else OK,
         }
 

@@ -48,6 +48,8 @@ class Control:
     async def read(self) -> None:
         """Read the table once. Raises OutboxError."""
         switches, pauses = await self._store.control()
+        if "copy" in switches:
+            await self._store.look_home()  # restored beneath its connections: from now on it is paused
         for apply in self._subscribers:
             apply(switches)
         for tell in self._on_pauses:

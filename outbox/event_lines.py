@@ -166,6 +166,14 @@ class EventLog:
         logger.bind(mode=event.mode, sources=",".join(event.sources), why=event.why).info("wake-up mode changed")
 
     @log.register
+    def _(self, event: events.CopyFound) -> None:
+        logger.bind(detail=event.detail).error("this database is a copy: everything is paused until outbox adopt")
+
+    @log.register
+    def _(self, event: events.CopyAdopted) -> None:
+        logger.bind(was=event.was).info("the database was adopted: claiming")
+
+    @log.register
     def _(self, event: events.DatabaseLost) -> None:
         bound = logger.bind(doing=event.doing, error=event.error)
         if event.lost_s:

@@ -194,6 +194,18 @@ class ModeChanged(NamedTuple):
     why: str
 
 
+class CopyFound(NamedTuple):
+    """The database is a copy of the one in which the outbox lived: everything is paused until a person adopts it."""
+
+    detail: str
+
+
+class CopyAdopted(NamedTuple):
+    """A person has said that this database is the outbox now. `was` is why it was none before."""
+
+    was: str
+
+
 class DatabaseLost(NamedTuple):
     """A statement could not reach the database; it is tried again for ever.
 
@@ -254,6 +266,8 @@ Event = (
     | SourceDegraded
     | SourceRestored
     | ModeChanged
+    | CopyFound
+    | CopyAdopted
     | DatabaseLost
     | DatabaseRestored
     | MaintenanceFailed

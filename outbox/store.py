@@ -183,6 +183,16 @@ class Store(Glance):
         assert row is not None
         return orjson.loads(row["switches"]), [Pause(*pause) for pause in orjson.loads(row["pauses"])]
 
+    async def look_home(self) -> None:
+        """Pause everything, if this database is a copy."""
+        async with self._errors("look home"):
+            await self._pool.fetchval(self._sql("look_home"))
+
+    async def adopt(self) -> bool:
+        """Have this database be the outbox, and no copy; return whether it was one."""
+        async with self._errors("adopt"):
+            return bool(await self._pool.fetchval(self._sql("adopt")))
+
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
         async with self._errors("control"):

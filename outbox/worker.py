@@ -27,6 +27,7 @@ from outbox.relay.patience import Patience
 from outbox.rescue import Rescue
 from outbox.sink import SinkContext, SinkFactory
 from outbox.sources import listen, realtime
+from outbox.sqlfiles import query
 from outbox.store import Store
 from outbox.switchboard import Source, Switchboard
 from outbox.wakeup import Wakeup
@@ -130,6 +131,7 @@ class Worker:
                     size=_POOL_SIZE,
                     application_name=f"outbox {self._settings.worker_name}",
                     statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                    greeting=query("look_home", self._settings.schema_name),  # before anything is claimed over it
                     durable=False,  # a claim or settlement that is lost has a message delivered again
                 )
             )
@@ -163,6 +165,7 @@ class Worker:
         )
         self._emit.subscribe(maintenance.notice)
         control.subscribe(switchboard.apply)
+        control.subscribe(partial(condition.learn_copy, emit=self._emit))
         control.on_pauses(relay.pause)
         with suppress(OutboxError):  # it is read again at once
             await control.read()

@@ -6,6 +6,7 @@ They are named here and imported when they are asked for: a worker's start does 
 from __future__ import annotations
 
 COMMANDS = {
+    "adopt": "outbox.commands.adopt:adopt",
     "cancel": "outbox.commands.cancel:cancel",
     "config": "outbox.commands.config:config",
     "dead": "outbox.commands.dead:app",

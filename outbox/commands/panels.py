@@ -11,7 +11,7 @@ PANELS = {
     "Set up": ("demo", "config", "migrate", "doctor", "routes", "import"),
     "Run": ("run", "workflows"),
     "Look": ("status", "health", "audit", "bench"),
-    "Operate": ("dead", "cancel", "pause", "resume", "limit", "mode", "prune"),
+    "Operate": ("dead", "cancel", "pause", "resume", "limit", "mode", "adopt", "prune"),
     "Develop": ("enqueue", "reset"),
 }
 _PLACES = {name: panel for panel, names in PANELS.items() for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from outbox.database.connect import Connection
 
 _RELEASE_TIMEOUT_S = 1.0
+_GREETING_TIMEOUT_S = 5.0
 _STATEMENTS_KEPT = 100
 """Prepared statements that a connection keeps; the driver's default."""
 
@@ -147,12 +148,17 @@ class _Opener:
         self._connect = partial(connect, where, application_name=application_name)
         self.statements_kept = 0
         self.session: dict[str, str] = {}
+        self.greeting: str | None = None
 
     async def __call__(self, *_: object, **_of_the_driver: object) -> asyncpg.Connection[asyncpg.Record]:
         try:
-            return await self._connect(statements_kept=self.statements_kept, session=self.session)
+            connection = await self._connect(statements_kept=self.statements_kept, session=self.session)
         except ConfigurationError as error:
             raise AccessLost(str(error)) from error
+        if self.greeting is not None:
+            with suppress(asyncpg.PostgresError):  # a schema that is not there yet is for others to find
+                await connection.execute(self.greeting, timeout=_GREETING_TIMEOUT_S)
+        return connection
 
 
 @asynccontextmanager
@@ -165,11 +171,13 @@ async def open_pool(
     lock_timeout_s: float = 0.0,
     durable: bool = True,
     for_people: bool = False,
+    greeting: str | None = None,
 ) -> AsyncIterator[Pool]:
     """Open a pool. Every statement on it is bounded by `statement_timeout_s`, its wait for a lock by `lock_timeout_s`.
 
     The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
     `for_people`: each statement is planned for its arguments, of which there may be none or a hundred thousand.
+    `greeting`: a statement that each connection runs before it is lent.
     Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.
 
     The first connection is made at once, so that a wrong address or password shows at the start, as ConfigurationError;
@@ -180,6 +188,7 @@ async def open_pool(
         with translated_errors("connect"):
             pooled = await is_pooled(connection)
     opener = _Opener(where, application_name)
+    opener.greeting = greeting
     if not pooled:
         opener.statements_kept = _STATEMENTS_KEPT
         opener.session = _session(statement_timeout_s, lock_timeout_s, durable=durable)

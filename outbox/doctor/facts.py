@@ -59,6 +59,12 @@ class Questions(Statements):
         """About pauses and limits."""
         return await self._object("status_rules")
 
+    async def home_fault(self) -> str | None:
+        """Why this database is a copy, if it is."""
+        async with self._errors("doctor"):
+            fault: str | None = await self._pool.fetchval(self._sql("home_fault"))
+        return fault
+
     async def demand(self, history_s: float) -> Demand:
         """What a sink will be asked for."""
         found = await self._object("demand", _PAGES_READ)

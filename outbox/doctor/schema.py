@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 SCHEMA = Check("schema version", ("fault",))
 GRANTS = Check("grants", ("warning", "fault"))
-CHECKS = (SCHEMA, GRANTS)
+HOME = Check("home", ("warning",))
+VERSIONED = (SCHEMA, GRANTS)
+CHECKS = (*VERSIONED, HOME)
 NEEDED = (
     *(("message", privilege) for privilege in ("select", "update", "delete")),
     *(("history", privilege) for privilege in ("select", "insert")),
@@ -91,3 +93,12 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
         yield GRANTS.warning(detail, cure)
     if not missing and not rights["hidden"] and rights["partitions"]:
         yield GRANTS.good(f"{user} may do all that a worker does")
+
+
+async def examine_home(ground: Ground) -> list[Finding]:
+    """Ask whether this database is the one in which the outbox lives. Raises OutboxError."""
+    fault = await ground.outbox().home_fault()
+    if fault is None:
+        return [HOME.good("this database is no copy")]
+    cure = "outbox adopt  # once the original is out of use, or Temporal is another one; after a restore audit first"
+    return [HOME.warning(f"{fault}: everything is paused", cure)]

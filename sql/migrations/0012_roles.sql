@@ -26,9 +26,9 @@ as $$
            capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
 
         ('{worker,reader}', '{select}',
-         '{message, history, history_default, dead_letter, delivered_key, worker, uptime, control, pause, topic_limit, ended_rule, import, imported,
+         '{message, history, history_default, dead_letter, delivered_key, worker, uptime, home, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
-        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, broadcast_fault, sequences, droppable, may_own}'),
+        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, home_fault, place, claim_may_be_lost, broadcast_fault, sequences, droppable, may_own}'),
 
         ('{worker}', '{insert,update,delete}',
          '{message, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported}'),
@@ -37,7 +37,7 @@ as $$
         ('{worker}', '{execute}',
          '{wake, take_from_limit, call_sleepers, create_history_partitions, old_history_partitions, drop_history_partition, drop_history_partitions,
            delete_stray_history, set_switch, pause, resume,
-           check_pattern, limit_topic, new_rule_id, change_alone, commit_durably, fault_of_message, note_uptime, claim_may_be_lost, expiry}')
+           check_pattern, limit_topic, new_rule_id, change_alone, commit_durably, fault_of_message, note_uptime, expiry, look_home, adopt}')
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;
 comment on function outbox.rights() is

@@ -21,7 +21,7 @@ from tests.support.sql import connected
 SURE = "--yes-delete-everything"
 TABLES = """
     select relname from pg_class where relnamespace = 'outbox'::regnamespace and relkind in ('r', 'p')
-    and relname !~ '^history_[0-9]{8}$' and relname not in ('migration', 'history_default', 'uptime', 'retention') order by 1
+    and relname !~ '^history_[0-9]{8}$' and relname not in ('migration', 'history_default', 'uptime', 'home', 'retention') order by 1
 """
 FILL = """
     insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority, reason, topic, headers, errors)

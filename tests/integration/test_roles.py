@@ -34,6 +34,7 @@ READ = {"select"}
 CHANGED = {"select", "insert", "update", "delete"}
 RELATIONS = {
     "migration": {PRODUCER: READ, WORKER: READ, READER: READ},
+    "home": {WORKER: READ, READER: READ},
     "uptime": {WORKER: READ | {"insert"}, READER: READ},
     "history": {WORKER: READ | {"insert"}, READER: READ},
     "history_default": {WORKER: READ, READER: READ},
@@ -112,10 +113,11 @@ FUNCTIONS = {
                 "commit_durably",
                 "fault_of_message",
             ),
-            *("note_uptime", "claim_may_be_lost", "expiry"),
+            *("note_uptime", "expiry", "look_home", "adopt"),
         ),
         {WORKER},
     ),
+    **dict.fromkeys(("home_fault", "place", "claim_may_be_lost"), {WORKER, READER}),
     **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
     **dict.fromkeys(("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history"), set()),
     # Triggers', which nobody calls.
@@ -134,6 +136,7 @@ MAY_RUN = {
     READER: {
         *("absent", "applied_migrations", "audit_clock", "audit_extent", "audit_lookup", "audit_messages", "control"),
         *(
+            "home_fault",
             "broadcast_facts",
             "sequence_facts",
             "dead_letter_totals",

@@ -82,7 +82,7 @@ def audit(
         bool,
         typer.Option(
             "--terminate-ghosts",
-            help="Terminate running workflows whose message is nowhere. Audit without it first. Needs --type or --prefix.",
+            help="End running workflows whose message is nowhere. Look first, without it. Needs --type or --prefix.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
@@ -162,6 +162,9 @@ async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger)
 
 async def _terminate(work: Audit, executions: Executions, report: Report) -> None:
     """Terminate the ghosts, unless the audit could not see everything."""
+    if fault := await work.home_fault():
+        report.troubles.append(f"no ghost was terminated: {fault} (`outbox adopt`, if it is meant to be the outbox)")
+        return
     if report.interrupted or report.troubles:
         report.troubles.append("no ghost was terminated, because not everything could be compared")
         return

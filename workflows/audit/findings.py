@@ -91,7 +91,8 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
     Kind.GHOST: (
         "a workflow whose message is nowhere in this database",
         (
-            "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; else a dead letter was discarded, "
+            "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; or a dead letter was "
+            "discarded, "
             "another outbox is at work (then say --type), or somebody started it by hand"
         ),
     ),

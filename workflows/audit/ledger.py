@@ -31,6 +31,12 @@ class Ledger(Statements):
             now: datetime = await self._pool.fetchval(self._sql("audit_clock"))
         return now
 
+    async def home_fault(self) -> str | None:
+        """Why this database is a copy of the outbox's; None if it is not."""
+        async with self._errors("read the outbox's home"):
+            fault: str | None = await self._pool.fetchval(self._sql("home_fault"))
+        return fault
+
     async def audit_extent(self, since: datetime, until: datetime) -> Extent:
         """Count the messages of a time."""
         async with self._errors("count messages"):

@@ -52,6 +52,10 @@ class Audit:
         self.stopping = False
         """Set it, and the audit ends with the page that it is at."""
 
+    async def home_fault(self) -> str | None:
+        """Why the database is a copy, to which everything that the original started since is a ghost; None if not."""
+        return await self._ledger.home_fault()
+
     async def messages(self, advance: Advance) -> None:
         """Compare each message of the time with Temporal."""
         scope, after = self._scope, _BEGINNING
