@@ -16,8 +16,9 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from outbox import config
 from outbox.asking import ask, with_store
-from outbox.dead_screens import moment, plain, progress
+from outbox.dead_screens import moment, progress
 from outbox.errors import ConfigurationError, OutboxError
+from outbox.plain import plain
 from outbox.words import duration_s
 from workflows import settings
 from workflows.audit.executions import Executions, TemporalRefused, started_between
