@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import trustme
+from temporalio.client import Client
+from temporalio.worker import Worker
 
 from outbox.errors import ConfigurationError
 from outbox.sink import Delivered, Outcome, Unavailable
 from tests.support.eventually import eventually
 from tests.support.tls_front import tls_front
 from tests.workflows.conftest import CONTEXT, message, start
-from workflows import link
+from tests.workflows.definitions import Echo
+from workflows import link, rotation
+from workflows.connection import connect
 from workflows.embedded import TemporalServer
 from workflows.link import Link
+from workflows.rotation import follow
+from workflows.serving import serving
 from workflows.sink import TemporalSink, temporal_sink
 
 pytestmark = pytest.mark.timeout(60)
@@ -141,3 +149,27 @@ async def test_settings_are_read_every_few_seconds_and_connect_only_when_they_ch
     await kept.refresh(at_once=True)
     await kept.refresh(at_once=True)
     assert settings.connections == 1
+
+
+async def test_workflow_worker_goes_on_with_a_certificate_that_is_replaced(
+    temporal_server: TemporalServer,
+    temporal_client: Client,
+    environment: pytest.MonkeyPatch,
+    files: Files,
+    workflow_id: str,
+) -> None:
+    server, before, after = trustme.CA(), trustme.CA(), trustme.CA()
+    server.cert_pem.write_to_path(str(files.root))
+    files.write(before)
+    environment.setattr(rotation, "_EVERY_S", 0.1)
+    async with tls_front(temporal_server.address, server, before) as front:
+        _configure(environment, files, front.port, in_a_profile=False)
+        worker = Worker(await connect(), task_queue=workflow_id, workflows=[Echo])
+        async with serving(worker), anyio.create_task_group() as tasks:
+            tasks.start_soon(follow, worker, connect)
+            run = partial(temporal_client.execute_workflow, Echo.run, task_queue=workflow_id)
+            assert await run(1, id=f"{workflow_id}-1") == [1, None]
+            await front.trust(after)
+            files.write(after)
+            assert await run(2, id=f"{workflow_id}-2") == [2, None]
+            tasks.cancel_scope.cancel()

@@ -22,6 +22,7 @@ from workflows.application.database import Application, open_application
 from workflows.connection import connect
 from workflows.process.families import collect
 from workflows.process.logs import core_logging
+from workflows.rotation import follow
 from workflows.serving import serving
 
 if TYPE_CHECKING:
@@ -81,13 +82,16 @@ class WorkflowWorker:
             self.client = await self._patiently("Temporal", partial(self._connect, runtime))
             if self.client is None:
                 return
-            async with serving(self._worker(self.application, self.client, tracer), on_end=self.stop):
+            worker = self._worker(self.application, self.client, tracer)
+            async with serving(worker, on_end=self.stop), anyio.create_task_group() as tasks:
+                tasks.start_soon(follow, worker, partial(self._reconnect, runtime))
                 self.polling = True
                 logger.bind(
                     worker=self._settings.worker_name, task_queue=self._own.task_queue, families=self._own.families
                 ).info("workflow worker started")
                 task_status.started()
                 await self._stopped.wait()
+                tasks.cancel_scope.cancel()
                 logger.info("workflow worker draining")
             logger.info("workflow worker drained")
 
@@ -112,6 +116,10 @@ class WorkflowWorker:
 
     async def _connect(self, runtime: Runtime) -> Client:
         return await connect(identity=self._settings.worker_name, runtime=runtime)
+
+    async def _reconnect(self, runtime: Runtime) -> Client:
+        self.client = await self._connect(runtime)
+        return self.client
 
     def _runtime(self) -> Runtime:
         """The SDK's runtime, with its metrics where they are wanted. What its core says goes to our log."""
