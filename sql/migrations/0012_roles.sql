@@ -28,7 +28,7 @@ as $$
         ('{worker,reader}', '{select}',
          '{message, history, history_default, dead_letter, delivered_key, worker, uptime, home, control, pause, topic_limit, ended_rule, import, imported,
            message_life, capture_trigger, captures}'),
-        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, home_fault, place, claim_may_be_lost, broadcast_fault, sequences, droppable, may_own}'),
+        ('{worker,reader}', '{execute}', '{dead_letters, matches, probe, recent, home_fault, place, claim_may_be_lost, broadcast_fault, sequences, droppable, may_own}'),
 
         ('{worker}', '{insert,update,delete}',
          '{message, dead_letter, delivered_key, worker, control, pause, topic_limit, ended_rule, import, imported}'),

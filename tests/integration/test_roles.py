@@ -96,7 +96,8 @@ FUNCTIONS = {
         {PRODUCER},
     ),
     **dict.fromkeys(
-        ("dead_letters", "matches", "probe", "broadcast_fault", "sequences", "droppable", "may_own"), {WORKER, READER}
+        ("dead_letters", "matches", "probe", "recent", "broadcast_fault", "sequences", "droppable", "may_own"),
+        {WORKER, READER},
     ),
     **dict.fromkeys(
         (
