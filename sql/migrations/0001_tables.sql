@@ -40,6 +40,7 @@ create table outbox.message (
     headers      json        not null default '{}',
     payload      json,
     errors       jsonb       not null default '[]',
+    enqueued_by  text        not null default session_user,
     constraint gated check (gated or (key is null and tenant is null))
 )
 -- Rows live for milliseconds. Half of each page is kept free, so that a lease is written beside its message and in no index (HOT). Vacuum
@@ -66,6 +67,8 @@ comment on column outbox.message.lease_token is
 comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
 comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
 comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';
+
+comment on column outbox.message.enqueued_by is 'The login that enqueued it. It may take it back.';
 
 comment on column outbox.message.key is 'Messages with the same key are delivered one at a time, in the order of seq.';
 comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
@@ -140,7 +143,8 @@ create table outbox.dead_letter (
     target       json,
     headers      json        not null,
     payload      json,
-    errors       jsonb       not null
+    errors       jsonb       not null,
+    enqueued_by  text        not null default session_user
 );
 create index dead_letter_died on outbox.dead_letter (died_at);
 

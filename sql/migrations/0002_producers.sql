@@ -178,6 +178,36 @@ begin
 end
 $$;
 
+-- Whose keys and dedup keys are meant: everyone's, or with scope_keys() the calling login's own.
+create function outbox.scoped(name text) returns text
+language sql stable parallel safe
+begin atomic
+    select name;
+end;
+
+create function outbox.scope_keys(enabled boolean default true) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if enabled then
+        create or replace function outbox.scoped(name text) returns text
+        language sql stable parallel safe
+        begin atomic
+            select session_user || ':' || name;
+        end;
+    else
+        create or replace function outbox.scoped(name text) returns text
+        language sql stable parallel safe
+        begin atomic
+            select name;
+        end;
+    end if;
+end
+$$;
+comment on function outbox.scope_keys(enabled boolean) is
+    'Give each login keys and dedup keys of its own from now on, by writing its name before them, or end that. For the owner of the schema.';
+
 -- Any login may take an advisory lock, also one of ours: so no wait for one goes on for ever.
 create function outbox.lock_name(name text) returns void
 language plpgsql
@@ -254,6 +284,10 @@ declare
     taken uuid;
     earlier uuid;
 begin
+    if key is not null or dedup_key is not null then
+        key := outbox.scoped(key);
+        dedup_key := outbox.scoped(dedup_key);
+    end if;
     perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
                                  available_at, expires_at);
     due := outbox.due_at(start, priority, now);
@@ -394,7 +428,7 @@ begin
         insert into outbox.message
             (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
-               c.priority, c.topic, c.tenant, c.key,
+               c.priority, c.topic, c.tenant, outbox.scoped(c.key),
                c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
                case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
         from checked c

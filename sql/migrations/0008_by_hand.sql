@@ -1,6 +1,20 @@
 -- What people do by hand: taking a message back before it is delivered, and finding dead letters.
 
--- With the rights of the schema's owner: whoever enqueued a message knows its id, nobody else can guess it, and it gives away nothing.
+-- With the rights of the schema's owner, because producers have none on its tables. A message id is no secret: enqueue() returns another
+-- login's id for its dedup_key. So a login may cancel what it enqueued, and others need a right to do so.
+
+create function outbox.may_cancel(enqueued_by text) returns boolean
+language sql stable
+begin atomic
+    select enqueued_by = session_user or exists (
+        select from pg_roles r
+        join pg_class c on c.oid = 'outbox.message'::regclass
+        join pg_namespace n on n.oid = c.relnamespace
+        where (r.oid = c.relowner or r.rolname = any (array[enqueued_by, n.nspname || '_worker']))
+          and pg_has_role(session_user, r.oid, 'member'));
+end;
+comment on function outbox.may_cancel is
+    'Whether this login may cancel what another enqueued: as a member of that login''s role, of the role for workers, or of the owner.';
 
 create function outbox.cancel(message_id uuid) returns boolean
 language plpgsql security definer
@@ -9,6 +23,10 @@ as $$
 #variable_conflict use_variable
 begin
     perform outbox.note_uptime();
+    if exists (select from outbox.message m where m.message_id = message_id and not outbox.may_cancel(m.enqueued_by)) then
+        raise exception using errcode = 'insufficient_privilege', message = format('outbox: message %s was enqueued by another login', message_id),
+            hint = 'cancel it with that login, or with one that has the role for workers';
+    end if;
     with cancelled as (
         delete from outbox.message m
         where m.message_id = message_id and (m.leased_until is null or m.leased_until <= clock_timestamp())
@@ -29,7 +47,7 @@ begin
 end
 $$;
 comment on function outbox.cancel(message_id uuid) is
-    'Take an unsettled message back. True: it will not be delivered from now on; whether it was before, message_life and the audit say. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+    'Take an unsettled message back, which this login has enqueued, or may as one of the relay''s. True: it will not be delivered from now on; whether it was before, message_life and the audit say. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
 
 -- Where a dead letter stands, for everything that lists or moves them. Every argument narrows; null does not.
 create function outbox.dead_letters(

@@ -18,7 +18,7 @@ as $$
          '{enqueue, enqueue_many, start_workflow, signal_workflow, signal_with_start_workflow, cancel_workflow, terminate_workflow, cancel}'),
         -- These only compute, for the functions above and for those that captures write.
         ('{producer,worker}', '{execute}',
-         '{arguments, seconds, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
+         '{arguments, seconds, scoped, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
            check_target, check_same, check_names_of_target, check_word, check_object, check_time, check_interval, check_durations}'),
         -- Who installs a capture needs more than these: the table, and `create` on the schema.
         ('{producer}', '{execute}',

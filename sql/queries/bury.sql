@@ -19,10 +19,10 @@ settled as (
 kept as (
     insert into outbox.dead_letter as d
         (message_id, seq, created_at, available_at, claimed_at, died_at, worker_id, deliveries, attempts, priority, reason, topic,
-         tenant, key, dedup_key, dedup_window, expires_at, on_expiry, target, headers, payload, errors)
+         tenant, key, dedup_key, dedup_window, expires_at, on_expiry, target, headers, payload, errors, enqueued_by)
     select message_id, seq, created_at, available_at, claimed_at, coalesce($7, now()), worker_id, deliveries, attempts + counted::int,
            priority, reason, topic, tenant, key, dedup_key, dedup_window, expires_at, on_expiry, target, headers, payload,
-           case when jsonb_array_length(errors) >= 20 then errors - 1 else errors end || error
+           case when jsonb_array_length(errors) >= 20 then errors - 1 else errors end || error, enqueued_by
     from settled
     where reason <> 'discarded'
     on conflict (message_id) do update
@@ -31,7 +31,7 @@ kept as (
         priority = excluded.priority, reason = excluded.reason, topic = excluded.topic, tenant = excluded.tenant,
         key = excluded.key, dedup_key = excluded.dedup_key, dedup_window = excluded.dedup_window, expires_at = excluded.expires_at, on_expiry = excluded.on_expiry,
         target = excluded.target, headers = excluded.headers, payload = excluded.payload,
-        errors = excluded.errors
+        errors = excluded.errors, enqueued_by = excluded.enqueued_by
 ),
 discarded as (
     insert into outbox.history

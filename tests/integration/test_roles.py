@@ -15,11 +15,12 @@ import pytest
 
 from outbox import producer
 from outbox.database import open_pool
+from outbox.dead_letters import DeadLetters
 from outbox.errors import DatabaseRefused
 from outbox.message import Pause
 from outbox.migrate import migrate
 from outbox.sqlfiles import query
-from outbox.store import Store
+from outbox.store import Burial, Store
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually
 from tests.support.processes import worker_process
@@ -65,7 +66,7 @@ FUNCTIONS = {
         (
             *("enqueue", "enqueue_many", "start_workflow", "signal_workflow", "signal_with_start_workflow"),
             *("cancel_workflow", "terminate_workflow", "cancel"),
-            *("arguments", "seconds", "refuse", "new_message_id", "due_at", "lane", "check_message"),
+            *("arguments", "seconds", "scoped", "refuse", "new_message_id", "due_at", "lane", "check_message"),
             *(
                 "check_name",
                 "check_names",
@@ -120,7 +121,10 @@ FUNCTIONS = {
     ),
     **dict.fromkeys(("home_fault", "place", "claim_may_be_lost"), {WORKER, READER}),
     **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
-    **dict.fromkeys(("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history"), set()),
+    **dict.fromkeys(
+        ("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history", "may_cancel", "scope_keys"),
+        set(),
+    ),
     # Triggers', which nobody calls.
     **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),
 }
@@ -654,3 +658,73 @@ async def test_a_workers_login_makes_partitions_of_the_coming_days_only(logins: 
             await worker.execute("select outbox.create_history_partitions(3000)")
         assert await worker.fetch("select outbox.create_history_partitions(3, '2100-01-01')") == []  # they are there
     assert not await fetch(logins.owner, "select from pg_class where relname ~ '^history_2100'")
+
+
+# Producers among themselves
+
+
+@pytest.fixture
+async def other(logins: Logins) -> AsyncIterator[str]:
+    """Another application's login."""
+    async with login(logins.owner, "in role outbox_producer") as dsn:
+        yield dsn
+
+
+async def test_a_login_cancels_only_what_it_enqueued(logins: Logins, other: str) -> None:
+    [[paid]] = await fetch(logins.producer, "select outbox.enqueue('paid', dedup_key => 'payment-42')")
+    [[same]] = await fetch(other, "select outbox.enqueue('x', dedup_key => 'payment-42')")
+    assert same == paid
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f"message {paid} was enqueued by another login"):
+        await fetch(other, "select outbox.cancel($1)", paid)
+    assert await topics(logins.owner) == ["paid"]
+    assert await fetch(other, "select outbox.cancel(gen_random_uuid())") == [(None,)]
+    assert await fetch(logins.producer, "select outbox.cancel($1)", paid) == [(True,)]
+
+
+async def test_workers_the_owner_and_members_of_a_login_cancel_what_it_enqueued(logins: Logins, other: str) -> None:
+    [[name]] = await fetch(logins.producer, "select current_user")
+    [[member]] = await fetch(other, "select current_user")
+    for who in (logins.worker, logins.owner, other):
+        [[enqueued]] = await fetch(logins.producer, "select outbox.enqueue('t')")
+        if who == other:
+            await fetch(logins.owner, f"grant {name} to {member}")
+        assert await fetch(who, "select outbox.cancel($1)", enqueued) == [(True,)]
+
+
+async def test_a_dead_letter_that_is_put_back_stays_its_producers(logins: Logins) -> None:
+    [[name]] = await fetch(logins.producer, "select current_user")
+    [[enqueued]] = await fetch(logins.producer, "select outbox.enqueue('t')")
+    async with open_pool(logins.worker, size=1, application_name="test", statement_timeout_s=30) as pool:
+        store = Store(pool, "outbox")
+        worker_id = await store.register("w", "1", {})
+        [message] = (await store.claim(1, lease_s=60, worker_id=worker_id)).messages
+        await store.bury([Burial(message, "rejected", counted=True, kind="K", detail="d")])
+        assert await fetch(logins.owner, "select enqueued_by from outbox.dead_letter") == [(name,)]
+        assert await DeadLetters(pool, "outbox").requeue([enqueued])
+    assert await fetch(logins.owner, "select enqueued_by from outbox.message") == [(name,)]
+    assert await fetch(logins.producer, "select outbox.cancel($1)", enqueued) == [(True,)]
+
+
+async def test_with_keys_of_their_own_no_login_swallows_or_blocks_anothers_messages(logins: Logins, other: str) -> None:
+    await fetch(logins.owner, "select outbox.scope_keys()")
+    await fetch(logins.owner, "select outbox.capture('shop.customers', '''captured''', key => 'new.name')")
+    squat = "select outbox.enqueue('squat', key => 'k', dedup_key => 'd', available_at => '2199-01-01')"
+    await fetch(other, squat)
+    await fetch(logins.producer, "select outbox.enqueue('mine', key => 'k', dedup_key => 'd')")
+    assert len(await fetch(logins.producer, "select outbox.enqueue('mine', dedup_key => 'd')")) == 1
+    await fetch(logins.producer, """select outbox.enqueue_many('[{"topic": "many", "key": "k"}]')""")
+    await fetch(logins.producer, """select outbox.enqueue_many('[{"topic": "one", "key": "k", "dedup_key": "e"}]')""")
+    await fetch(logins.owner, "insert into shop.customers values (1, 'k')")
+    [[name]] = await fetch(logins.producer, "select current_user")
+    [[another]] = await fetch(other, "select current_user")
+    rows = await fetch(logins.owner, "select topic, key, dedup_key from outbox.message order by seq")
+    assert [tuple(row) for row in rows] == [
+        ("squat", f"{another}:k", f"{another}:d"),
+        ("mine", f"{name}:k", f"{name}:d"),
+        ("many", f"{name}:k", None),
+        ("one", f"{name}:k", f"{name}:e"),
+        ("captured", "postgres:k", None),
+    ]
+    await fetch(logins.owner, "select outbox.scope_keys(false)")
+    await fetch(logins.producer, "select outbox.enqueue('shared', key => 'k')")
+    assert len(await fetch(logins.owner, "select from outbox.message where key = 'k'")) == 1
