@@ -22,7 +22,8 @@ from outbox.store import Store
 
 _WITHIN_S = 2.0
 """Whatever happens: who asks has a fault to find."""
-_SCHEMA_WITHIN_S, _LEAST_S, _MARGIN_S = 0.4, 0.3, 0.2
+_SCHEMA_WITHIN_S, _LEAST_S, _MARGIN_S = 0.4, 0.3, 0.4
+"""The margin is for finding out who blocks what was left out."""
 
 
 def status(
