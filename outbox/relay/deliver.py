@@ -162,7 +162,7 @@ class Deliverer:
 
     def _conclude_doubt(self, parcel: Parcel, outcome: Unavailable, *, well: bool) -> None:
         """Act on a delivery that failed with `Unavailable`, now that the sink has been probed."""
-        at_once = not well or not parcel.message.setbacks
+        at_once = not well or (outcome.meaning == "unreached" and not parcel.message.setbacks)
         self._act(parcel, tried(outcome, well=well), at_once=at_once)
         if not well:
             self.turn_out("hold")

@@ -13,7 +13,7 @@
 | meaning    | the sink is down                 | the sink is well                                         |
 |------------|----------------------------------|----------------------------------------------------------|
 | unreached  | released                         | as Unknown; the first time at once                       |
-| unanswered | as Unknown, due when it is back  | as Unknown; the first time at once                       |
+| unanswered | as Unknown, due when it is back  | as Unknown                                               |
 | refused    | released                         | as Failed                                                |
 | closed     | released                         | as Failed, if another delivery has succeeded meanwhile   |
 

@@ -10,7 +10,8 @@ from time import process_time
 
 import pytest
 
-from workflows import routes_command
+from workflows import routes_command, settings
+from workflows.allowed import Allowed
 from workflows.routes import Routes
 
 ROUTES = """\
@@ -163,10 +164,11 @@ def test_a_list_of_thousands_takes_less_time_than_their_check(
     path = tmp_path / "outbox.toml"
     route = '[[route]]\ntopic = "orders.kind{0}"\nworkflow = "Order{0}"\nworkflow_id = "order-{{order_id}}-{0}"\n'
     path.write_text("\n".join(route.format(number) for number in range(1999)), encoding="utf-8")
+    allowed = Allowed(settings.load(), "default")
     begun_s = process_time()
     routes = Routes.load(path)
     loaded_s = process_time()
-    routes_command._list(routes, None)
+    routes_command._list(routes, None, allowed)
     listed_s = process_time()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 1999 + 1 + 1999
