@@ -17,8 +17,7 @@ comment on table outbox.pause is 'What is not delivered now: a topic (exact, or 
 create trigger switch after insert or delete on outbox.pause
 for each statement execute function outbox.tell_switch();
 create trigger durable before insert or delete on outbox.pause
-for each statement when (current_setting('synchronous_commit') not in ('on', 'remote_apply'))
-execute function outbox.durable();
+for each statement execute function outbox.durable();
 
 create table outbox.topic_limit (
     topic       text             primary key,
