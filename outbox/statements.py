@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import orjson
 
@@ -56,3 +58,18 @@ class Statements:
 
     def _sql(self, name: str) -> str:
         return query(name, self._schema)
+
+
+def joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
+    """Join each column with a separator that is part of no value; return it and the columns."""
+    comma = "\x1f"  # the unit separator
+    while True:
+        joined = [comma.join(column) for column in columns]
+        if all(text.count(comma) == max(0, len(column) - 1) for text, column in zip(joined, columns, strict=True)):
+            return comma, joined
+        comma = uuid4().hex
+
+
+def column(rows: Sequence[object], name: str) -> list[Any]:
+    """Return an attribute of each row."""
+    return list(map(attrgetter(name), rows))

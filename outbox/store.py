@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 
 from outbox.errors import DatabaseReadOnly, DatabaseRefused
 from outbox.glance import Glance
-from outbox.message import FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
+from outbox.message import CLAIM_BYTES, FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
 from outbox.sink import Delivered
+from outbox.statements import column, joined
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -70,16 +71,28 @@ class Store(Glance):
         self._keep_history = keep_history
         self.now = now
 
-    async def claim(self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT) -> Lease:
+    async def claim(
+        self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
+    ) -> Lease:
         """Lease up to `limit` due messages that stand behind a place, in their order; none while rules are in force."""
-        return await self._claim("claim", limit, lease_s, worker_id, after)
+        return await self._claim("claim", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
-    async def claim_ruled(self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT) -> Lease:
+    async def claim_ruled(
+        self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
+    ) -> Lease:
         """The same while limits or pauses are in force, of which messages enqueued before may not know yet."""
-        return await self._claim("claim_ruled", limit, lease_s, worker_id, after)
+        return await self._claim("claim_ruled", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
     async def claim_gated(
-        self, limit: int, *, lease_s: float, worker_id: int, suspect_after: int, lane: str = "", series: int = 1
+        self,
+        limit: int,
+        *,
+        lease_s: float,
+        worker_id: int,
+        suspect_after: int,
+        lane: str = "",
+        series: int = 1,
+        max_bytes: int = CLAIM_BYTES,
     ) -> Lease:
         """Lease up to `limit` due messages that have to pass gates, of each key up to `series` that follow each other.
 
@@ -89,7 +102,15 @@ class Store(Glance):
         try:
             async with self._errors("claim"):
                 rows = await self._pool.fetch(
-                    self._sql("claim_gated"), limit, lease_s, worker_id, suspect_after, self.now, lane, series
+                    self._sql("claim_gated"),
+                    limit,
+                    lease_s,
+                    worker_id,
+                    suspect_after,
+                    self.now,
+                    lane,
+                    series,
+                    max_bytes,
                 )
         except DatabaseRefused as error:
             if error.sqlstate != _UNIQUE_VIOLATION:
@@ -114,7 +135,7 @@ class Store(Glance):
         run_ids = [answer[1].run_id or "" for answer in answers]
         duplicates = [answer[0].message_id for answer in answers if answer[1].duplicate]
         # The driver spends a microsecond on each item of an array, more than on everything else that is done here.
-        comma, columns = _joined(tokens, workflow_ids, run_ids)
+        comma, columns = joined(tokens, workflow_ids, run_ids)
         async with self._errors("complete"):
             lost = await self._pool.fetch(
                 self._sql("complete"), ids, *columns, comma, duplicates, self._keep_history, self.now
@@ -123,12 +144,12 @@ class Store(Glance):
 
     async def retry(self, retries: Sequence[Retry]) -> set[LeaseId]:
         """Put messages back, due after their delay, with an error on their record."""
-        columns = (_column(retries, name) for name in ("delay_s", "counted", "kind", "detail"))
+        columns = (column(retries, name) for name in ("delay_s", "counted", "kind", "detail"))
         return await self._settle("retry", [retry.message for retry in retries], *columns)
 
     async def bury(self, burials: Sequence[Burial]) -> set[LeaseId]:
         """Move messages to the dead letters."""
-        columns = (_column(burials, name) for name in ("reason", "counted", "kind", "detail"))
+        columns = (column(burials, name) for name in ("reason", "counted", "kind", "detail"))
         return await self._settle("bury", [burial.message for burial in burials], *columns)
 
     async def release(self, messages: Sequence[Message]) -> set[LeaseId]:
@@ -262,10 +283,10 @@ class Store(Glance):
             rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
         return [row[0] for row in rows]
 
-    async def _claim(self, name: str, limit: int, lease_s: float, worker_id: int, after: Place) -> Lease:
+    async def _claim(self, name: str, limit: int, lease_s: float, *values: object) -> Lease:
         sent_s = monotonic()
         async with self._errors("claim"):
-            rows = await self._pool.fetch(self._sql(name), limit, lease_s, worker_id, self.now, *after)
+            rows = await self._pool.fetch(self._sql(name), limit, lease_s, *values)
         rows.sort(key=_PLACE)
         return Lease(list(map(_MESSAGE, rows)), monotonic(), sent_s + lease_s, more=len(rows) == limit)
 

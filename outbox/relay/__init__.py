@@ -57,7 +57,12 @@ class Relay:
         probe_timeout_s = settings.deliver_timeout_s + OVERRUN_S
         self.hold = Hold(sink, wakeup, emit, settings.probe, pulse, probe_timeout_s=probe_timeout_s)
         self.pace = Pace()
-        self.inbox = Inbox(concurrency=settings.concurrency, prefetch=settings.prefetch, batch=settings.batch)
+        self.inbox = Inbox(
+            concurrency=settings.concurrency,
+            prefetch=settings.prefetch,
+            batch=settings.batch,
+            held_bytes=settings.held_bytes,
+        )
         self._pulse = pulse
         self._settler = Settler(store, self.inbox, wakeup, emit, settings, pulse)
         self._claimer = Claimer(

@@ -15,6 +15,7 @@ from outbox.events import Claimed, Emit, Why
 from outbox.message import FRONT, Lease, Message, Outlook, Place
 from outbox.polling import Polling
 from outbox.relay.patience import Patience
+from outbox.relay.portion import Portion
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import expire, is_suspect, quarantine
 from outbox.sink import Rejected
@@ -73,6 +74,7 @@ class Claimer:
         self._worker_id = worker_id
         self._on_held = on_held
         self._patience = Patience("claim", emit, settings.reconnect)
+        self._portion = Portion(inbox)
         self._polling = Polling(attended_s=settings.poll_interval_s, alone_s=settings.fallback_interval_s)
         self._stopping = False
         self._woken_by: str | None = "start"
@@ -100,7 +102,7 @@ class Claimer:
             self._pulse.forget("claim")  # who probes, delivers or settles has promises of their own
             await self._hold.passed()
             await self._inbox.wait_for_room()
-            limit = self._inbox.room()
+            limit = self._portion.limit()
             if limit and not self._may_not_claim():
                 self._pulse.expect("claim", OVERDUE_S)
                 await self._round(limit)
@@ -173,7 +175,7 @@ class Claimer:
 
     def _learn(self, leases: list[Lease], outlook: Outlook) -> None:
         """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
-        if self._woken_by is None and any(_is_fresh(message) for lease in leases[:1] for message in lease.messages):
+        if self._woken_by is None and any(message.is_fresh for lease in leases[:1] for message in lease.messages):
             self._wakeup.found_unannounced()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
             # Whoever found messages at the gates was in time, also if they have to wait there.
@@ -210,7 +212,7 @@ class Claimer:
         """Claim there again and again, for a moment, while nothing else waits; return the last lease."""
         until_s = monotonic() + _GATES_S
         while lease is not None and lease.more and lease.messages and monotonic() < until_s:
-            limit = self._inbox.room()
+            limit = self._portion.limit()
             if not limit or self._wary or self._may_not_claim():
                 break
             self._pulse.expect("claim", OVERDUE_S)
@@ -219,13 +221,15 @@ class Claimer:
 
     async def _claim(self, claim: Callable[..., Awaitable[Lease]]) -> Lease | None:
         """Claim once and hand over what came; after a failure wait a little and return None."""
-        began_s = monotonic()
+        began_s, max_bytes = monotonic(), self._portion.max_bytes()
         try:
-            lease = await claim(lease_s=self._settings.lease_s, worker_id=self._worker_id)
+            lease = await claim(lease_s=self._settings.lease_s, worker_id=self._worker_id, max_bytes=max_bytes)
         except OutboxError as error:
+            self._portion.failed()
             await self._patience.failed(error)
             return None
         self._patience.succeeded()
+        self._portion.came(lease)
         self._inbox.more_due = lease.more
         if lease.messages:
             self._emit(Claimed(lease.messages, monotonic() - began_s))
@@ -261,7 +265,7 @@ class Claimer:
         return messages[: max(1, first)]
 
     def _give_back(self, messages: list[Message], why: Why) -> None:
-        self._inbox.outstanding += len(messages)
+        self._inbox.count_in(messages)
         self._settler.release(messages, why)
 
     def _living(self, messages: list[Message]) -> list[Message]:
@@ -274,7 +278,7 @@ class Claimer:
             if burial is None:
                 living.append(message)
             else:
-                self._inbox.outstanding += 1
+                self._inbox.count_in([message])
                 self._settler.bury(burial, Rejected(burial.kind, burial.detail))
         return living
 
@@ -291,8 +295,3 @@ class Claimer:
             if next_due_s is not None:
                 pause_s = min(pause_s, seen_s + next_due_s + _SOONEST_S - monotonic())
         return max(0.0, pause_s)
-
-
-def _is_fresh(message: Message) -> bool:
-    """Whether it was due when enqueued, and never claimed before: a source should have announced it."""
-    return message.at_once and message.deliveries == 1 and not message.setbacks

@@ -7,7 +7,7 @@ claim: twice as far whenever the slots ran dry, less far when a message has wait
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, groupby, repeat
 from operator import attrgetter
@@ -22,6 +22,7 @@ _LONG_WAIT_S = 2.0
 
 _PARCEL: Callable[[tuple[Message, float, float, Sequence[Message]]], Parcel] = partial(tuple.__new__, Parcel)
 """What `Parcel._make` does, without a Python frame for each of many messages."""
+_LARGE = attrgetter("large_bytes")
 _TENANT = attrgetter("message.tenant")
 
 
@@ -99,24 +100,29 @@ class _Line:
 class Inbox:
     """Owns every parcel from its claim until its settlement is reported by `settled`."""
 
-    def __init__(self, *, concurrency: int, prefetch: int, batch: int) -> None:
+    def __init__(self, *, concurrency: int, prefetch: int, batch: int, held_bytes: int) -> None:
         self._waiting = _Line()
         self._idle_slots: list[anyio.Event] = []
         self._slot_is_waking = False
         self._concurrency = concurrency
         self._prefetch = prefetch
         self._batch = batch
+        self._held_bytes = held_bytes
         self._ahead = min(concurrency, prefetch)
         self._room_made = anyio.Event()
         self._emptied = anyio.Event()
         self.outstanding = 0
         """Parcels that were claimed here and are not settled yet: waiting, in flight, or being settled."""
+        self.large_bytes = 0
+        """What the large ones among them have, together."""
         self.more_due = False
         """Whether the database held further due messages at the last claim."""
         self.closed = False
 
     def room(self) -> int:
         """How many messages to claim now; 0 while it would be too few to pay for a statement."""
+        if self.large_bytes >= self._held_bytes:
+            return 0
         free = self._concurrency + self._ahead - self.outstanding
         worth_it = min(self._batch, max(1, self._ahead // 2))
         return min(free, self._batch) if free >= worth_it else 0
@@ -127,6 +133,10 @@ class Inbox:
         self._ahead = min(self._ahead, max(1, concurrency))
         if self.room():
             self._room_made.set()
+
+    def room_bytes(self) -> int:
+        """How many bytes of large messages there is room for. One message may go beyond it."""
+        return self._held_bytes - self.large_bytes
 
     async def wait_for_room(self) -> None:
         """Return when `room` may have grown, or the inbox was closed."""
@@ -146,8 +156,13 @@ class Inbox:
         self._waiting.extend(
             list(map(_PARCEL, zip(firsts, repeat(lease.claimed_s), repeat(lease.expires_s), rests, strict=False)))
         )
-        self.outstanding += len(messages)
+        self.count_in(messages)
         self.wake_slot()
+
+    def count_in(self, messages: Sequence[Message]) -> None:
+        """Count messages as outstanding until they are settled."""
+        self.outstanding += len(messages)
+        self.large_bytes += sum(filter(None, map(_LARGE, messages)))
 
     def put_back(self, parcel: Parcel) -> None:
         """Take back a parcel that a slot could not deliver now; it is next in line."""
@@ -198,9 +213,11 @@ class Inbox:
         self._waiting.extend(kept)
         return out
 
-    def settled(self, count: int) -> None:
-        """Count parcels out: they are settled, or their lease is somebody else's concern now."""
+    def settled(self, messages: Iterable[Message], count: int) -> None:
+        """Count messages out: they are settled, or their lease is somebody else's concern now."""
         self.outstanding -= count
+        if self.large_bytes:
+            self.large_bytes -= sum(filter(None, map(_LARGE, messages)))
         if self.room():
             self._room_made.set()
         if not self.outstanding:

@@ -181,7 +181,7 @@ class Settler:
         written = [row for row in batch if desk.message_of(row).lease not in lost] if lost else batch
         if written:
             desk.tell(written, took_s)
-        self._inbox.settled(len(batch))
+        self._inbox.settled(map(desk.message_of, batch), len(batch))
 
     async def _refused(self, desk: _Desk[T], batch: list[T], error: DatabaseRefused) -> None:
         if len(batch) > 1:
@@ -190,7 +190,7 @@ class Settler:
             await self._write(desk, batch[middle:])
         else:
             self._emit(SettleRefused(desk.message_of(batch[0]), str(error)))
-            self._inbox.settled(1)
+            self._inbox.settled([desk.message_of(batch[0])], 1)
 
     def _tell_retried(self, rows: list[tuple[Retry, Retryable]], _took_s: float) -> None:
         self._wakeup.nudge("retry")  # the claimer must learn when they fall due

@@ -24,6 +24,7 @@ create table outbox.message (
     worker_id    bigint,
     deliveries   integer     not null default 0,
     attempts     integer     not null default 0,
+    bytes        integer     not null default 0,
     priority     smallint    not null default 0,
     topic        text        not null,
     tenant       text,
@@ -66,6 +67,7 @@ comment on column outbox.message.lease_token is
     'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
 comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
 comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
+comment on column outbox.message.bytes is 'Payload, headers and target as text, in bytes, so that a claim knows what it would bring without reading it.';
 comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';
 
 comment on column outbox.message.enqueued_by is 'The login that enqueued it. It may take it back.';

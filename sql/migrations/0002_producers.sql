@@ -40,10 +40,20 @@ end;
 create function outbox.check_message(
     place text, topic text, payload json, key text, headers json, target json, dedup_key text, priority integer, tenant text,
     dedup_window interval, on_expiry text, available_at timestamptz, expires_at timestamptz
-) returns void
+) returns integer
 language plpgsql
 as $$
+declare
+    written constant text    := concat(payload, headers, target);
+    bytes   constant integer := octet_length(written);
 begin
+    -- Most messages are small and plain, and this is all that it takes to see that.
+    if bytes > 65536 or bytes > 1000 and bytes - octet_length(replace(replace(written, '[', ''), '{', '')) > 500 then
+        perform outbox.check_size(place, payload, headers, target);
+    end if;
+    if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
+        perform outbox.check_escapes(place, payload, headers, target);
+    end if;
     if target is not null then
         perform outbox.check_target(place, target);
     end if;
@@ -56,11 +66,6 @@ begin
                               '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
     elsif headers is null or json_typeof(headers) <> 'object' then
         perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
-    elsif octet_length(payload::text) > 2096128 then  -- Temporal takes 2 MiB, with what the payload's encoding adds
-        perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
-                              'store it elsewhere and send its address');
-    elsif octet_length(headers::text) > 65536 then
-        perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
     elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
         perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
     elsif dedup_window is null then
@@ -68,14 +73,21 @@ begin
     elsif dedup_window not between interval '0' and interval '36000 days' then
         perform outbox.check_interval(place, 'dedup_window', dedup_window);
     end if;
+    if headers::text <> '{}' and (
+        json_typeof(headers -> 'traceparent') <> 'string' or json_typeof(headers -> 'tracestate') <> 'string'
+        or json_typeof(headers -> 'baggage') <> 'string' or headers -> '_tracer-data' is not null) then
+        perform outbox.check_headers(place, headers);
+    end if;
     if available_at is not null or expires_at is not null then
         perform outbox.check_time(place, 'available_at', available_at), outbox.check_time(place, 'expires_at', expires_at);
     end if;
     if key is not null or dedup_key is not null or tenant is not null then
         perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
     end if;
+    return bytes;
 end
 $$;
+comment on function outbox.check_message is 'Refuses what may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
 
 create function outbox.check_name(place text, name text, value text) returns void
 language plpgsql
@@ -134,8 +146,8 @@ begin
     if target -> 'memo' ? 'outbox_message_id' then
         perform outbox.refuse(format('%s%s: memo.outbox_message_id is the outbox''s own', place, operation), 'choose another name');
     end if;
-    if strpos(target::text, '_s"') > 0 then
-        perform outbox.check_durations(place || operation, target::json),
+    if strpos(given::text, '_s"') > 0 then
+        perform outbox.check_durations(place || operation, given),
                 outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);
     end if;
 end
@@ -152,8 +164,8 @@ begin
             perform outbox.refuse(format('%s: %s is %s bytes long, the limit is 1000', place, name, octet_length(target ->> name)));
         end if;
     end loop;
-    if octet_length(target ->> 'memo') > 1048576 then
-        perform outbox.refuse(format('%s: memo is %s bytes long, the limit is 1048576', place, octet_length(target ->> 'memo')));
+    if target ? 'search_attributes' then
+        perform outbox.check_search_attributes(place, target -> 'search_attributes');
     end if;
 end
 $$;
@@ -281,6 +293,7 @@ declare
     gated boolean := tenant is not null or key is not null;
     ready boolean;
     id    uuid := coalesce(message_id, outbox.new_message_id());
+    bytes integer;
     taken uuid;
     earlier uuid;
 begin
@@ -288,8 +301,8 @@ begin
         key := outbox.scoped(key);
         dedup_key := outbox.scoped(dedup_key);
     end if;
-    perform outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
-                                 available_at, expires_at);
+    bytes := outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
+                                  available_at, expires_at);
     due := outbox.due_at(start, priority, now);
     ready := not gated or start <= now;
     if commit_order and key is not null then
@@ -297,17 +310,18 @@ begin
     end if;
     if message_id is null and dedup_key is null then
         insert into outbox.message as m
-            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
-        values (id, due, start, now, priority, topic, tenant, key, gated, ready, expires_at,
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target,
+             headers, payload)
+        values (id, due, start, now, bytes, priority, topic, tenant, key, gated, ready, expires_at,
                 case when expires_at is not null then on_expiry end, target, headers, payload);
         return id;
     end if;
     loop
         begin
             insert into outbox.message as m
-                (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
+                (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
                  expires_at, on_expiry, target, headers, payload)
-            values (id, due, start, now, priority, topic, tenant, key, gated, ready,
+            values (id, due, start, now, bytes, priority, topic, tenant, key, gated, ready,
                     dedup_key, case when dedup_key is not null then dedup_window end,
                     expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
             on conflict do nothing
@@ -419,16 +433,17 @@ begin
                  priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (
-        select g.*
+        select g.*, bytes
         from given g,
              outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
-                                  g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at)
+                                  g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at) as bytes
     ),
     added as (
         insert into outbox.message
-            (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target, headers, payload)
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target,
+             headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
-               c.priority, c.topic, c.tenant, outbox.scoped(c.key),
+               c.bytes, c.priority, c.topic, c.tenant, outbox.scoped(c.key),
                c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
                case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
         from checked c

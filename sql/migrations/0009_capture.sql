@@ -213,12 +213,12 @@ end$body$,
                    p.pairs, g.g)
         else
             format('%1$sinsert into outbox.message
-        (message_id, due_at, available_at, created_at, priority, topic, tenant, key, gated, ready, target, headers, payload)
+        (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, target, headers, payload)
     select coalesce(g.message_id, outbox.new_message_id()), outbox.due_at(coalesce(g.available_at, now), g.priority, now), coalesce(g.available_at, now), now,
-           g.priority, g.topic, g.tenant, outbox.scoped(g.key), g.tenant is not null or g.key is not null,
+           bytes, g.priority, g.topic, g.tenant, outbox.scoped(g.key), g.tenant is not null or g.key is not null,
            g.tenant is null and g.key is null or coalesce(g.available_at <= now, true), g.target, g.headers, g.payload
     from %2$s,
-    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null)%3$s',
+    outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null) as bytes%3$s',
                    p.pairs, g.g, case when expressions ? 'message_id' then E'\n    on conflict do nothing' else '' end)
             || case when expressions ? 'message_id' then
                 -- Of an id that was there before, only a repeat of that message may be left out.

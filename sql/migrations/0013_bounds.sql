@@ -48,3 +48,97 @@ begin
 end
 $$;
 comment on function outbox.check_durations is 'Refuses durations of a target, or of its retry_policy, that are no seconds between 0 and 100 years.';
+
+-- Sizes are those of the JSON as text, in bytes. Temporal takes 2 MiB for a payload and for a memo, and 4 MiB for a request.
+create function outbox.check_size(place text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+begin
+    if octet_length(payload::text) > 2096128 then  -- 2 MiB, less what the payload's encoding adds
+        perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
+                              'store it elsewhere and send its address');
+    elsif octet_length(headers::text) > 65536 then
+        perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
+    elsif octet_length(target::text) > 1310720 then
+        perform outbox.refuse(format('%starget is %s bytes long, the limit is 1310720', place, octet_length(target::text)),
+                              'store large values elsewhere and send their address');
+    end if;
+    perform outbox.check_depth(place, 'payload', payload), outbox.check_depth(place, 'headers', headers),
+            outbox.check_depth(place, 'target', target);
+end
+$$;
+comment on function outbox.check_size is 'Refuses JSON that is too long or too deep. Called for what is long, or has many brackets.';
+
+-- Python's json reads about 990 levels less the depth of its caller, orjson 1024, Java's Jackson 1000, PHP 512.
+create function outbox.check_depth(place text, name text, value json) returns void
+language plpgsql
+as $$
+declare
+    written constant text := value::text;
+    fault text;
+begin
+    if octet_length(written) - octet_length(replace(replace(written, '[', ''), '{', '')) <= 500 then
+        return;
+    end if;
+    if replace(written, E'\\u0000', E'\\u0001')::jsonb @? 'strict $.**{501}' then
+        perform outbox.refuse(format('%s%s is nested more than 500 levels deep', place, name), 'send it as text, or flatten it');
+    end if;
+exception
+    when invalid_parameter_value then
+        raise;
+    when data_exception then
+        get stacked diagnostics fault = pg_exception_detail;
+        perform outbox.refuse(format('%s%s: %s', place, name, coalesce(nullif(fault, ''), sqlerrm)));
+end
+$$;
+
+create function outbox.check_escapes(place text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+declare
+    name  text;
+    fault text;
+begin
+    -- A path that leads nowhere has the text read to its end, escapes included. A payload is handed on as it is, so \u0000 may stand in it.
+    name := 'payload'; perform replace(payload::text, E'\\u0000', E'\\u0001')::json -> 0;
+    name := 'headers'; perform headers -> 0;
+    name := 'target'; perform target -> 0;
+exception when data_exception then
+    get stacked diagnostics fault = pg_exception_detail;
+    perform outbox.refuse(format('%s%s is no valid Unicode: %s', place, name, fault), 'leave the character out, or send it as base64');
+end
+$$;
+comment on function outbox.check_escapes is 'Refuses half of a surrogate pair, which is no character, and in headers and targets the character U+0000.';
+
+create function outbox.check_headers(place text, headers json) returns void
+language plpgsql
+as $$
+declare
+    name  text;
+begin
+    select h.key into name
+    from json_each(headers) as h
+    where h.key = '_tracer-data' or h.key in ('traceparent', 'tracestate', 'baggage') and json_typeof(h.value) <> 'string'
+    limit 1;
+    if not found then
+        return;
+    elsif name = '_tracer-data' then
+        perform outbox.refuse(place || 'headers: _tracer-data is written by the relay', 'give traceparent, tracestate and baggage');
+    end if;
+    perform outbox.refuse(format('%sheaders: %s must be a string', place, name), 'leave it out for none');
+end
+$$;
+comment on function outbox.check_headers is 'Refuses headers that would break the tracing interceptors of every worker that reads them.';
+
+create function outbox.check_search_attributes(place text, attributes jsonb) returns void
+language plpgsql
+as $$
+begin
+    if pg_column_size(attributes) > 65536 then
+        perform outbox.refuse(format('%s: search_attributes are %s bytes long, the limit is 65536', place, pg_column_size(attributes)));
+    elsif attributes @? 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
+        perform outbox.refuse(place || ': search_attributes hold a number that is too large for a double', 'send it as a keyword, in quotes');
+    end if;
+end
+$$;
+comment on function outbox.check_search_attributes is 'Refuses search attributes that Temporal cannot read. It parses them, unlike payloads and memos.';

@@ -20,7 +20,8 @@
 -- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·
--- $6 text: lane behind which to begin, '' for the first · $7 int: messages of one key that may go together
+-- $6 text: lane behind which to begin, '' for the first · $7 int: messages of one key that may go together · $8 bigint: bytes after which to take
+-- no more, at least 1
 with recursive moment as materialized (
     select coalesce($5, now()) as now
 ),
@@ -97,12 +98,13 @@ lanes as materialized (
     from turn
 ),
 candidate as materialized (
-    select c.*, t.step as turn, t.open, l.room, row_number() over (order by t.step, c.due_at, c.seq) as rank
+    select c.*, t.step as turn, t.open, l.room, row_number() over (order by t.step, c.due_at, c.seq) as rank,
+           sum(c.bytes) over (order by t.step, c.due_at, c.seq rows unbounded preceding) - c.bytes as before
     from lanes
     cross join (select t.*, t.place - lag(t.place) over (order by t.step) as free from turn t) t
     cross join lateral (select case when t.open then $7 else lanes.share end as room) l
     cross join lateral (
-        select m.ctid as place, m.message_id, m.key, m.tenant, m.topic, m.seq, m.due_at, m.parked, m.deliveries >= $4 as suspect
+        select m.ctid as place, m.message_id, m.key, m.tenant, m.topic, m.seq, m.due_at, m.parked, m.bytes, m.deliveries >= $4 as suspect
         from outbox.message m
         where m.gated and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
           and (m.leased_until is null or m.leased_until <= (select now from moment))
@@ -122,27 +124,31 @@ ruled as materialized (
            case when (select limited from rules) then
                (select l.rule_id from outbox.topic_limit l where outbox.matches(l.topic, c.topic) order by length(l.topic) desc limit 1) end as rule
     from candidate c
-    where c.rank <= $1
+    where c.rank <= $1 and c.before < $8
 ),
 front as materialized (  -- the first of each key: who is in flight, and the others in their order
     select k.key, (select b.message_id from outbox.message b where b.key = k.key and b.in_flight) as busy,
-           l.line, l.places
+           l.line, l.places, l.sizes
     from (select r.key from ruled r where r.key is not null group by r.key) k
     cross join lateral (
-        select array_agg(n.message_id) as line, array_agg(n.ctid) as places
-        from (select m.message_id, m.ctid from outbox.message m where m.key = k.key order by m.seq, m.message_id limit $7) n
+        select array_agg(n.message_id) as line, array_agg(n.ctid) as places, array_agg(n.bytes) as sizes
+        from (select m.message_id, m.ctid, m.bytes from outbox.message m where m.key = k.key order by m.seq, m.message_id limit $7) n
     ) l
 ),
 asleep as materialized (  -- those who were parked behind a first one that may go now: they go with it
     select m.ctid as place, m.message_id, m.key, m.seq
     from outbox.message m
     where m.ctid = any (array(
-            select l.place
-            from front f, unnest(f.line[2:], f.places[2:]) with ordinality as l (message_id, place, nth)
-            where f.busy is null and l.message_id not in (select r.message_id from ruled r)
-            order by f.key, l.nth
-            limit greatest(0, $1 - (select count(*) from ruled r left join front f on f.key = r.key
-                                    where r.key is null or r.message_id = any (f.line)))))
+            select b.place
+            from (
+                select l.place, sum(l.bytes) over (order by f.key, l.nth) - l.bytes as before
+                from front f, unnest(f.line[2:], f.places[2:], f.sizes[2:]) with ordinality as l (message_id, place, bytes, nth)
+                where f.busy is null and l.message_id not in (select r.message_id from ruled r)
+                order by f.key, l.nth
+                limit greatest(0, $1 - (select count(*) from ruled r left join front f on f.key = r.key
+                                        where r.key is null or r.message_id = any (f.line)))
+            ) b
+            where b.before < $8 - (select coalesce(sum(r.bytes), 0) from ruled r)))
       and m.due_at >= 'infinity' and m.parked is null and m.deliveries < $4  -- "=" would tempt to read all who are asleep
       and not ((select paused from rules) and exists (select from outbox.pause p where outbox.matches(p.topic, m.topic)))
       and not ((select limited from rules) and exists (select from outbox.topic_limit l where outbox.matches(l.topic, m.topic)))
@@ -251,7 +257,8 @@ claimed as (
         m.message_id, m.seq, m.topic, m.key, m.payload, m.headers, m.target, m.deliveries, m.attempts,
         jsonb_array_length(m.errors) as setbacks, date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
         case when m.expires_at <= m.claimed_at then outbox.expiry(m) end as expired,
-        date_part('epoch', m.available_at) as due_s, m.available_at <= m.created_at as at_once
+        date_part('epoch', m.available_at) as due_s, m.available_at <= m.created_at as at_once,
+        case when m.bytes > 16384 then m.bytes end as large_bytes
 ),
 done as (
     select (select count(*) from claimed) + (select count(*) from parked) as met,

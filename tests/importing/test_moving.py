@@ -175,7 +175,7 @@ REFUSED = {
         {"queue": "repeat('q', 1001)"},
         "start_workflow: task_queue is 1002 bytes long, the limit is 1000",
     ),
-    "a large memo": ({"note": "repeat('m', 1048577)"}, "start_workflow: memo is 1048"),
+    "a large memo": ({"note": "repeat('m', 1310720)"}, "target is 1310"),
     "a deep nest": (
         {"context": """'{"tenant": "t", "a": ' || repeat('[', 2000) || repeat(']', 2000) || '}'"""},
         "context is not JSON: ",

@@ -167,3 +167,139 @@ async def test_old_rows_with_infinite_times_stop_no_worker_and_no_screen(db: Con
     async with clock(database) as worker:
         assert len(await worker.claim()) == 2
         assert (await worker.store.outlook()).next_due_s is not None  # the end of the leases
+
+
+# What can never be delivered
+
+DEEP = "[" * 501 + "1" + "]" * 501
+NOT_DEEP = "[" * 500 + "1" + "]" * 500
+HALF, LOW_HALF, NUL = r"\ud83d", r"\uDE00", r"\u0000"
+TARGET = '{{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", {}}}'
+
+
+def places(value: str) -> dict[str, tuple[str, str]]:
+    """A JSON value as each argument that may hold any: the statement and the argument's text."""
+    memo, attributes = '"memo": {"m": ' + value + "}", '"search_attributes": {"s": ' + value + "}"
+    return {
+        "payload": ("select outbox.enqueue('t', $1)", value),
+        "input": ("select outbox.start_workflow('W', 'w', $1)", value),
+        "args": ("select outbox.start_workflow('W', 'w', args => $1)", f"[{value}]"),
+        "signal_args": ("select outbox.signal_with_start_workflow('W', 'w', 's', signal_args => $1)", f"[{value}]"),
+        "headers": ("select outbox.enqueue('t', headers => $1)", '{"h": ' + value + "}"),
+        "memo": ("select outbox.start_workflow('W', 'w', memo => $1)", '{"m": ' + value + "}"),
+        "memo in target": ("select outbox.enqueue('t', target => $1)", TARGET.format(memo)),
+        "attributes": ("select outbox.enqueue('t', target => $1)", TARGET.format(attributes)),
+    }
+
+
+@pytest.mark.parametrize("place", places(""))
+@pytest.mark.parametrize(
+    "value", [f'"{HALF}"', f'"{LOW_HALF}"', f'["{HALF}{HALF}"]', r'"\\' + HALF + '"', '{"a' + HALF + '": 1}']
+)
+async def test_half_a_surrogate_pair_is_refused_everywhere(db: Connection, place: str, value: str) -> None:
+    said = await refusal(db, *places(value)[place])
+    assert "is no valid Unicode: Unicode" in said
+
+
+@pytest.mark.parametrize("place", places(""))
+async def test_escaped_characters_are_taken_as_they_were_written(db: Connection, place: str) -> None:
+    value = rf'"\u00fc {HALF}{LOW_HALF} \\ud83d \\u0000 \\\\ude00"'
+    await db.execute(*places(value)[place])
+    written = await db.fetchrow("select * from outbox.message")
+    assert value in f"{written['payload']} {written['headers']} {written['target']}"
+
+
+async def test_nul_is_handed_on_in_a_payload_and_refused_elsewhere(db: Connection) -> None:
+    value = f'"{NUL}"'
+    for place, (statement, argument) in places(value).items():
+        if place in ("headers", "memo", "memo in target", "attributes"):
+            assert r"\u0000 cannot be converted to text" in await refusal(db, statement, argument)
+    for place in ("payload", "input", "args", "signal_args"):
+        await db.execute(*places(value)[place])
+
+
+@pytest.mark.parametrize("place", places(""))
+async def test_json_that_is_too_deep_for_its_readers_is_refused(db: Connection, place: str) -> None:
+    said = await refusal(db, *places(DEEP)[place])
+    assert said.endswith("is nested more than 500 levels deep")
+    await db.execute(*places("[" * 490 + "1" + "]" * 490)[place])
+
+
+async def test_many_brackets_beside_one_another_are_not_deep(db: Connection) -> None:
+    await db.execute(
+        "select outbox.enqueue('t', $1)", json.dumps([[{"a": [f"{NUL} {HALF}{LOW_HALF}"]}]] * 1000).replace(r"\\", "\\")
+    )
+    await db.execute("select outbox.enqueue('t', $1)", NOT_DEEP)
+    await db.execute("select outbox.enqueue('t', $1)", json.dumps("[" * 2000))
+
+
+async def test_numbers_of_any_size_are_handed_on_except_in_search_attributes(db: Connection) -> None:
+    for place, (statement, argument) in places("1e400").items():
+        if place == "attributes":
+            assert "too large for a double" in await refusal(db, statement, argument)
+    for place, (statement, argument) in places("1e400").items():
+        if place != "attributes":
+            await db.execute(statement, argument)
+
+
+@pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage"])
+async def test_trace_header_that_is_no_string_is_refused(db: Connection, name: str) -> None:
+    for value in (42, None, {}, []):
+        said = await refusal(db, "select outbox.enqueue('t', headers => $1)", json.dumps({name: value, "other": 1}))
+        assert said == f"outbox: headers: {name} must be a string"
+    await db.execute("select outbox.enqueue('t', headers => $1)", json.dumps({name: "x", "other": 1}))
+
+
+async def test_header_that_the_relay_writes_itself_is_refused(db: Connection) -> None:
+    said = await refusal(db, "select outbox.enqueue('t', headers => $1)", '{"_tracer-data": 42}')
+    assert said == "outbox: headers: _tracer-data is written by the relay"
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "limit"),
+    [
+        ("select outbox.enqueue('t', ('\"' || repeat('x', $1 - 2) || '\"')::json)", "payload is", 2096128),
+        (
+            "select outbox.enqueue('t', headers => ('{\"a\":\"' || repeat('x', $1 - 8) || '\"}')::json)",
+            "headers are",
+            65536,
+        ),
+        (
+            'select outbox.enqueue(\'t\', target => (\'{"operation":"cancel_workflow","workflow_id":"w","x":"\''
+            " || repeat('x', $1 - 56) || '\"}')::json)",
+            "target is",
+            1310720,
+        ),
+    ],
+)
+async def test_every_json_argument_has_a_limit(db: Connection, statement: str, what: str, limit: int) -> None:
+    assert f"{what} {limit + 1} bytes long, the limit is {limit}" in await refusal(db, statement, limit + 1)
+    await db.execute(statement, limit)
+    assert await db.fetchval("select bytes from outbox.message") - limit in (0, 2)
+
+
+@pytest.mark.parametrize("name", ["memo", "retry_policy", "search_attributes", "summary", "reason"])
+async def test_no_part_of_a_target_is_without_limit(db: Connection, name: str) -> None:
+    value = f'"{"x" * 1_500_000}"'
+    value = value if name in ("summary", "reason") else '{"a": ' + value + "}"
+    assert "the limit is" in await refusal(
+        db, "select outbox.enqueue('t', target => $1)", TARGET.format(f'"{name}": {value}')
+    )
+
+
+async def test_every_way_in_notes_a_messages_size(db: Connection) -> None:
+    headers, payload = '{"h": "ü"}', '["x"]'
+    await db.execute("create table row (payload json, headers json)")
+    await db.execute(
+        "select outbox.capture('row', topic => $$'t'$$, payload => 'new.payload', headers => 'new.headers')"
+    )
+    await db.execute("insert into row values ($1, $2)", payload, headers)
+    many = f'[{{"topic": "t", "payload": {payload}, "headers": {headers}}}]'
+    await db.execute("select outbox.enqueue_many($1)", many)
+    for more in ("", ", dedup_key => 'd'"):
+        await db.execute(f"select outbox.enqueue('t', $1, headers => $2{more})", payload, headers)
+    wanted = len(headers.encode()) + len(payload)
+    assert [row["bytes"] for row in await db.fetch("select bytes from outbox.message")] == [wanted] * 4

@@ -22,12 +22,12 @@ from tests.support.sql import connected
 pytestmark = pytest.mark.timeout(300)  # 200,000 rows, twice
 MANY, FEW = 200_000, 2_000
 TYPES = {
-    "claim": "int, float, bigint, timestamptz, float, bigint",
-    "claim_ruled": "int, float, bigint, timestamptz, float, bigint",
+    "claim": "int, float, bigint, timestamptz, float, bigint, bigint",
+    "claim_ruled": "int, float, bigint, timestamptz, float, bigint, bigint",
     "outlook": "timestamptz, bigint",
     "absent": "bigint, float",
     "rescue": "bigint[], bigint[], timestamptz",
-    "claim_gated": "int, float, bigint, int, timestamptz, text, int",
+    "claim_gated": "int, float, bigint, int, timestamptz, text, int, bigint",
     "complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz",
     "retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
     "bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
@@ -55,7 +55,7 @@ LANES = {
     "keys of tenants": ("'k' || n % 1000", "'t' || n % 5"),
     "no lane": ("null", "null"),
 }
-CLAIM_GATED = "100, 60, 1, 2, null, '{begin}', 8"
+CLAIM_GATED = "100, 60, 1, 2, null, '{begin}', 8, 8388608"
 
 
 @dataclass
@@ -118,7 +118,7 @@ async def prepare(db: Connection) -> None:
         await db.execute(f"prepare {name} ({types}) as {query(name)}")
 
 
-CLAIM = "100, 60, 1, null, '-infinity', 0"
+CLAIM = "100, 60, 1, null, '-infinity', 0, 8388608"
 OUTLOOK = "null, 1"
 PRESENT = """
     insert into outbox.worker (name, version, presence, present_at)
@@ -225,7 +225,7 @@ async def test_claim_behind_a_place_reads_nothing_of_what_stands_before_it(
         place = "(select date_part('epoch', max(due_at)) from outbox.message), (select max(seq) from outbox.message)"
         due_s, seq = await db.fetchrow(f"select {place}")
         await db.execute(PENDING.format(rows=10).replace("30 minutes", "1 minute"))
-        works.append(await work(db, claim, f"100, 60, 1, null, {due_s}, {seq}"))
+        works.append(await work(db, claim, f"100, 60, 1, null, {due_s}, {seq}, 8388608"))
     few, many = works
     assert "Seq Scan" not in many.kinds | few.kinds
     assert 10 <= many.rows_read <= 20

@@ -13,17 +13,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from outbox.message import Lease, Message, Parcel
 from outbox.relay.inbox import Inbox
 
+LARGE_BYTES = 20_000
 
-def parcel(number: int, now_s: float) -> Parcel:
-    message = Message(UUID(int=number), number, "t", None, None, "{}", None, 1, 0, 0, 0.0, number)
+
+def parcel(number: int, now_s: float, large_bytes: int | None = None) -> Parcel:
+    message = Message(
+        UUID(int=number), number, "t", None, None, "{}", None, 1, 0, 0, 0.0, number, large_bytes=large_bytes
+    )
     return Parcel(message, now_s, now_s + 60.0)
 
 
 class InboxMachine(RuleBasedStateMachine):
     """Claims, slots, settlements, hold and drain in any order."""
 
-    @initialize(concurrency=st.integers(1, 20), prefetch=st.integers(0, 200), batch=st.integers(1, 100))
-    def begin(self, concurrency: int, prefetch: int, batch: int) -> None:
+    @initialize(
+        concurrency=st.integers(1, 20), prefetch=st.integers(0, 200), batch=st.integers(1, 100), large=st.booleans()
+    )
+    def begin(self, concurrency: int, prefetch: int, batch: int, large: bool) -> None:
+        self.large, self.held = large, 5 * LARGE_BYTES
         self.concurrency, self.prefetch, self.batch = concurrency, prefetch, batch
         self.loop = asyncio.new_event_loop()
         self.inbox = self.loop.run_until_complete(self.make())
@@ -35,7 +42,7 @@ class InboxMachine(RuleBasedStateMachine):
         self.sleepers: list[asyncio.Task[None]] = []
 
     async def make(self) -> Inbox:
-        return Inbox(concurrency=self.concurrency, prefetch=self.prefetch, batch=self.batch)
+        return Inbox(concurrency=self.concurrency, prefetch=self.prefetch, batch=self.batch, held_bytes=self.held)
 
     @rule(more=st.booleans(), share=st.floats(0.0, 1.0))
     def claim(self, more: bool, share: float) -> None:
@@ -44,7 +51,11 @@ class InboxMachine(RuleBasedStateMachine):
         if self.inbox.closed or not room:
             return
         self.inbox.more_due = more
-        parcels = [parcel(self.next + n, self.now_s) for n in range(room if more else int(room * share))]
+        size = LARGE_BYTES if self.large else None
+        if self.large:
+            assert self.inbox.room_bytes() > 0
+            room = min(room, -(-self.inbox.room_bytes() // LARGE_BYTES))
+        parcels = [parcel(self.next + n, self.now_s, size) for n in range(room if more else int(room * share))]
         self.next += len(parcels)
         asleep = len(self.sleepers)
         self.inbox.put([p.message for p in parcels], Lease([], self.now_s, parcel(0, self.now_s).expires_s, more))
@@ -105,7 +116,7 @@ class InboxMachine(RuleBasedStateMachine):
     def settle(self, share: float) -> None:
         count = max(1, int(self.settling * share))
         self.settling -= count
-        self.inbox.settled(count)
+        self.inbox.settled([parcel(0, 0.0, LARGE_BYTES if self.large else None).message] * count, count)
 
     @rule()
     def hold(self) -> None:
@@ -130,6 +141,7 @@ class InboxMachine(RuleBasedStateMachine):
         if hasattr(self, "inbox"):
             assert self.inbox.outstanding == len(self.waiting) + len(self.taken) + self.settling
             assert self.inbox.outstanding <= self.concurrency + self.prefetch
+            assert self.inbox.large_bytes == self.inbox.outstanding * LARGE_BYTES * self.large <= self.held
 
     @invariant()
     def empty_inbox_has_room(self) -> None:

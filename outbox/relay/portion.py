@@ -1,0 +1,49 @@
+"""How much one claim takes: by count as a rule, and by bytes where messages are large.
+
+A worker holds large messages up to a number of bytes, so that its memory is bounded whatever producers send. A claim
+that brings large ones is followed by one for twice as many, because what a claim locks and does not take is hidden
+from other workers while its answer travels. After a failure, which may be a time-out on a slow link, claims take half.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from outbox.message import CLAIM_BYTES
+
+if TYPE_CHECKING:
+    from outbox.message import Lease
+    from outbox.relay.inbox import Inbox
+
+_LARGE = attrgetter("large_bytes")
+_LEAST_BYTES = 65_536
+"""A claim takes its first message whatever its size, so this bounds only how many small ones come with it."""
+
+
+class Portion:
+    """Remembers what the last claims brought. Everything is synchronous."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._bytes = CLAIM_BYTES
+        self._few: int | None = None
+        """The bound of the next claim's count, after one that brought large messages."""
+
+    def limit(self) -> int:
+        """How many messages to claim now; 0 while there is no room."""
+        room = self._inbox.room()
+        return room if self._few is None else min(room, self._few)
+
+    def max_bytes(self) -> int:
+        """After how many bytes a claim takes no more; at least 1."""
+        return max(1, min(self._bytes, self._inbox.room_bytes()))
+
+    def came(self, lease: Lease) -> None:
+        """Learn from a claim's answer."""
+        self._few = 2 * len(lease.messages) if any(map(_LARGE, lease.messages)) else None
+        self._bytes = min(CLAIM_BYTES, 2 * self._bytes)
+
+    def failed(self) -> None:
+        """Learn that a claim brought no answer."""
+        self._bytes = max(_LEAST_BYTES, self._bytes // 2)
