@@ -297,17 +297,3 @@ class Store(Glance):
         async with self._errors(name):
             lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
         return {(row[0], row[1]) for row in lost}
-
-
-def _joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
-    """Join each column with a separator that is part of no value; return it and the columns."""
-    comma = "\x1f"  # the unit separator
-    while True:
-        joined = [comma.join(column) for column in columns]
-        if all(text.count(comma) == max(0, len(column) - 1) for text, column in zip(joined, columns, strict=True)):
-            return comma, joined
-        comma = uuid4().hex
-
-
-def _column(rows: Sequence[object], name: str) -> list[Any]:
-    return list(map(attrgetter(name), rows))
