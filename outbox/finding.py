@@ -10,6 +10,11 @@ Grade = Literal["good", "warning", "fault"]
 _UNTRIED = "not tried: because "
 
 
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever stands in it: it may be a word of SQL too."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked up or tried just now. No secret is in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from outbox.finding import Check, Finding
+from outbox.finding import Check, Finding, quoted
 from outbox.migrate import steps_of
 
 if TYPE_CHECKING:
@@ -23,14 +23,26 @@ NEEDED = (
     *(("dead_letter", privilege) for privilege in ("select", "insert", "update")),
     *(("delivered_key", privilege) for privilege in ("select", "insert", "update", "delete")),
     *(("worker", privilege) for privilege in ("select", "insert", "update", "delete")),
-    *((table, "select") for table in ("control", "migration", "pause")),
+    *((table, "select") for table in ("control", "home", "migration", "pause")),
+    *(("uptime", privilege) for privilege in ("select", "insert")),
     *(("topic_limit", privilege) for privilege in ("select", "update")),
     *(("ended_rule", privilege) for privilege in ("select", "update", "delete")),
 )
 """Tables, each with a privilege without which some statement of a worker is refused."""
 NEEDED_FUNCTIONS = (
     *("lane", "matches", "due_at", "wake", "probe", "take_from_limit"),
-    *("call_sleepers", "create_history_partitions", "drop_history_partitions"),
+    *(
+        "call_sleepers",
+        "change_alone",
+        "note_uptime",
+        "claim_may_be_lost",
+        "home_fault",
+        "look_home",
+        "place",
+        "expiry",
+        "create_history_partitions",
+        "drop_history_partitions",
+    ),
 )
 """Functions that a worker calls."""
 _MIGRATE = "outbox migrate"
@@ -83,7 +95,10 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
     missing = [*rights["missing"], *(f"execute on {schema}.{name}" for name in rights["functions"])]
     if not rights["usage"]:
         missing.insert(0, f"usage on schema {schema}")
-    cure = f'grant {schema}_worker to "{user}";'
+    cure = f"grant {schema}_worker to {quoted(user)};"
+    if rights.get("member"):  # and does not inherit
+        inherits = f"grant {schema}_worker to {quoted(user)} with inherit true;"
+        cure = inherits if rights["grants_inherit"] else f"alter role {quoted(user)} inherit;"
     if missing:
         yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", cure)
     if rights["hidden"]:

@@ -11,7 +11,7 @@ from outbox.connection.tls import is_local
 from outbox.database import Attempt, attempts, connected, is_pooled, place, translated_errors
 from outbox.doctor.section import Ground, Missing
 from outbox.errors import ConfigurationError
-from outbox.finding import Check, Finding
+from outbox.finding import Check, Finding, quoted
 
 if TYPE_CHECKING:
     from outbox.config import Settings
@@ -38,9 +38,9 @@ _PRIMARY = (
     "postgresql://user@host-a,host-b/database  # in {}: the primary, or all hosts: the one that takes writes is used"
 )
 _READ_ONLY_BY = {
-    "database": 'alter database "{database}" reset default_transaction_read_only;',
-    "user": 'alter role "{user}" reset default_transaction_read_only;',
-    "database user": 'alter role "{user}" in database "{database}" reset default_transaction_read_only;',
+    "database": "alter database {database} reset default_transaction_read_only;",
+    "user": "alter role {user} reset default_transaction_read_only;",
+    "database user": "alter role {user} in database {database} reset default_transaction_read_only;",
 }
 """What takes the setting back, by what pg_settings calls its source."""
 _READ_ONLY_BY_FILE = "alter system reset default_transaction_read_only; select pg_reload_conf();"
@@ -163,7 +163,7 @@ def _writing(facts: dict[str, Any]) -> str:
     if facts["read_only_by"] == "client":
         return _READ_ONLY_BY_US
     statement = _READ_ONLY_BY.get(facts["read_only_by"], _READ_ONLY_BY_FILE)
-    return f"{_FOR_ONCE}\n{statement.format(**facts)}"
+    return f"{_FOR_ONCE}\n{statement.format(user=quoted(facts['user']), database=quoted(facts['database']))}"
 
 
 async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
@@ -190,7 +190,7 @@ async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
             POOLER.warning(
                 "behind a pooler the worker cannot bound its statements in the server: a claim whose answer is lost "
                 "leases messages to nobody",
-                f"alter role \"{facts['user']}\" set statement_timeout = '9s';",
+                f"alter role {quoted(facts['user'])} set statement_timeout = '9s';",
             )
         )
     led_around = f"one stands at {place(settings.dsn)}, and OUTBOX_LISTEN_URL leads around it"

@@ -17,7 +17,7 @@ from outbox.backoff import Backoff
 from outbox.doctor.section import Ground, Missing, section
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import Event, SourceLost, SourceReady
-from outbox.finding import Check, Finding, Grade
+from outbox.finding import Check, Finding, Grade, quoted
 from outbox.sources.listen import ListenSource
 from outbox.sources.phoenix import claim
 from outbox.sources.realtime import RealtimeSource
@@ -215,22 +215,22 @@ def _role_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
     """What keeps the role of Realtime's key from seeing messages."""
     table = f"{schema}.message"
     if not facts["role"]:
-        cure = f"create role {role};  -- or use the key of a role that exists"
+        cure = f"create role {quoted(role)};  -- or use the key of a role that exists"
         yield ROLE.warning(f"the key's, {role}, does not exist", cure)
         return
     yield ROLE.good(f"the key's, {role}, exists")
     if facts["schema_usage"]:
         yield SCHEMA_GRANT.good(f"{role} may use {schema}")
     else:
-        yield SCHEMA_GRANT.warning(f"{role} may not use {schema}", f"grant usage on schema {schema} to {role};")
+        yield SCHEMA_GRANT.warning(f"{role} may not use {schema}", f"grant usage on schema {schema} to {quoted(role)};")
     if facts["may_select"]:
         yield TABLE_GRANT.good(f"{role} may select from {table}")
     else:
-        yield TABLE_GRANT.warning(f"{role} may not select from {table}", f"grant select on {table} to {role};")
+        yield TABLE_GRANT.warning(f"{role} may not select from {table}", f"grant select on {table} to {quoted(role)};")
     if not facts["row_security"] or facts["passes_row_security"]:
         yield ROW_SECURITY.good(f"hides nothing of {table} from {role}")
     else:
-        cure = f"create policy wakeup on {table} for select to {role} using (true);"
+        cure = f"create policy wakeup on {table} for select to {quoted(role)} using (true);"
         yield ROW_SECURITY.warning(f"hides every row of {table} from {role}", cure)
 
 
@@ -275,7 +275,6 @@ def _join_facts(facts: Facts, schema: str, role: str) -> Finding:
     """Whether the key's role may join a private channel."""
     if facts["may_join_broadcast"]:
         return POLICY.good(f"{role} may read realtime.messages")
-    cure = (
-        f"create policy outbox_wakeup on realtime.messages for select to {role} using (realtime.topic() = '{schema}');"
-    )
+    whose = f"to {quoted(role)} using (realtime.topic() = '{schema}')"
+    cure = f"create policy outbox_wakeup on realtime.messages for select {whose};"
     return POLICY.warning(f"no policy lets {role} read realtime.messages", cure)

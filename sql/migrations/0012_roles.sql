@@ -103,6 +103,14 @@ as $$
     where c.relkind in ('r', 'p') and o.privilege <> 'execute'
       and not exists (select from pg_policy y where y.polrelid = c.oid and y.polname = o.role)
     group by o.role, c.oid, o.rolname
+    union all
+    -- With `force` it would hide them from the owner too, as which the producers' functions run.
+    select format('drop policy if exists owner on %1$s; create policy owner on %1$s for all to %2$I using (true)', c.oid::regclass, r.rolname)
+    from here
+    join pg_class c on c.relnamespace = here.oid and c.relkind in ('r', 'p') and c.relname !~ '^history_[0-9]{8}$'
+    join pg_roles r on r.oid = c.relowner
+    where pg_has_role(c.relowner, 'usage')
+      and not exists (select from pg_policy y where y.polrelid = c.oid and y.polname = 'owner' and y.polroles = array[c.relowner])
 $$;
 
 create function outbox.grant_roles() returns void

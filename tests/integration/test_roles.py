@@ -17,12 +17,14 @@ from outbox import producer
 from outbox.database import open_pool
 from outbox.dead_letters import DeadLetters
 from outbox.errors import DatabaseRefused
+from outbox.finding import quoted
 from outbox.message import Pause
 from outbox.migrate import migrate
 from outbox.sqlfiles import query
 from outbox.store import Burial, Store
 from tests.integration.test_cli import outbox
 from tests.support.eventually import eventually
+from tests.support.examining import examined
 from tests.support.processes import worker_process
 from tests.support.running import fetch
 from tests.support.sql import connected
@@ -729,3 +731,42 @@ async def test_with_keys_of_their_own_no_login_swallows_or_blocks_anothers_messa
     await fetch(logins.owner, "select outbox.scope_keys(false)")
     await fetch(logins.producer, "select outbox.enqueue('shared', key => 'k')")
     assert len(await fetch(logins.owner, "select from outbox.message where key = 'k'")) == 1
+
+
+# Row-level security, and what the doctor says of it
+
+
+async def test_forced_row_level_security_refuses_no_enqueue_and_no_delivery(empty_database: str) -> None:
+    """It binds the owner too, as which the functions of producers run."""
+    schema = new_schema()
+    async with login(empty_database, "createrole") as owner:
+        [[name]] = await fetch(owner, "select current_user")
+        await fetch(empty_database, f"create schema {schema} authorization {name}")
+        await migrate(owner, schema)
+        tables = await fetch(
+            owner,
+            "select relname from pg_class where relnamespace = $1::regnamespace and relkind in ('r', 'p')",
+            schema,
+        )
+        for row in tables:
+            await fetch(owner, f"alter table {schema}.{row[0]} enable row level security, force row level security")
+        async with logins_for(empty_database, schema) as made:
+            [[enqueued]] = await fetch(made.producer, f"select {schema}.enqueue('t')")
+            await fetch(made.worker, f"select {schema}.create_history_partitions(9)")
+            assert await fetch(made.producer, f"select {schema}.cancel($1)", enqueued) == [(True,)]
+            assert len(await fetch(made.reader, f"select from {schema}.history")) == 1
+        assert await migrate(owner, schema) == []
+        await fetch(empty_database, f"drop schema {schema} cascade")
+        await fetch(empty_database, f"drop role {schema}_producer, {schema}_worker, {schema}_reader")
+
+
+async def test_the_cure_for_a_login_that_does_not_inherit_its_role_cures_it(database: str) -> None:
+    async with login(database, "noinherit", "in role outbox_worker") as dsn:
+        found = {finding.what: finding for finding in await examined(dsn)}["grants"]
+        assert found.grade == "fault"
+        await fetch(database, (found.cure or "").removesuffix(";"))
+        assert {finding.what: finding for finding in await examined(dsn)}["grants"].grade == "good"
+
+
+async def test_names_in_cures_are_quoted() -> None:
+    assert [quoted(name) for name in ("user", "Mixed", 'a"b')] == ['"user"', '"Mixed"', '"a""b"']
