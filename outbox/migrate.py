@@ -100,10 +100,21 @@ async def migrate(
         if warn is not None:
             database.hear_warnings(connection, warn)
         with database.translated_errors("migrate"):
+            await _require_utf8(connection)
             async with connection.transaction(isolation="read_committed"):
                 # A waiter must see what the one before it has done, whatever isolation the database defaults to.
                 await keep_others_out(connection, schema, lineage)
                 return await bring_up(connection, schema, lineage)
+
+
+async def _require_utf8(connection: database.Connection) -> None:
+    """Raise SchemaError where the database's text is not UTF-8: a byte that is none would stop every claim."""
+    encoding = await connection.fetchval("select current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the database's encoding is {encoding}, the outbox needs UTF8: create the database with "
+            "encoding 'UTF8' template template0, and move your data there"
+        )
 
 
 async def keep_others_out(connection: database.Connection, schema: str, lineage: Lineage = OUTBOX) -> None:

@@ -341,3 +341,17 @@ async def test_a_schema_without_its_register_is_named_with_the_cure(database: st
         await connection.execute("drop table outbox.migration")
     with pytest.raises(SchemaError, match="drop the schema and run `outbox migrate`"):
         await migrate(database)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_database_that_is_not_utf8_is_refused_with_the_cure(postgres: PostgresServer, encoding: str) -> None:
+    name = f"in_{encoding.lower()}"
+    async with connected(postgres.dsn()) as administrator:
+        await administrator.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0")
+        try:
+            with pytest.raises(
+                SchemaError, match=f"encoding is {encoding}, the outbox needs UTF8: create the database"
+            ):
+                await migrate(postgres.dsn(name))
+        finally:
+            await administrator.execute(f"drop database {name} with (force)")
