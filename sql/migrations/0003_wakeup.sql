@@ -69,14 +69,16 @@ for each statement execute function outbox.ring();
 -- may then say that it was not delivered.
 
 create function outbox.note_uptime() returns void
-language sql
+language sql security definer
+set search_path = pg_catalog, pg_temp
 as $$
     insert into outbox.uptime (since) select now() where not exists (select from outbox.uptime) on conflict do nothing
 $$;
 comment on function outbox.note_uptime() is 'Restores the row of outbox.uptime after a crash or a failover.';
 
 create function outbox.claim_may_be_lost(due_first timestamptz) returns boolean
-language plpgsql stable
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return due_first < coalesce((select u.since from outbox.uptime u), now());
