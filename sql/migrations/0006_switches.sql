@@ -4,7 +4,9 @@ create function outbox.tell_switch() returns trigger
 language plpgsql
 as $$
 begin
-    perform pg_notify(tg_table_schema || '_wakeup', 'control');
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(tg_table_schema || '_wakeup', 'control');
+    end if;
     return null;
 end
 $$;
@@ -103,6 +105,6 @@ begin atomic
     select pg_notify(n.nspname || '_wakeup', 'probe')
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = 'outbox.message'::regclass;
+    where c.oid = 'outbox.message'::regclass and pg_notification_queue_usage() < 0.5;
 end;
 comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
