@@ -7,6 +7,9 @@ CORE := tests/plans tests/producers $(addprefix tests/integration/test_,$(addsuf
 	gates gates_live history_partitions message_life metrics migrate mode pool producers prune relay rescue reset roles settle signals))
 READY := .venv/.ready
 
+# Its standby is made by version 18's pg_basebackup, and sends an older primary no feedback.
+NEWEST_ONLY := --deselect tests/integration/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
@@ -32,7 +35,7 @@ test: $(READY)  ## run the test suite, in parallel and in random order
 
 test-postgres-all: $(READY)  ## run the core of the suite on PostgreSQL 14 to 17, from npm; VERSIONS=14 for one of them
 	$(BIN)/python -m tests.support.versions
-	for version in $(VERSIONS); do OUTBOX_TEST_POSTGRES=$$version $(BIN)/python -m pytest $(CORE) || exit 1; done
+	for version in $(VERSIONS); do OUTBOX_TEST_POSTGRES=$$version $(BIN)/python -m pytest $(CORE) $(NEWEST_ONLY) || exit 1; done
 
 check: $(READY)  ## lint, formatting, types, architecture
 	$(BIN)/ruff check .
