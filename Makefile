@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERSIONS ?= 14 15 16 17
 # What older PostgreSQL versions have to carry: everything that goes through SQL.
-CORE := tests/plans tests/producers $(addprefix tests/integration/test_,$(addsuffix .py,cancel capture claim crowd dead_letters doctor \
+CORE := tests/postgres/plans tests/postgres/producers $(addprefix tests/worker/test_,$(addsuffix .py,cancel capture claim crowd dead_letters doctor \
 	gates gates_live history_partitions message_life metrics migrate mode pool producers prune relay rescue reset roles settle signals))
 READY := .venv/.ready
 
 # Its standby is made by version 18's pg_basebackup, and sends an older primary no feedback.
-NEWEST_ONLY := --deselect tests/integration/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
+NEWEST_ONLY := --deselect tests/cli/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
@@ -54,43 +54,43 @@ faults: $(READY)  ## measure every fault of the wake-up sources, and what idling
 	rm -rf .faults && mkdir .faults
 	OUTBOX_CHAOS=long OUTBOX_MATRIX=$(CURDIR)/.faults $(BIN)/python -m pytest --numprocesses=1 --timeout=1200 \
 		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
-	$(BIN)/python -m tests.tools.fault_tables .faults
+	$(BIN)/python -m tests.support.tools.fault_tables .faults
 
 health: $(READY)  ## provoke every fault that /livez and /readyz tell of; writes docs/operations.md
 	rm -rf .health && mkdir .health
 	OUTBOX_HEALTH=$(CURDIR)/.health $(BIN)/python -m pytest --numprocesses=1 tests/chaos/test_health.py
-	$(BIN)/python -m tests.tools.health_table .health
+	$(BIN)/python -m tests.support.tools.health_table .health
 
 bench: $(READY)  ## measure everything, on throwaway servers; writes docs/benchmarks.md
 	rm -f docs/benchmarks/*.svg docs/benchmarks/*.png
 	$(BIN)/outbox bench all --json bench/results --plots docs/benchmarks
-	$(BIN)/python -m bench.document
+	$(BIN)/python -m outbox_bench.cli.document
 
 bench-document: $(READY)  ## write docs/benchmarks.md anew from bench/results and bench/misses
-	$(BIN)/python -m bench.document
+	$(BIN)/python -m outbox_bench.cli.document
 
 bench-smoke: $(READY)  ## run each benchmark briefly; fails on broken ones, not on slow ones
 	$(BIN)/outbox bench all --brief
 
 bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
-	$(BIN)/python -m bench.contenders.cache .bench
+	$(BIN)/python -m outbox_bench.peers.cache .bench
 
-lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench/contenders
+lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench/outbox_bench/peers
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra realtime --extra passwords --extra opentelemetry --group image --constraints requirements/dev.txt --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
 		--output-file requirements/runtime.txt
-	$(BIN)/uv pip compile bench/contenders/requirements.in --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file bench/contenders/requirements.txt
-	cd bench/contenders && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	$(BIN)/uv pip compile bench/outbox_bench/peers/requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file bench/outbox_bench/peers/requirements.txt
+	cd bench/outbox_bench/peers && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 build: $(READY)  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation
 
 container: build  ## build the container image with buildah and try it on real servers; needs root and Debian
-	@$(BIN)/python -m tests.tools.container
+	@$(BIN)/python -m tests.support.tools.container
 
 clean:  ## remove what can be made again
 	rm -rf .venv .bench .postgres .container dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

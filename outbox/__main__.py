@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 
-from outbox import early
-from outbox.plain import guard
+from outbox.loops import early_signals as early
+from outbox.model.plain_text import guard
 
 _CHECKS = (["health"], ["health", "--live"])
 _WORKERS = (["run"], ["workflows", "run"])
@@ -24,15 +24,15 @@ def main() -> NoReturn:
     if sys.argv[1:] in _CHECKS:
         _check()
     gc.set_threshold(50_000)  # what is loaded stays: looking for garbage in it took a twelfth of the start
-    from outbox import cli  # noqa: PLC0415 - signals are heard before all else is loaded
+    from outbox.cli import main as cli  # noqa: PLC0415 - signals are heard before all else is loaded
 
     cli.main()
 
 
 def _check() -> NoReturn:
     """Ask the worker on this machine how it is, and leave the process with the answer."""
-    from outbox.errors import OutboxError  # noqa: PLC0415 - only a check needs it
-    from outbox.probe import ask  # noqa: PLC0415 - only a check needs it
+    from outbox.model.errors import OutboxError  # noqa: PLC0415 - only a check needs it
+    from outbox.observability.probe import ask  # noqa: PLC0415 - only a check needs it
 
     guard()
     try:

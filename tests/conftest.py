@@ -13,9 +13,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 from temporalio.client import Client
 
+from outbox_temporal.servers.postgres import PostgresServer
+from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.time_skipping import SERVER_CONFIG
 from tests.support.versions import use_chosen_version
-from workflows.embedded import PostgresServer, TemporalServer
 
 TEMPLATE = "outbox_template"
 APPLICATION_TEMPLATE = "application_template"
@@ -42,7 +43,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 async def migrated_template(anyio_backend: object, postgres: PostgresServer) -> str:
     """The name of a database with the outbox schema in it, to be copied."""
-    from outbox.migrate import migrate
+    from outbox.store.migrations import migrate
 
     await _administer(postgres, f'create database "{TEMPLATE}"')
     await migrate(postgres.dsn(TEMPLATE))
@@ -59,8 +60,8 @@ async def database(postgres: PostgresServer, migrated_template: str) -> AsyncIte
 @pytest.fixture(scope="session")
 async def application_template(postgres: PostgresServer, migrated_template: str) -> str:
     """The name of a database with both schemas in it, the outbox's and the application's, to be copied."""
-    from outbox.migrate import migrate
-    from workflows.application.migrate import APPLICATION
+    from outbox.store.migrations import migrate
+    from outbox_workflows.shared.migrations import APPLICATION
 
     await _administer(postgres, f'create database "{APPLICATION_TEMPLATE}" template "{migrated_template}"')
     await migrate(postgres.dsn(APPLICATION_TEMPLATE), lineage=APPLICATION)

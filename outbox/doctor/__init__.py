@@ -11,16 +11,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outbox.database import open_pool
-from outbox.doctor import delivery, housekeeping, schema, server, setup, standstill, wakeups
-from outbox.doctor.section import Ground, section
-from outbox.finding import Finding
-from outbox.sink import examiner
+from outbox.doctor import housekeeping, schema, server, standstill, wakeups
+from outbox.doctor import settings as setup
+from outbox.doctor import sink as delivery
+from outbox.doctor.runner import Ground, section
+from outbox.model.finding import Finding
+from outbox.model.sink import examiner
+from outbox.postgres.pool import open_pool
 
 if TYPE_CHECKING:
-    from outbox.config import Reading, Settings
-    from outbox.finding import Check
-    from outbox.sink import SinkFactory
+    from outbox.config.settings import Reading, Settings
+    from outbox.model.finding import Check
+    from outbox.model.sink import SinkFactory
 
 CHECKS: tuple[Check, ...] = (
     *setup.CHECKS,

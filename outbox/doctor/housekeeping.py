@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from outbox.finding import Check, Finding
+from outbox.model.finding import Check, Finding
 
 if TYPE_CHECKING:
-    from outbox.doctor.facts import Facts
-    from outbox.doctor.section import Ground
+    from outbox.doctor.queries import Facts
+    from outbox.doctor.runner import Ground
 
 AUTOVACUUM = Check("autovacuum", ("warning",))
 XMIN = Check("oldest xmin", ("warning",))

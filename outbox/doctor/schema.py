@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from outbox.finding import Check, Finding, quoted
-from outbox.migrate import steps_of
+from outbox.model.finding import Check, Finding, quoted
+from outbox.store.migrations import steps_of
 
 if TYPE_CHECKING:
-    from outbox.doctor.section import Ground
-    from outbox.migrate import Step
+    from outbox.doctor.runner import Ground
+    from outbox.store.migrations import Step
 
 SCHEMA = Check("schema version", ("fault",))
 GRANTS = Check("grants", ("warning", "fault"))

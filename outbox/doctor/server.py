@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from outbox.connection.tls import is_local
-from outbox.database import Attempt, attempts, connected, is_pooled, place, translated_errors
-from outbox.doctor.section import Ground, Missing
-from outbox.errors import ConfigurationError
-from outbox.finding import Check, Finding, quoted
+from outbox.doctor.runner import Ground, Missing
+from outbox.model.errors import ConfigurationError
+from outbox.model.finding import Check, Finding, quoted
+from outbox.postgres.address.tls import is_local
+from outbox.postgres.connect import Attempt, attempts, connected, is_pooled, place
+from outbox.postgres.errors import translated_errors
 
 if TYPE_CHECKING:
-    from outbox.config import Settings
-    from outbox.connection import Server
+    from outbox.config.settings import Settings
+    from outbox.postgres.address import Server
 
 REACHABILITY = Check("reachability", ("warning", "fault"))
 TLS = Check("TLS", ("warning", "fault"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from outbox.blockers import read
-from outbox.finding import Check, Finding
+from outbox.model.blockers import read
+from outbox.model.finding import Check, Finding
 
 if TYPE_CHECKING:
-    from outbox.doctor.section import Ground
+    from outbox.doctor.runner import Ground
 
 LOCKS = Check("locks", ("warning", "fault"))
 PAUSES = Check("pauses", ("warning",))

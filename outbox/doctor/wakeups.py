@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.backoff import Backoff
-from outbox.doctor.section import Ground, Missing, section
-from outbox.errors import ConfigurationError, OutboxError
-from outbox.events import Event, SourceLost, SourceReady
-from outbox.finding import Check, Finding, Grade, quoted
-from outbox.sources.listen import ListenSource
-from outbox.sources.phoenix import claim
-from outbox.sources.realtime import RealtimeSource
-from outbox.switchboard import MODES, SWITCH
-from outbox.wakeup import Wakeup
+from outbox.doctor.runner import Ground, Missing, section
+from outbox.loops.backoff import Backoff
+from outbox.model.errors import ConfigurationError, OutboxError
+from outbox.model.events import Event, SourceLost, SourceReady
+from outbox.model.finding import Check, Finding, Grade, quoted
+from outbox.wakeup.doorbell import Wakeup
+from outbox.wakeup.listen import ListenSource
+from outbox.wakeup.phoenix import claim
+from outbox.wakeup.realtime import RealtimeSource
+from outbox.wakeup.selection import MODES, SWITCH
 
 if TYPE_CHECKING:
-    from outbox.config import Settings
-    from outbox.doctor.facts import Facts
-    from outbox.events import Emit
-    from outbox.sources.realtime import RealtimeSettings
-    from outbox.sources.token import Token
-    from outbox.store import Store
-    from outbox.switchboard import Mode, Source
+    from outbox.config.settings import Settings
+    from outbox.doctor.queries import Facts
+    from outbox.model.events import Emit
+    from outbox.store.messages import Store
+    from outbox.wakeup.realtime import RealtimeSettings
+    from outbox.wakeup.selection import Mode, Source
+    from outbox.wakeup.token import Token
 
 _TRY_FOR_S = 25.0
 """A refused join is told after five seconds, an unanswered one after fifteen."""

@@ -21,11 +21,11 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Unpack, overload
 from uuid import UUID
 
-from outbox.errors import PayloadError
+from outbox.model.errors import PayloadError
+from outbox.model.schema_name import DEFAULT_SCHEMA
 from outbox.producer.calls import NOTHING, new_call, new_messages
 from outbox.producer.drivers import AsyncConnection, SyncConnection, send, send_for_one
 from outbox.producer.options import EnqueueOptions, NewMessage, SignalOptions, StartOptions
-from outbox.sqlfiles import DEFAULT_SCHEMA
 
 __all__ = ["NewMessage", "PayloadError", "enqueue", "enqueue_many", "signal_workflow", "start_workflow"]
 

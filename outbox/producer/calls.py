@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from outbox.model.schema_name import validated_schema
 from outbox.producer.payloads import json_text
 from outbox.producer.trace import current_trace, traced
-from outbox.sqlfiles import validated_schema
 
 NOTHING: Final = object()
 """Stands for an argument that was left out, where None means JSON's null."""

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import orjson
 
-from outbox.errors import PayloadError
+from outbox.model.errors import PayloadError
 
 
 def json_text(name: str, value: object) -> str:

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.errors import OutboxError
-from outbox.events import Drained, DrainStarted, Emit
-from outbox.limits import Pace
-from outbox.pulse import Pulse
+from outbox.loops.watchdog import Pulse
+from outbox.model.errors import OutboxError
+from outbox.model.events import Drained, DrainStarted, Emit
+from outbox.relay.buffer import Inbox
 from outbox.relay.claim import Claimer
 from outbox.relay.deliver import OVERRUN_S, Deliverer
 from outbox.relay.hold import Hold
-from outbox.relay.inbox import Inbox
+from outbox.relay.pace import Pace
 from outbox.relay.settings import RelaySettings
 from outbox.relay.settle import Settler
 
 if TYPE_CHECKING:
-    from outbox.message import Pause
-    from outbox.sink import Sink
-    from outbox.store import Store
-    from outbox.wakeup import Wakeup
+    from outbox.model.message import Pause
+    from outbox.model.sink import Sink
+    from outbox.store.messages import Store
+    from outbox.wakeup.doorbell import Wakeup
 
 __all__ = ["Relay", "RelaySettings"]
 

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.errors import OutboxError
-from outbox.events import Claimed, Emit, Why
-from outbox.message import FRONT, Lease, Message, Outlook, Place
-from outbox.polling import Polling
-from outbox.relay.patience import Patience
+from outbox.loops.retry import Patience
+from outbox.model.errors import OutboxError
+from outbox.model.events import Claimed, Emit, Why
+from outbox.model.message import FRONT, Lease, Message, Outlook, Place
+from outbox.model.sink import Rejected
+from outbox.relay.polling import Polling
 from outbox.relay.portion import Portion
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import expire, is_suspect, quarantine
-from outbox.sink import Rejected
 
 if TYPE_CHECKING:
-    from outbox.pulse import Pulse
+    from outbox.loops.watchdog import Pulse
+    from outbox.relay.buffer import Inbox
     from outbox.relay.hold import Hold
-    from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
     from outbox.relay.settle import Settler
-    from outbox.store import Store
-    from outbox.wakeup import Wakeup
+    from outbox.store.messages import Store
+    from outbox.wakeup.doorbell import Wakeup
 
 _DELIVERIES = attrgetter("deliveries")
 _EXPIRED = attrgetter("expired")

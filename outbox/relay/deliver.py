@@ -12,23 +12,33 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.errors import place_of
-from outbox.events import DeliveryStuck, Emit, PaceChanged, Settlement, SlotsChanged, Why
-from outbox.limits import Pace, Width
+from outbox.loops.cancellation import is_for_us
+from outbox.model.errors import place_of
+from outbox.model.events import DeliveryStuck, Emit, PaceChanged, Settlement, SlotsChanged, Why
+from outbox.model.sink import (
+    Delivered,
+    Failed,
+    Outcome,
+    Rejected,
+    Retryable,
+    Throttled,
+    Unavailable,
+    Undelivered,
+    Unknown,
+)
+from outbox.relay.pace import Pace, Width
 from outbox.relay.settings import LEASE_MARGIN_S, OVERDUE_S
 from outbox.relay.verdict import PutBack, Release, judge, soften, tried
-from outbox.sink import Delivered, Failed, Outcome, Rejected, Retryable, Throttled, Unavailable, Undelivered, Unknown
-from outbox.store import Burial, Retry
-from outbox.tasks import is_for_us
+from outbox.store.messages import Burial, Retry
 
 if TYPE_CHECKING:
-    from outbox.message import Message, Parcel
-    from outbox.pulse import Pulse
+    from outbox.loops.watchdog import Pulse
+    from outbox.model.message import Message, Parcel
+    from outbox.model.sink import Sink
+    from outbox.relay.buffer import Inbox
     from outbox.relay.hold import Hold
-    from outbox.relay.inbox import Inbox
     from outbox.relay.settings import RelaySettings
     from outbox.relay.settle import Settler
-    from outbox.sink import Sink
 
 OVERRUN_S = 1.0
 """How far a sink may overrun its time-out before the watchdog gives the delivery up. Also the watchdog's period."""

@@ -11,17 +11,17 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from outbox.backoff import Backoff
-from outbox.errors import place_of
-from outbox.events import Emit, Held, Resumed
-from outbox.lasting import Lasting
-from outbox.message import Parcel
-from outbox.pulse import Pulse
+from outbox.loops.backoff import Backoff
+from outbox.loops.cancellation import is_for_us
+from outbox.loops.lasting_fault import Lasting
+from outbox.loops.watchdog import Pulse
+from outbox.model.errors import place_of
+from outbox.model.events import Emit, Held, Resumed
+from outbox.model.message import Parcel
+from outbox.model.sink import Sink, Unavailable, Unclear
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import is_well
-from outbox.sink import Sink, Unavailable, Unclear
-from outbox.tasks import is_for_us
-from outbox.wakeup import Wakeup
+from outbox.wakeup.doorbell import Wakeup
 
 _STEADY_S = 5.0
 """A sink that failed again sooner than this after a good probe was not back: probing goes on where it had stopped."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from outbox.message import CLAIM_BYTES
+from outbox.model.message import CLAIM_BYTES
 
 if TYPE_CHECKING:
-    from outbox.message import Lease
-    from outbox.relay.inbox import Inbox
+    from outbox.model.message import Lease
+    from outbox.relay.buffer import Inbox
 
 _LARGE = attrgetter("large_bytes")
 _LEAST_BYTES = 65_536

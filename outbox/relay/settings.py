@@ -1,11 +1,11 @@
-"""The numbers that shape a relay, in one frozen value. `outbox.config` fills it from the environment."""
+"""The numbers that shape a relay, in one frozen value. `outbox.config.settings` fills it from the environment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from outbox.backoff import Backoff
+from outbox.loops.backoff import Backoff
 
 LEASE_MARGIN_S = 2.0
 """A delivery is begun only if the lease outlasts its time-out by this much: time to settle it."""

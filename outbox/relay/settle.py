@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from outbox.errors import DatabaseRefused, OutboxError
-from outbox.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
-from outbox.message import LeaseId, Message
-from outbox.relay.patience import Patience
+from outbox.loops.retry import Patience
+from outbox.model.errors import DatabaseRefused, OutboxError
+from outbox.model.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
+from outbox.model.message import LeaseId, Message
+from outbox.model.sink import Failed, Rejected, Retryable
 from outbox.relay.settings import OVERDUE_S
-from outbox.sink import Failed, Rejected, Retryable
 
 if TYPE_CHECKING:
-    from outbox.pulse import Pulse
-    from outbox.relay.inbox import Inbox
+    from outbox.loops.watchdog import Pulse
+    from outbox.relay.buffer import Inbox
     from outbox.relay.settings import RelaySettings
-    from outbox.store import Burial, Retry, Store
-    from outbox.wakeup import Wakeup
+    from outbox.store.messages import Burial, Retry, Store
+    from outbox.wakeup.doorbell import Wakeup
 
 T = TypeVar("T")
 

@@ -25,11 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from outbox.errors import clean
-from outbox.message import Message
+from outbox.model.errors import clean
+from outbox.model.message import Message
+from outbox.model.sink import Failed, Rejected, Retryable, Throttled, Unavailable, Unclear, Undelivered, Unknown
 from outbox.relay.settings import RelaySettings
-from outbox.sink import Failed, Rejected, Retryable, Throttled, Unavailable, Unclear, Undelivered, Unknown
-from outbox.store import Burial, Retry
+from outbox.store.messages import Burial, Retry
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 --
 -- The lock is tried, which costs next to nothing; it is held until the end of this statement, is shared with whoever tries it at the same
 -- time, and keeps nobody out, because a worker that comes back takes another one. After a restart of the server nobody holds anything:
--- whoever was there before it has some time to come back. One absence proves nothing; see outbox/rescue.py.
+-- whoever was there before it has some time to come back. One absence proves nothing; see outbox/worker/rescue.py.
 --
 -- $1 bigint: worker that asks · $2 float: seconds for coming back
 select w.worker_id, w.presence

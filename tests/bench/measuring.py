@@ -7,8 +7,8 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
-from bench.lab import Lab
-from bench.report import Report
+from outbox_bench.load.lab import Lab
+from outbox_bench.report.report import Report
 
 
 async def measured(scenario: ModuleType, dsn: str, *, temporal_address: str | None = None, **chosen: Any) -> Report:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from bench import backlog
-from bench.lab import Lab
-from bench.report import Report
+from outbox_bench.load.lab import Lab
+from outbox_bench.report.report import Report
+from outbox_bench.scenarios import backlog
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
 

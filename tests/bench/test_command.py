@@ -13,8 +13,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from bench.command import app
-from bench.scenarios import SCENARIOS, name_of
+from outbox_bench.cli.command import app
+from outbox_bench.scenarios.registry import SCENARIOS, name_of
 from tests.support.running import counts
 
 OUTBOX = str(Path(sys.executable).parent / "outbox")

@@ -18,15 +18,15 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
-from bench.direct import request
-from bench.frontend import FrontendOptions
-from bench.stub import StubFrontend
+from outbox_bench.load.direct import request
+from outbox_bench.temporal_stub.frontend import FrontendOptions
+from outbox_bench.temporal_stub.server import StubFrontend
+from outbox_temporal.servers.postgres import running
+from outbox_temporal.sink import temporal_sink
+from outbox_temporal.sink.outcomes import detail
+from outbox_temporal.target.target import parse
 from tests.support.sinks import TIMEOUT_S
-from tests.workflows.conftest import CONTEXT, message, start
-from workflows.embedded import running
-from workflows.outcomes import detail
-from workflows.sink import temporal_sink
-from workflows.target import parse
+from tests.temporal.conftest import CONTEXT, message, start
 
 
 @pytest.fixture

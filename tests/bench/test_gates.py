@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import gates
+from outbox_bench.scenarios import gates
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import held_xmin
-from bench.report import Report
+from outbox_bench.report.report import Report
+from outbox_bench.scenarios import held_xmin
 from tests.bench.measuring import by_name, measured
 from tests.support.sql import connected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import idle
+from outbox_bench.scenarios import idle
 from tests.bench.measuring import by_name, measured
 
 
@@ -15,7 +15,7 @@ async def test_statements_processor_time_and_memory_are_reported(database: str, 
 
 
 async def test_a_polling_worker_is_seen_to_ask(database: str) -> None:
-    sink = "bench.nullsink:null_sink"
+    sink = "outbox_bench.load.nullsink:null_sink"
     report = await measured(idle, database, modes=("poll",), sink=sink, settle_s=0.1, watch_s=3.0, runs=1)
     assert by_name(report)["idle, poll: statements/s"][0] > 0
     assert not any(figure.goal for figure in report.figures)  # asking is what it is for

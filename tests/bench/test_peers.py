@@ -12,14 +12,15 @@ import psutil
 import pytest
 from anyio.abc import TaskStatus
 
-from bench.contenders.cache import HERE, Cache
-from bench.contenders.process import ContenderFailed, contending
-from bench.contenders.race import Drain, Entrant, Ground, Trial
-from bench.contenders.talk import Marks
-from bench.lab import Lab
-from bench.peers import OURS, PEERS, Comparison, Options, measure
-from bench.report import Report
-from workflows.embedded import PostgresServer, TemporalServer
+from outbox_bench.load.lab import Lab
+from outbox_bench.peers.cache import HERE, Cache
+from outbox_bench.peers.process import ContenderFailed, contending
+from outbox_bench.peers.race import Drain, Entrant, Ground, Trial
+from outbox_bench.peers.talk import Marks
+from outbox_bench.report.report import Report
+from outbox_bench.scenarios.peers import OURS, PEERS, Comparison, Options, measure
+from outbox_temporal.servers.postgres import PostgresServer
+from outbox_temporal.servers.temporal import TemporalServer
 
 ROOT = Path(__file__).parents[2]
 BRIEF = Options(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=ROOT / ".bench")

@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from bench import producers
+from outbox_bench.scenarios import producers
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts, fetch
 from tests.support.sql import connected

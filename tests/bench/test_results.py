@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.report import Figure, Goal, Report
-from bench.results import Result, keep, load, rounded
-from bench.screens import show
+from outbox_bench.cli.terminal import show
+from outbox_bench.report.report import Figure, Goal, Report
+from outbox_bench.report.results import Result, keep, load, rounded
 
 MACHINE = {"processor": "a processor", "cores": 2, "memory_gib": 7.8, "system": "Linux", "python": "CPython 3.11"}
 MEASURED = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=5)

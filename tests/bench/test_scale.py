@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench import scale
-from bench.movers import movers
-from outbox.errors import OutboxError
+from outbox.model.errors import OutboxError
+from outbox_bench.load.mover_group import movers
+from outbox_bench.scenarios import scale
 from tests.bench.measuring import by_name, measured
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bench import drain, ready, rolling
-from bench.flow import Ledger
-from bench.report import Report
-from bench.rolling import Update
+from outbox_bench.load.flow import Ledger
+from outbox_bench.report.report import Report
+from outbox_bench.scenarios import drain, ready, rolling
+from outbox_bench.scenarios.rolling import Update
+from outbox_temporal.servers.temporal import TemporalServer
 from tests.bench.measuring import by_name, measured
-from workflows.embedded import TemporalServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -103,7 +103,7 @@ async def test_a_drain_under_load_loses_and_doubles_nothing(database: str) -> No
     figures = by_name(report)
     assert figures["events lost"] == figures["events doubled"] == figures["exits other than 0"] == [0.0]
     assert figures["SIGTERM to the process's end"][0] > 0
-    assert "bench.frontend" in report.notes[0]
+    assert "outbox_bench.temporal_stub.frontend" in report.notes[0]
 
 
 async def test_an_update_under_load_loses_and_doubles_nothing(database: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from bench import takeover
-from bench.processes import worker_process
-from outbox.errors import OutboxError
+from outbox.model.errors import OutboxError
+from outbox_bench.load.processes import worker_process
+from outbox_bench.scenarios import takeover
 from tests.bench.measuring import by_name, measured
 
 
@@ -21,20 +21,20 @@ async def test_time_from_the_kill_to_the_last_claim_is_reported(database: str) -
 
 
 async def test_a_killed_worker_process_is_gone(database: str) -> None:
-    async with worker_process(database, sink="bench.nullsink:null_sink") as worker:
+    async with worker_process(database, sink="outbox_bench.load.nullsink:null_sink") as worker:
         process = psutil.Process(worker.pid)
         await worker.kill()
         assert not process.is_running()
 
 
 async def test_a_worker_process_ends_with_its_block(database: str) -> None:
-    async with worker_process(database, sink="bench.nullsink:null_sink") as worker:
+    async with worker_process(database, sink="outbox_bench.load.nullsink:null_sink") as worker:
         process = psutil.Process(worker.pid)
     assert not process.is_running()
 
 
 async def test_a_worker_process_that_cannot_start_says_why(database: str) -> None:
     with pytest.raises((OutboxError, ExceptionGroup)) as raised:
-        async with worker_process(database, sink="bench.nullsink:no_sink"):
+        async with worker_process(database, sink="outbox_bench.load.nullsink:no_sink"):
             pass
     assert raised.group_contains(OutboxError, match="no_sink") or "no_sink" in str(raised.value)

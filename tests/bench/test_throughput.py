@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from temporalio.client import Client
 
-from bench import throughput
-from outbox.errors import ConfigurationError
+from outbox.model.errors import ConfigurationError
+from outbox_bench.scenarios import throughput
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
 

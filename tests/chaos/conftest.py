@@ -1,5 +1,5 @@
-"""The Realtime server and its database, as `tests/realtime` has them."""
+"""The Realtime server and its database, as `tests/worker/realtime` has them."""
 
-from tests.realtime.conftest import logical_postgres, server, supabase
+from tests.worker.realtime.conftest import logical_postgres, server, supabase
 
 __all__ = ["logical_postgres", "server", "supabase"]

@@ -13,9 +13,9 @@ import pytest
 from anyio import to_thread
 from temporalio.client import Client
 
+from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.eventually import eventually
 from tests.support.processes import worker_process
-from workflows.embedded import TemporalServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 

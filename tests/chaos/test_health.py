@@ -21,17 +21,17 @@ from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 
-from outbox.events import Held
-from outbox.message import Outlook
+from outbox.model.events import Held
+from outbox.model.message import Outlook
 from outbox.relay.settings import OVERDUE_S
-from outbox.sqlfiles import migrations
+from outbox.store.sql import migrations
+from outbox_temporal.sink import temporal_sink
 from tests.support.probing import Answer, becomes, free_port, get
 from tests.support.processes import worker_process
 from tests.support.running import Running, enqueue, fetch, running
 from tests.support.sinks import FakeSink
 from tests.support.sql import connected
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
-from workflows.sink import temporal_sink
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 

@@ -10,10 +10,10 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.eventually import eventually
 from tests.support.processes import worker_process
 from tests.support.running import counts, fetch
-from workflows.embedded import TemporalServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 

@@ -15,11 +15,11 @@ from anyio import to_thread
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from outbox_temporal.sdk.worker import serving
 from tests.support.eventually import eventually
 from tests.support.processes import WorkerProcess, worker_process
 from tests.support.sql import connected
-from tests.workflows.definitions import Hears
-from workflows.serving import serving
+from tests.temporal.definitions import Hears
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"

@@ -23,18 +23,18 @@ import asyncpg
 import pytest
 from anyio import to_thread
 
-from outbox.events import SourceDegraded, SourceLost, SourceReady
-from outbox.message import Message
-from outbox.migrate import migrate
+from outbox.model.events import SourceDegraded, SourceLost, SourceReady
+from outbox.model.message import Message
+from outbox.model.sink import Outcome
 from outbox.relay.settings import RelaySettings
-from outbox.sink import Outcome
+from outbox.store.migrations import migrate
+from outbox_temporal.servers.postgres import PostgresServer
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.realtime_server import RealtimeServer, jwt
 from tests.support.running import Running, counts, fetch, running
 from tests.support.sinks import FakeSink, deliver_all
 from tests.support.stalls import stalls
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
-from workflows.embedded import PostgresServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 

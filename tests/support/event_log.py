@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from outbox.events import Event, Events
+from outbox.model.events import Event, Events
 
 E = TypeVar("E")
 TIMEOUT_S = 15.0

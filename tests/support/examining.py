@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from outbox import config
+from outbox.config import settings as config
 from outbox.doctor import CHECKS, examine
 from outbox.doctor.server import DISK
-from outbox.finding import Finding
-from outbox.sink import SinkFactory
+from outbox.model.finding import Finding
+from outbox.model.sink import SinkFactory
+from outbox_temporal import doctor as examination
 from tests.support.sinks import null_sink
-from workflows import examination
 
 GRADES = {check.what: {"good", *check.grades} for check in (*CHECKS, *examination.CHECKS)}
 

@@ -14,7 +14,17 @@ from hpack import Encoder
 from temporalio.api.workflowservice import v1
 from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
-from bench.grpc_server import DATA, END_HEADERS, END_STREAM, HEADERS, Connection, Refusal, Reply, _message, frame
+from outbox_bench.temporal_stub.grpc_server import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Connection,
+    Refusal,
+    Reply,
+    _message,
+    frame,
+)
 
 UNAVAILABLE, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 14, 7, 8
 _HEALTHY = b"\x08\x01"

@@ -9,8 +9,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from outbox_workflows.shared.smtp import SmtpServer
 from tests.support.probing import free_port
-from workflows.application.smtp import SmtpServer
 
 
 class Post:

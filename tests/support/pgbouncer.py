@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from workflows.child import Server
-from workflows.embedded import PostgresServer
+from outbox_temporal.servers.postgres import PostgresServer
+from outbox_temporal.servers.process import Server
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(

@@ -10,8 +10,8 @@ from http.client import HTTPConnection
 from anyio import to_thread
 from prometheus_client.parser import text_string_to_metric_families
 
+from outbox_temporal.servers.process import _free_ports
 from tests.support.eventually import eventually
-from workflows.child import _free_ports
 
 ANSWERED_WITHIN_S = 15.0
 """More than any probe may take, on a busy machine."""

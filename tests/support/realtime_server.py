@@ -1,7 +1,7 @@
 """A server that speaks Supabase Realtime's protocol, fed by a real replication slot at Realtime's cadence.
 
 For tests only, and written from the protocol's documentation: a real Realtime server runs on another platform. What a
-test asserts against this one holds for Supabase as far as this one resembles it; `tests/realtime` has Supabase's own
+test asserts against this one holds for Supabase as far as this one resembles it; `tests/worker/realtime` has Supabase's own
 clients for Python and JavaScript subscribe to it.
 """
 

@@ -13,7 +13,7 @@ from temporalio.worker import Replayer
 def recorded(folder: Path) -> dict[str, WorkflowHistory]:
     """The histories of a folder by the stems of their files. Fails where there are none."""
     found = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
-    assert found, f"no histories in {folder}: run python -m tests.tools.histories {folder.parent.name}"
+    assert found, f"no histories in {folder}: run python -m tests.support.tools.histories {folder.parent.name}"
     return found
 
 

@@ -11,12 +11,12 @@ from uuid import UUID
 import anyio
 import asyncpg
 
-from outbox import config
-from outbox.config import Settings
-from outbox.endpoints import serving
-from outbox.events import Buried, Completed, Events
-from outbox.sink import SinkFactory
-from outbox.worker import Worker
+from outbox.config import settings as config
+from outbox.config.settings import Settings
+from outbox.model.events import Buried, Completed, Events
+from outbox.model.sink import SinkFactory
+from outbox.observability.pages import serving
+from outbox.worker.worker import Worker
 from tests.support.event_log import EventLog
 from tests.support.sinks import FakeSink
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from workflows.embedded import PostgresServer
+from outbox_temporal.servers.postgres import PostgresServer
 
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
 needs_tls = pytest.mark.skipif(

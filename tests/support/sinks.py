@@ -11,8 +11,8 @@ from uuid import UUID
 
 import anyio
 
-from outbox.message import Message
-from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
+from outbox.model.message import Message
+from outbox.model.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
 
 TIMEOUT_S = 15.0
 DOWN = Unavailable("FakeSinkDown", "the fake sink was told to be unavailable")
@@ -85,7 +85,7 @@ class FakeSink:
 
     @asynccontextmanager
     async def factory(self, context: SinkContext) -> AsyncIterator[Sink]:
-        """An `outbox.sink.SinkFactory` that yields this very sink."""
+        """An `outbox.model.sink.SinkFactory` that yields this very sink."""
         self.context = context
         yield self
 

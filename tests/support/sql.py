@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from outbox.database import Pool, open_pool
-from outbox.message import Message
-from outbox.store import Store
+from outbox.model.message import Message
+from outbox.postgres.pool import Pool, open_pool
+from outbox.store.messages import Store
 from tests.support.eventually import eventually
 
 

@@ -19,15 +19,15 @@ import orjson
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Interceptor, Worker
 
-from outbox.message import Message
-from outbox.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
+from outbox.model.message import Message
+from outbox.model.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
+from outbox_temporal.sdk.worker import serving
+from outbox_temporal.sink.frontend import Frontend
+from outbox_temporal.sink.sink import TemporalSink
+from outbox_workflows.shared.database import Application, open_application
+from outbox_workflows.shared.mail import FileMailer, Mailer
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running
-from workflows.application.database import Application, open_application
-from workflows.application.mail import FileMailer, Mailer
-from workflows.frontend import Frontend
-from workflows.serving import serving
-from workflows.sink import TemporalSink
 
 
 @dataclass(frozen=True)

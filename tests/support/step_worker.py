@@ -17,10 +17,10 @@ import anyio
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from outbox_workflows.shared.database import open_application
+from outbox_workflows.shared.mail import FileMailer
 from tests.support.stage import Family, Stage
 from tests.support.steps import Killer, Moment
-from workflows.application.database import open_application
-from workflows.application.mail import FileMailer
 
 
 @contextmanager

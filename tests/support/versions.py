@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.embedded import PostgresServer
+from outbox_temporal.servers.postgres import PostgresServer
 
 _PINNED = Path(__file__).parent / "postgres"
 _FOLDER = Path(__file__).parents[2] / ".postgres"

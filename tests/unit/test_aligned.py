@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.screens import aligned
+from outbox.cli.format import aligned
 
 
 def test_columns_stand_below_each_other_whatever_the_width_of_a_character() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.backoff import Backoff
+from outbox.loops.backoff import Backoff
 
 BACKOFF = Backoff(base_s=1.0, cap_s=60.0)
 

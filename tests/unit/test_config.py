@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from outbox import config
-from outbox.connection.address import NOTHING_SET
-from outbox.errors import ConfigurationError
+from outbox.config import settings as config
+from outbox.model.errors import ConfigurationError
+from outbox.postgres.address.address import NOTHING_SET
 from outbox.relay.settings import RelaySettings
 
 SECRET = "hunter2"
@@ -199,11 +199,11 @@ def test_every_setting_has_a_description() -> None:
     [
         ("nonsense", "write it as module:attribute"),
         (":x", "write it as module:attribute"),
-        ("outbox.sink:", "write it as module:attribute"),
+        ("outbox.model.sink:", "write it as module:attribute"),
         ("no.such.module:sink", "No module named 'no'"),
-        ("outbox.sink:no_such", "has no attribute 'no_such'"),
-        ("outbox.cli:app.name", "has no attribute"),
-        ("outbox.database:CONNECT_TIMEOUT_S", "CONNECT_TIMEOUT_S cannot be called"),
+        ("outbox.model.sink:no_such", "has no attribute 'no_such'"),
+        ("outbox.cli.main:app.name", "has no attribute"),
+        ("outbox.postgres.address:CONNECT_TIMEOUT_S", "CONNECT_TIMEOUT_S cannot be called"),
     ],
 )
 def test_sink_that_cannot_be_had_is_named_with_the_cause(reference: str, fault: str) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from outbox import config
-from outbox.connection import Environment, Server, at, database, listening
-from outbox.connection.address import NOTHING_SET, retired_lines, unknown_parameters
-from outbox.connection.given import Given
-from outbox.connection.url import MASK, masked
-from outbox.errors import ConfigurationError
+from outbox.config import settings as config
+from outbox.model.errors import ConfigurationError
+from outbox.postgres.address import Environment, Server, at, database, listening
+from outbox.postgres.address.address import NOTHING_SET, retired_lines, unknown_parameters
+from outbox.postgres.address.environment import Given
+from outbox.postgres.address.url import MASK, masked
 
 CANARY = "hunter2"
 LAPTOP = {"DATABASE_URL": "postgresql://app@db/shop"}

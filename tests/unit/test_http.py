@@ -11,9 +11,9 @@ from time import monotonic
 
 import pytest
 
-from outbox import http
-from outbox.errors import ConfigurationError
-from outbox.http import Page, Server, listen
+from outbox.model.errors import ConfigurationError
+from outbox.observability import http_server as http
+from outbox.observability.http_server import Page, Server, listen
 from tests.support.probing import ANSWERED_WITHIN_S, ask
 
 

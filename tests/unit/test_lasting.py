@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.lasting import FIRST_S, Lasting
+from outbox.loops.lasting_fault import FIRST_S, Lasting
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.limits import Pace, Width
+from outbox.relay.pace import Pace, Width
 
 START_S = 1_000_000.0
 """A monotonic clock shows the machine's uptime, not the program's."""

@@ -12,10 +12,11 @@ from uuid import UUID
 import pytest
 from loguru import logger
 
-from outbox import events, logs
-from outbox.event_lines import EventLog
-from outbox.message import Message
-from outbox.sink import Delivered, Rejected, Unavailable, Unknown
+from outbox.model import events
+from outbox.model.message import Message
+from outbox.model.sink import Delivered, Rejected, Unavailable, Unknown
+from outbox.observability import logs
+from outbox.observability.event_log import EventLog
 from tests.support.eventually import eventually
 
 SECRET = "canary-of-the-payload"

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from outbox.outlet import Outlet
+from outbox.observability.log_writer import Outlet
 
 WAIT_S = 15.0
 

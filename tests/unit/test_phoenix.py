@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.sources.phoenix import Action, Channel, Fail, Hint, Ready, Refresh, Send, Via, expiry
-from outbox.sources.realtime import socket_url
+from outbox.wakeup.phoenix import Action, Channel, Fail, Hint, Ready, Refresh, Send, Via, expiry
+from outbox.wakeup.realtime import socket_url
 
 TOPIC = "realtime:outbox"
 UNIX_S = 1_800_000_000.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.polling import Polling
+from outbox.relay.polling import Polling
 
 
 def pauses(polling: Polling, count: int, *, attended: bool) -> list[float]:

@@ -6,7 +6,7 @@ import time
 
 import anyio
 
-from outbox.pulse import LOOP, Pulse
+from outbox.loops.watchdog import LOOP, Pulse
 
 
 class Clock:

@@ -10,7 +10,7 @@ from time import monotonic
 import anyio
 from anyio import to_thread
 
-from outbox.reading import Reading
+from outbox.observability.cached_answer import Reading
 
 LONG_S = 20.0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from outbox import sqlfiles
-from outbox.errors import ConfigurationError
+from outbox.model.errors import ConfigurationError
+from outbox.store import sql as sqlfiles
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "".join(

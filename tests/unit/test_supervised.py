@@ -7,12 +7,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from outbox.backoff import Backoff
-from outbox.errors import ConfigurationError, OutboxError
-from outbox.events import SourceLost, SourceReady
-from outbox.sources.supervised import SupervisedSource
-from outbox.sources.token import Token
-from outbox.wakeup import Wakeup
+from outbox.loops.backoff import Backoff
+from outbox.model.errors import ConfigurationError, OutboxError
+from outbox.model.events import SourceLost, SourceReady
+from outbox.wakeup.doorbell import Wakeup
+from outbox.wakeup.source import SupervisedSource
+from outbox.wakeup.token import Token
 from tests.support.event_log import EventLog
 
 

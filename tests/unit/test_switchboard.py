@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from outbox.events import ModeChanged
-from outbox.switchboard import Mode, Source, Switchboard
-from outbox.wakeup import Wakeup
+from outbox.model.events import ModeChanged
+from outbox.wakeup.doorbell import Wakeup
+from outbox.wakeup.selection import Mode, Source, Switchboard
 from tests.support.event_log import EventLog
 
 pytestmark = pytest.mark.timeout(30)

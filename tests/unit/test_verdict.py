@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from outbox.backoff import Backoff
-from outbox.errors import clean
-from outbox.message import Message
+from outbox.loops.backoff import Backoff
+from outbox.model.errors import clean
+from outbox.model.message import Message
+from outbox.model.sink import Failed, Rejected, Throttled, Unavailable, Unclear, Undelivered, Unknown
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdict import PutBack, Release, is_suspect, is_well, judge, quarantine, tried
-from outbox.sink import Failed, Rejected, Throttled, Unavailable, Unclear, Undelivered, Unknown
-from outbox.store import Burial, Retry
+from outbox.store.messages import Burial, Retry
 
 SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry=Backoff(1.0, 8.0))
 

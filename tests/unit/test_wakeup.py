@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from outbox.events import SourceDegraded, SourceRestored
-from outbox.wakeup import Wakeup
+from outbox.model.events import SourceDegraded, SourceRestored
+from outbox.wakeup.doorbell import Wakeup
 from tests.support.event_log import EventLog
 
 LONG_S = 60.0

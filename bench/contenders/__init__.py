@@ -1,4 +1,0 @@
-"""Who runs in `bench.peers`: each contender a program of its own, in a process and with libraries of its own.
-
-What stands here is copied beside the peers' libraries and runs there, so it imports nothing but `talk` and its peer.
-"""

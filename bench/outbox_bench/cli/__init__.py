@@ -1,0 +1,1 @@
+"""`outbox bench`: its options, its servers, and what it shows and keeps."""

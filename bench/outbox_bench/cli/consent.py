@@ -1,0 +1,51 @@
+"""Whether a database may be emptied: asked before the first statement that changes anything."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import asyncpg
+import typer
+
+from outbox.cli.session import ask
+from outbox.model.errors import ConfigurationError
+from outbox.postgres.connect import place
+from outbox.postgres.errors import translated_errors
+
+_MANY = 1_000_000
+_UNSETTLED = "select count(*) from (select from outbox.message limit $1) unsettled"
+_WORKERS = """
+select name from outbox.worker where stopped_at is null and seen_at > now() - interval '1 minute' order by name limit 3
+"""
+
+
+def ask_for(dsn: str, *, consent: bool) -> None:
+    """Raise ConfigurationError unless the outbox there may be emptied: nothing waits in it, or the user says so."""
+    unsettled, workers = ask(partial(_look, dsn))
+    if workers:
+        raise ConfigurationError(
+            f"a worker runs on {place(dsn)} ({', '.join(workers)}) and would take the benchmark's messages: stop it, "
+            "or wait a minute if it was killed"
+        )
+    if not unsettled or consent:
+        return
+    count = f"{unsettled:,} or more" if unsettled == _MANY else f"{unsettled:,}"
+    what = f"{count} unsettled messages are in the outbox of {place(dsn)}, and would be lost"
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{what}: name another database with --dsn, or say --yes")
+    if not typer.confirm(f"{what}. Empty it?", err=True):
+        raise typer.Exit(1)
+
+
+async def _look(dsn: str) -> tuple[int, list[str]]:
+    """How many unsettled messages there are, and which workers live. An outbox that is not there is empty."""
+    with translated_errors("connect"):
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            if await connection.fetchval("select to_regclass('outbox.message')") is None:
+                return 0, []
+            workers = [row["name"] for row in await connection.fetch(_WORKERS)]
+            return await connection.fetchval(_UNSETTLED, _MANY), workers
+        finally:
+            connection.terminate()

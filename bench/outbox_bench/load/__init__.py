@@ -1,0 +1,1 @@
+"""What scenarios put under load, and with what."""

@@ -1,0 +1,21 @@
+"""The workflow that benchmarks start."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+WORKFLOW = "OutboxBench"
+
+
+@workflow.defn(name=WORKFLOW)
+class BenchWorkflow:
+    """Ends at once."""
+
+    @workflow.run
+    async def run(self, order: dict[str, int]) -> int:
+        """Return what it was given."""
+        return order["organization_id"]
+
+
+NAME = "outbox-bench"
+"""The name of the worker, and of whoever starts workflows."""

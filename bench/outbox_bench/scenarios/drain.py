@@ -1,0 +1,81 @@
+"""How a worker ends that is told to in the midst of its work: SIGTERM under load.
+
+Events come at a steady rate, and go on while the worker drains and after it has gone; then another one takes what is
+left. Every event must have its one workflow in the end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from temporalio.client import Client
+
+from outbox.store.migrations import migrate
+from outbox_bench.load.flow import NONE, Ledger, count, frontend, ledger, steady_flow
+from outbox_bench.load.in_process import connected
+from outbox_bench.load.lab import Lab
+from outbox_bench.load.processes import worker_process
+from outbox_bench.report.figures import add_longest, add_run, add_total
+from outbox_bench.report.report import Goal, Report
+
+if TYPE_CHECKING:
+    from outbox.postgres.connect import Connection
+
+GOAL = Goal("≤", 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Durations in seconds."""
+
+    rate: float = 200.0
+    """Events a second."""
+    work_s: float = 5.0
+    """How long the worker is at work before it is told to end; up to a second longer, at random."""
+    runs: int = 10
+
+    @classmethod
+    def brief(cls) -> Self:
+        """For a smoke test."""
+        return cls(rate=50.0, work_s=0.5, runs=1)
+
+
+async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+    """Drain one worker after the other."""
+    dsn = await lab.database()
+    await migrate(dsn)
+    async with frontend(report) as stub, connected(dsn) as connection:
+        client = await Client.connect(stub.address)
+        for run in range(options.runs):
+            tell(f"run {run + 1} of {options.runs}", run / options.runs)
+            code, took_s, found = await _drain(dsn, stub.address, connection, client, options)
+            judge(report, code, took_s, found)
+    tell("done", 1.0)
+
+
+def judge(report: Report, code: int, took_s: float, found: Ledger) -> None:
+    """Add one run's figures: the exit code, the seconds from SIGTERM to the end, and what became of the events."""
+    add_run(report, "SIGTERM to the process's end", "s", took_s, GOAL)
+    add_longest(report, "SIGTERM to the process's end, longest", "s", took_s, GOAL)
+    add_total(report, "exits other than 0", "exits", float(code != 0), NONE)
+    found.judge(report)
+
+
+async def _drain(
+    dsn: str, address: str, connection: Connection, client: Client, options: Options
+) -> tuple[int, float, Ledger]:
+    environment = {"TEMPORAL_ADDRESS": address}
+    before = await count(client)
+    async with worker_process(dsn, environment=environment) as worker:
+        async with steady_flow(dsn, options.rate) as flow:
+            await anyio.sleep(options.work_s + random.random())  # noqa: S311 - no secret
+            told_s = monotonic()
+            code = await worker.terminate()
+            took_s = monotonic() - told_s
+        async with worker_process(dsn, environment=environment):
+            return code, took_s, await ledger(connection, client, flow, before)

@@ -1,0 +1,1 @@
+"""A Temporal frontend that answers at once, to measure the relay alone."""

@@ -1,0 +1,1 @@
+"""`outbox dead`: look at dead letters, requeue or discard them."""

@@ -1,0 +1,97 @@
+"""The command `outbox reset`: makes the outbox as if it were new. For development and tests."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from outbox.cli.session import ask
+from outbox.config import settings as config
+from outbox.model.errors import ConfigurationError
+from outbox.postgres.connect import place
+from outbox.store.reset import COUNTED, Stock, empty, look, refuse_living, renew
+
+_COUNTED = {
+    "messages": "messages that are not settled",
+    "dead_letters": "dead letters",
+    "history": "messages of history",
+    "dedup_keys": "dedup keys of delivered messages",
+    "imported": "rows noted as imported: the same import would move them again",
+    "rules": "pauses, limits and switches",
+}
+_ALWAYS = {"messages", "dead_letters", "history"}
+_NAMED = 10
+
+
+def reset(
+    yes: Annotated[
+        bool, typer.Option("--yes-delete-everything", help="Do not ask for the database's name. Scripts need it.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while workers run; they go on with nothing to do.")
+    ] = False,
+    drop_schema: Annotated[
+        bool,
+        typer.Option("--drop-schema", help="Drop the schema and make it anew, whatever state or version it is in."),
+    ] = False,
+) -> None:
+    """Delete everything, for development and tests.
+
+    Settled or not, and there is no way back. The tables are emptied in one transaction. Captures, rights and
+    publications stay, and so does whatever was started in Temporal: a start under the same workflow id is a
+    duplicate there.
+    """
+    settings = config.load()
+    if drop_schema and settings.schema_name == "public":
+        raise ConfigurationError("nothing was done: the schema is public, which holds more than the outbox")
+    stock = ask(partial(look, settings.dsn, settings.schema_name, drop_schema=drop_schema))
+    sys.stdout.write(f"{place(settings.dsn)}, database {stock.database}, schema {settings.schema_name}\n")
+    _show(stock, drop_schema=drop_schema)
+    sys.stdout.flush()
+    if not force:
+        refuse_living(stock.living)
+        _refuse_unread(stock)
+    if not yes:
+        _consent(stock.database)
+    ask(partial(renew if drop_schema else empty, settings.dsn, settings.schema_name, force=force))
+    sys.stdout.write("the schema is new\n" if drop_schema else "the outbox is empty\n")
+
+
+def _show(stock: Stock, *, drop_schema: bool) -> None:
+    """What will be lost, and what will stay."""
+    if not stock.there:
+        sys.stdout.write("  no such schema yet: nothing is lost\n")
+        return
+    counts = stock.counts
+    if counts is None:
+        sys.stdout.write("  what is in it cannot be read by this version\n")
+    else:
+        for name, what in _COUNTED.items():
+            if counts[name] or name in _ALWAYS:
+                shown = f"over {COUNTED:,}" if counts[name] > COUNTED else f"{counts[name]:,}"
+                sys.stdout.write(f"  {shown:>9} {what}\n")
+    if drop_schema:
+        gone = stock.bystanders[:_NAMED] + ["…"] * (len(stock.bystanders) > _NAMED)
+        for name in [*gone, "rights that were granted in it"]:
+            sys.stdout.write(f"  goes too: {name}\n")
+    elif counts and counts["captured"]:
+        sys.stdout.write(f"  stays: captures of {', '.join(counts['captured'])}\n")
+
+
+def _refuse_unread(stock: Stock) -> None:
+    if stock.there and stock.counts is None:
+        raise ConfigurationError(
+            "nothing was done: whether workers run cannot be read either; stop them, then say --force"
+        )
+
+
+def _consent(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigurationError("nothing was done: say --yes-delete-everything if that is what you want")
+    typed = typer.prompt("Type the name of the database to delete all this", default="", show_default=False, err=True)
+    if typed.strip() != name:
+        sys.stderr.write("outbox: nothing was done: that is not its name\n")
+        raise typer.Exit(1)

@@ -1,0 +1,21 @@
+"""Rich's console, on which no text controls the terminal but rich's own styles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import console
+from rich.segment import Segment
+
+from outbox.model.plain_text import plain
+
+
+class Console(console.Console):
+    """Shows every text as `plain` has it, whatever it stands in."""
+
+    def render(
+        self, renderable: console.RenderableType, options: console.ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich renders it; codes that come with the text are shown, not obeyed."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)

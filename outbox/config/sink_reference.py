@@ -1,0 +1,23 @@
+"""The sink by its reference, module:attribute: how the core finds what it does not import."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from outbox.model.errors import ConfigurationError
+from outbox.model.sink import SinkFactory
+
+
+def load_sink(reference: str) -> SinkFactory:
+    """Import the sink factory that `module:attribute` names. Raises ConfigurationError with the cause."""
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {error}") from error
+    if not callable(factory):
+        raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {attribute} cannot be called")
+    return cast("SinkFactory", factory)

@@ -1,0 +1,45 @@
+"""Trying a statement again for ever, and telling when the database is lost, once of each kind, and when it is back."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import anyio
+
+from outbox.loops.backoff import Backoff
+from outbox.loops.lasting_fault import Lasting
+from outbox.model.errors import OutboxError
+from outbox.model.events import DatabaseLost, DatabaseRestored, Emit
+
+
+class Patience:
+    """Paces one loop's retries of one kind of statement."""
+
+    def __init__(self, doing: str, emit: Emit, backoff: Backoff) -> None:
+        self._doing = doing
+        self._emit = emit
+        self._backoff = backoff
+        self._failures = 0
+        self._told: set[type[OutboxError]] = set()
+        self._lost_s = 0.0
+        self._lasting = Lasting()
+
+    async def failed(self, error: OutboxError) -> None:
+        """Note a failure and wait before the next try."""
+        if not self._failures:
+            self._lost_s = monotonic()
+            self._told.clear()
+            self._lasting.begin()
+        if type(error) not in self._told:  # a restart may end in a refusal, which is for people to mend
+            self._told.add(type(error))
+            self._emit(DatabaseLost(self._doing, str(error)))
+        elif lost_s := self._lasting.due():
+            self._emit(DatabaseLost(self._doing, str(error), lost_s))
+        self._failures += 1
+        await anyio.sleep(self._backoff.delay_s(self._failures))
+
+    def succeeded(self) -> None:
+        """Note a success."""
+        if self._failures:
+            self._failures = 0
+            self._emit(DatabaseRestored(self._doing, monotonic() - self._lost_s))

@@ -1,0 +1,1 @@
+"""What everything else speaks of: the message, the sink's protocol, events, findings, errors. No I/O."""

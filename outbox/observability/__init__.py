@@ -1,0 +1,1 @@
+"""What others see of a worker: logs, metrics, traces, and the pages over HTTP."""

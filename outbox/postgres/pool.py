@@ -1,0 +1,236 @@
+"""A pool of connections, each lent for one statement at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import asyncpg
+
+from outbox.model.errors import AccessLost, ConfigurationError
+from outbox.postgres.connect import connect, connected, is_pooled
+from outbox.postgres.errors import translated_errors
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    from outbox.postgres.address import Where
+    from outbox.postgres.connect import Connection
+
+_RELEASE_TIMEOUT_S = 1.0
+_GREETING_TIMEOUT_S = 5.0
+_STATEMENTS_KEPT = 100
+"""Prepared statements that a connection keeps; the driver's default."""
+
+
+class Pool:
+    """Connections to one database, each lent for one statement at a time.
+
+    A statement that overruns its time has lost its connection, and probably all: a half-open socket tells nothing. The
+    driver would wait for the cancellation of that statement to be confirmed, over the same network; here the connection
+    is ended without a word, and the others are replaced before they are lent again.
+
+    What the driver's pool has lent once stays here at hand: its own bookkeeping for each loan costs more than most
+    statements.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], size: int, statement_timeout_s: float) -> None:
+        self._pool = pool
+        self._loans = anyio.Semaphore(size, fast_acquire=True)
+        self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._generation = 0
+        self._statement_timeout_s = statement_timeout_s
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run a statement and return its rows."""
+        async with self.acquire() as connection:
+            return await connection.fetch(statement, *arguments)
+
+    async def fetch_slowly(self, statement: str, *arguments: object, timeout_s: float) -> list[asyncpg.Record]:
+        """Run a statement, in a transaction of its own, under another bound than the pool's."""
+        async with self.acquire(timeout_s=timeout_s) as connection, connection.transaction():
+            await connection.execute(f"set local statement_timeout = {_server_timeout_ms(timeout_s)}")
+            return await connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: object) -> asyncpg.Record | None:
+        """Run a statement and return its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: object) -> Any:  # noqa: ANN401 - a column has any type
+        """Run a statement and return the first column of its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: object) -> None:
+        """Run a statement that returns nothing."""
+        async with self.acquire() as connection:
+            await connection.execute(statement, *arguments)
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+        """Lend a connection. Raises TimeoutError when that, or what is done with it, takes too long."""
+        timeout_s = timeout_s or self._statement_timeout_s
+        async with self._loans:
+            connection = await self._take(timeout_s)
+            generation, overrun = self._generation, _Overrun(connection)
+            # A timer of the event loop, which costs a fortieth of a cancel scope; each statement needs one.
+            timer = asyncio.get_running_loop().call_later(timeout_s, overrun)
+            try:
+                yield connection
+            except BaseException as error:
+                if overrun.happened and isinstance(error, Exception):
+                    await self.replace_connections()
+                    raise TimeoutError from error
+                if not isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
+                    connection.terminate()  # whatever was refused has left the connection as good as it was
+                raise
+            finally:
+                timer.cancel()
+                if _is_gone(connection) or generation != self._generation:
+                    await self._give_back(connection)
+                else:
+                    self._at_hand.append(connection)
+
+    async def replace_connections(self) -> None:
+        """Lend none of the present connections again."""
+        self._generation += 1
+        await self._pool.expire_connections()
+        while self._at_hand:
+            await self._give_back(self._at_hand.pop())
+
+    async def _take(self, timeout_s: float) -> PoolConnectionProxy[asyncpg.Record]:
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not _is_gone(connection):
+                return connection
+            await self._give_back(connection)
+        with anyio.fail_after(timeout_s):
+            return await self._pool.acquire()
+
+    async def _give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+
+
+def _is_gone(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
+    """Whether the connection is closed, upon which the driver's pool takes it back unasked."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+class _Overrun:
+    """Ends a connection whose loan is over."""
+
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        self._connection = connection
+        self.happened = False
+
+    def __call__(self) -> None:
+        self.happened = True
+        self._connection.terminate()
+
+
+class _Opener:
+    """Makes a pool's connections. There has been one before, so no refusal is for good.
+
+    A password that is being rotated, a certificate that has run out, a database that is being restored: somebody will
+    mend it, and each connection reads anew what was said about the way.
+    """
+
+    def __init__(self, where: Where, application_name: str) -> None:
+        self._connect = partial(connect, where, application_name=application_name)
+        self.statements_kept = 0
+        self.session: dict[str, str] = {}
+        self.greeting: str | None = None
+
+    async def __call__(self, *_: object, **_of_the_driver: object) -> asyncpg.Connection[asyncpg.Record]:
+        try:
+            connection = await self._connect(statements_kept=self.statements_kept, session=self.session)
+        except ConfigurationError as error:
+            raise AccessLost(str(error)) from error
+        if self.greeting is not None:
+            with suppress(asyncpg.PostgresError):  # a schema that is not there yet is for others to find
+                await connection.execute(self.greeting, timeout=_GREETING_TIMEOUT_S)
+        return connection
+
+
+@asynccontextmanager
+async def open_pool(
+    where: Where,
+    *,
+    size: int,
+    application_name: str,
+    statement_timeout_s: float,
+    lock_timeout_s: float = 0.0,
+    durable: bool = True,
+    for_people: bool = False,
+    greeting: str | None = None,
+) -> AsyncIterator[Pool]:
+    """Open a pool. Every statement on it is bounded by `statement_timeout_s`, its wait for a lock by `lock_timeout_s`.
+
+    The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
+    `for_people`: each statement is planned for its arguments, of which there may be none or a hundred thousand.
+    `greeting`: a statement that each connection runs before it is lent.
+    Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.
+
+    The first connection is made at once, so that a wrong address or password shows at the start, as ConfigurationError;
+    later on the same is DatabaseUnavailable. Behind a pooler no named statements are used and no session settings: the
+    next statement may run in another backend.
+    """
+    async with connected(where, application_name=application_name) as connection:
+        with translated_errors("connect"):
+            pooled = await is_pooled(connection)
+    opener = _Opener(where, application_name)
+    opener.greeting = greeting
+    if not pooled:
+        opener.statements_kept = _STATEMENTS_KEPT
+        opener.session = _session(statement_timeout_s, lock_timeout_s, durable=durable)
+        if for_people:
+            opener.session["plan_cache_mode"] = "force_custom_plan"
+    with translated_errors("connect"):
+        pool = await asyncpg.create_pool(
+            min_size=0,  # else the driver would restore it by itself, and write tracebacks when it cannot
+            max_size=size,
+            max_inactive_connection_lifetime=0,
+            reset=_nothing_to_reset,
+            connect=opener,
+        )
+    try:
+        with translated_errors("connect"):
+            await pool.release(await pool.acquire())
+        yield Pool(pool, size, statement_timeout_s)
+    finally:
+        pool.terminate()
+
+
+def _session(statement_timeout_s: float, lock_timeout_s: float, *, durable: bool) -> dict[str, str]:
+    return {
+        # A prepared statement keeps the plan that was best while the table was small, and would then read a sudden
+        # backlog from end to end for each claim.
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",  # it reads all of a key, however many messages that has, to sort out the first
+        "plan_cache_mode": "force_generic_plan",  # to plan the claim at the gates takes longer than to carry it out
+        "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
+        "enable_indexscan": "on",
+        "enable_nestloop": "on",
+        "idle_in_transaction_session_timeout": "60s",  # a frozen worker must not keep its locks
+        "statement_timeout": _server_timeout_ms(statement_timeout_s),
+        "lock_timeout": _server_timeout_ms(lock_timeout_s),
+        **({} if durable else {"synchronous_commit": "off"}),
+    }
+
+
+def _server_timeout_ms(timeout_s: float) -> str:
+    """PostgreSQL's bound for a statement that we give up after `timeout_s`: its answer has to travel."""
+    return str(int(timeout_s * 900))
+
+
+async def _nothing_to_reset(_connection: Connection) -> None:
+    """Our statements leave no session state behind, so giving a connection back costs no round trip."""

@@ -1,0 +1,75 @@
+"""What running SQL on the outbox has in common: a pool, the schema's name, and errors that are ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+
+from outbox.model.blockers import Blocker, line, read
+from outbox.model.errors import DatabaseReadOnly, OutboxError, StatementTimedOut
+from outbox.postgres.errors import translated_errors
+from outbox.store.sql import query
+
+if TYPE_CHECKING:
+    from outbox.postgres.pool import Pool
+
+
+_BLOCKERS_WITHIN_S = 1.5
+
+
+class Statements:
+    """Statements on one outbox schema. Each method runs the file of its name under `sql/queries`.
+
+    Every method may raise DatabaseUnavailable or DatabaseRefused.
+    """
+
+    def __init__(self, pool: Pool, schema: str) -> None:
+        self._pool = pool
+        self._schema = schema
+
+    @asynccontextmanager
+    async def _errors(self, doing: str) -> AsyncIterator[None]:
+        """Translate the driver's errors; leave a server that takes no writes; say who blocks what took too long."""
+        try:
+            with translated_errors(doing):
+                yield
+        except DatabaseReadOnly:
+            await self._pool.replace_connections()
+            raise
+        except StatementTimedOut as error:
+            found = await self.blockers()
+            if found:
+                raise StatementTimedOut(f"{error}: {line(found)}") from error
+            raise
+
+    async def blockers(self) -> list[Blocker]:
+        """Who keeps others from the tables at this moment; nobody also where that cannot be found out."""
+        try:
+            with translated_errors("blockers"):
+                async with self._pool.acquire(timeout_s=_BLOCKERS_WITHIN_S) as connection:
+                    return read(orjson.loads(await connection.fetchval(self._sql("blockers"))))
+        except OutboxError:
+            return []
+
+    def _sql(self, name: str) -> str:
+        return query(name, self._schema)
+
+
+def joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
+    """Join each column with a separator that is part of no value; return it and the columns."""
+    comma = "\x1f"  # the unit separator
+    while True:
+        joined = [comma.join(column) for column in columns]
+        if all(text.count(comma) == max(0, len(column) - 1) for text, column in zip(joined, columns, strict=True)):
+            return comma, joined
+        comma = uuid4().hex
+
+
+def column(rows: Sequence[object], name: str) -> list[Any]:
+    """Return an attribute of each row."""
+    return list(map(attrgetter(name), rows))

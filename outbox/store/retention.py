@@ -1,0 +1,78 @@
+"""Runs the SQL of `outbox prune`: what has outlived its retention, found, counted, and deleted in small pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import orjson
+
+from outbox.store.messages import Store
+
+_COUNT_TIMEOUT_S = 600.0
+"""A day of history may hold many millions of messages, and each is counted."""
+
+
+class Day(NamedTuple):
+    """A daily partition of the history."""
+
+    part: str
+    messages: int
+    bytes: int | None
+    """None if it was dropped meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prunable:
+    """What has outlived its retention. Field names are those of `prunable.sql`."""
+
+    history_before: datetime
+    """History settled before that is too old, by whole days."""
+    dead_before: datetime | None
+    """Dead letters that died before that are too old; None if none are."""
+    days: list[Day]
+    strays: int
+    """Rows of the history that no daily partition took."""
+    dead_letters: int
+    dedup_keys: int
+    workers: int
+
+
+class Retention(Store):
+    """The worker's own statements, and those that only people run. All raise as the store's do."""
+
+    async def prunable(self, history_s: float, dead_s: float | None) -> Prunable:
+        """Count what is older than so many seconds: of the history, and of the dead letters unless None."""
+        async with self._errors("look for what is old"):
+            [[text]] = await self._pool.fetch_slowly(
+                self._sql("prunable"), history_s, dead_s, timeout_s=_COUNT_TIMEOUT_S
+            )
+        found = orjson.loads(text)
+        found["days"] = [Day(**day) for day in found["days"]]
+        for name in ("history_before", "dead_before"):
+            found[name] = None if found[name] is None else datetime.fromisoformat(found[name])
+        return Prunable(**found)
+
+    async def prune_day(self, part: str, before: datetime) -> bool:
+        """Drop a day of the history that had ended by then; False if it is gone already.
+
+        Raises DatabaseUnavailable within seconds where a long reader is in the way.
+        """
+        async with self._errors("drop history"):
+            return bool(await self._pool.fetchval(self._sql("prune_day"), part, before))
+
+    async def prune_strays(self, before: datetime, limit: int) -> int:
+        """Delete history settled before then that no daily partition took, at most `limit`; return how many."""
+        async with self._errors("delete history"):
+            return int(await self._pool.fetchval(self._sql("prune_strays"), before, limit))
+
+    async def prune_dead_letters(self, before: datetime, limit: int) -> int:
+        """Delete dead letters that died before then, at most `limit`; return how many."""
+        async with self._errors("delete dead letters"):
+            return int(await self._pool.fetchval(self._sql("prune_dead_letters"), before, limit))
+
+    async def forget_workers(self, silent_s: float) -> int:
+        """Forget workers not heard of for so many seconds, at least a day; return how many."""
+        async with self._errors("forget workers"):
+            return len(await self._pool.fetch(self._sql("forget_workers"), silent_s))

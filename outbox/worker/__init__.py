@@ -1,0 +1,1 @@
+"""The worker process: its parts, their start, and their end."""

@@ -1,0 +1,172 @@
+"""The built wheel, installed outside the checkout: with everything, and in an environment without Temporal's SDK."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from zipfile import ZipFile
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.timeout(180)
+MY_SINK = """
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from outbox.model.sink import Delivered
+
+class MySink:
+    async def deliver(self, message):
+        Path(os.environ["OUTBOX_TEST_DELIVERED"]).write_text(str(message.message_id))
+        return Delivered()
+
+    async def probe(self):
+        return None
+
+@asynccontextmanager
+async def sink(context):
+    yield MySink()
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    dist = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(ROOT), cwd=ROOT)
+    [built] = dist.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module", params=["everything", "no temporalio"])
+def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The `bin` folder of an environment with the wheel in it, and of its dependencies all, or all but temporalio.
+
+    The dependencies are borrowed by links from the environment of the tests. That one's own installation of this
+    project is not among them.
+    """
+    missing = {
+        "temporal_outbox",
+        "__editable__",
+        "_temporal_outbox",
+        "outbox",
+        "outbox_bench",
+        "outbox_temporal",
+        "outbox_workflows",
+    }
+    if request.param == "no temporalio":
+        missing |= {"temporalio"}
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=False)
+    site = next(environment.glob("lib/python*/site-packages"))
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if entry.name.split(".")[0].split("-")[0] not in missing and entry.suffix != ".pth":
+            (site / entry.name).symlink_to(entry)
+    python = environment / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet", str(wheel), cwd=site)
+    yield environment / "bin"
+    for link in site.iterdir():
+        if link.is_symlink():
+            link.unlink()  # nobody shall follow it when the folder is cleaned
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command that must succeed, and return what it wrote to standard output."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=clean(environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_wheel_holds_the_packages_and_the_sql_and_nothing_else(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "outbox",
+        "outbox_bench",
+        "outbox_temporal",
+        "outbox_workflows",
+        "temporal_outbox",
+    }
+    for path in sorted((ROOT / "sql").rglob("*.sql")):
+        assert f"outbox/{path.relative_to(ROOT)}" in names
+    assert {"outbox/py.typed", "outbox_temporal/py.typed"} <= set(names)
+
+
+def test_command_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    where = run(installed / "python", "-c", "import outbox; print(outbox.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    assert "migrate" in run(installed / "outbox", "--help", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("words", [["routes", "check", "--file"], ["import"]], ids=lambda words: words[0])
+def test_a_command_whose_dependency_is_missing_says_so_in_one_line(
+    installed: Path, tmp_path: Path, words: list[str]
+) -> None:
+    command = [str(installed / "outbox"), *words, "absent.toml"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean({}), capture_output=True, text=True, timeout=60)
+    has_temporalio = any(installed.parent.glob("lib/python*/site-packages/temporalio"))
+    expected = (
+        "absent.toml cannot be read"
+        if has_temporalio
+        else f"`outbox {words[0]}` cannot be loaded: No module named 'temp"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"outbox: {expected}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_module_of_the_core_imports(installed: Path, tmp_path: Path) -> None:
+    script = (
+        "import importlib, pkgutil, outbox, sys\n"
+        "for module in pkgutil.walk_packages(outbox.__path__, 'outbox.'): importlib.import_module(module.name)\n"
+        "assert not [name for name in sys.modules if name.startswith(('temporalio', 'workflows'))]"
+    )
+    run(installed / "python", "-c", script, cwd=tmp_path)
+
+
+async def test_installed_relay_delivers_to_a_sink_of_ones_own(
+    installed: Path, empty_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "my_sink.py").write_text(MY_SINK)
+    environment = {
+        "DATABASE_URL": empty_database,
+        "PYTHONPATH": str(tmp_path),
+        "OUTBOX_SINK": "my_sink:sink",
+        "OUTBOX_TEST_DELIVERED": str(tmp_path / "delivered"),
+    }
+
+    async def outbox(*arguments: str) -> str:
+        return await to_thread.run_sync(partial(run, installed / "outbox", *arguments, cwd=tmp_path, **environment))
+
+    await outbox("migrate")
+    message_id = (await outbox("enqueue", "orders", '{"id": 1}')).strip()
+    async with await anyio.open_process([installed / "outbox", "run"], env=clean(environment), cwd=tmp_path) as worker:
+        await eventually(anyio.Path(environment["OUTBOX_TEST_DELIVERED"]).exists, bool)
+        worker.terminate()
+        assert await worker.wait() == 0
+    assert (tmp_path / "delivered").read_text() == message_id
+    assert '"completed"' in await outbox("status", "--json")
+
+
+def clean(environment: dict[str, str]) -> dict[str, str]:
+    """This process's environment without what would lead a child back into the checkout."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV", "VIRTUAL_ENV"))}
+    return ours | environment

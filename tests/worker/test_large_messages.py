@@ -1,0 +1,140 @@
+"""Large messages: claims and workers are bounded by bytes, so that legal ones neither time claims out nor fill memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outbox.model.errors import DatabaseUnavailable
+from outbox.model.message import CLAIM_BYTES, Lease, Message
+from outbox.postgres.pool import Pool
+from outbox.relay.buffer import Inbox
+from outbox.relay.portion import Portion
+from tests.support.eventually import eventually
+from tests.support.processes import worker_process
+from tests.support.running import counts, fetch, running
+from tests.support.sinks import FakeSink
+from tests.support.sql import clock
+
+MIB = 2**20
+MEMORY_LIMIT_KIB = 512 * 1024
+"""Of the manifests in deploy/."""
+
+
+async def enqueue_large(dsn: str, count: int, size: int, arguments: str = "") -> None:
+    statement = f"select count(outbox.enqueue('large', to_json(repeat('x', {size - 2})){arguments})) from generate_series(1, {count}) i"
+    await fetch(dsn, statement)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [("", None), ("", "other"), (", key => 'k' || i", None), (", key => 'k'", None), (", tenant => 't'", None)],
+    ids=["plain", "ruled", "keys", "series", "tenant"],
+)
+async def test_claim_stops_where_its_messages_have_the_bytes(database: str, arguments: str, rule: str | None) -> None:
+    await enqueue_large(database, 6, MIB, arguments)
+    if rule:
+        await fetch(database, "select outbox.pause($1)", rule)
+    async with clock(database) as worker:
+        worker.pass_s(60)
+        how: dict[str, Any] = {"lease_s": 60.0, "worker_id": worker.worker_id, "max_bytes": 2 * MIB + 5}
+        taken: list[int] = []
+        for _ in range(3):
+            if arguments:
+                lease = await worker.store.claim_gated(100, **how, suspect_after=2, series=8)
+            elif rule:
+                lease = await worker.store.claim_ruled(100, **how)
+            else:
+                lease = await worker.store.claim(100, **how)
+            taken.append(len(lease.messages))
+            assert {message.large_bytes for message in lease.messages} <= {MIB + 2}
+            if "'k'" in arguments and "|| i" not in arguments:
+                break  # a key's next series goes when this one is settled
+        assert taken[0] == 3
+        assert sum(taken) == (3 if len(taken) == 1 else 6)
+
+
+async def test_one_message_is_claimed_however_large(database: str) -> None:
+    await enqueue_large(database, 2, 2_000_000)
+    async with clock(database) as worker:
+        worker.pass_s(60)
+        lease = await worker.store.claim(100, lease_s=60, worker_id=worker.worker_id, max_bytes=1)
+        assert len(lease.messages) == 1
+
+
+async def test_worker_holds_no_more_large_messages_than_it_has_room_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue_large(database, 80, MIB)
+    held: list[int] = []
+    counted = Inbox.count_in
+
+    def seen(self: Inbox, messages: Sequence[Message]) -> None:
+        counted(self, messages)
+        held.append(self.large_bytes)
+
+    monkeypatch.setattr(Inbox, "count_in", seen)
+    sink = FakeSink()
+    sink.block()
+    async with running(database, sink) as relay:
+        await sink.wait_until(lambda: sink.in_flight >= 32)
+        sink.unblock()
+        await relay.wait_completed(80)
+    assert 32 * MIB <= max(held) <= 33 * MIB
+
+
+async def test_claims_that_fail_on_a_slow_link_take_less_until_they_pass(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue_large(database, 20, MIB)
+    asked: list[int] = []
+    fetched = Pool.fetch
+
+    async def over_a_slow_link(self: Pool, statement: str, *values: object) -> object:
+        if "large_bytes" in statement:
+            asked.append(int(str(values[-1])))
+            if asked[-1] > 3 * MIB:
+                raise DatabaseUnavailable("claim: no answer in time")
+        return await fetched(self, statement, *values)
+
+    monkeypatch.setattr(Pool, "fetch", over_a_slow_link)
+    async with running(database) as relay:
+        await relay.wait_completed(20)
+    assert asked[:3] == [8 * MIB, 4 * MIB, 2 * MIB]
+
+
+async def test_worker_within_the_manifests_memory_drains_what_producers_may_send(database: str, tmp_path: Path) -> None:
+    emoji = "('\"' || repeat('x', 2000000) || '🙂\"')::json"  # Python keeps four bytes for each of these characters
+    memo = (
+        '(\'{"operation":"cancel_workflow","workflow_id":"w","memo":{"m":"\' || repeat(\'y\', 750000) || \'"}}\')::json'
+    )
+    await fetch(database, f"select count(outbox.enqueue('t', {emoji})) from generate_series(1, 150)")
+    await fetch(database, f"select count(outbox.enqueue('t', target => {memo})) from generate_series(1, 120)")
+    await fetch(database, f"select count(outbox.enqueue('t', {emoji}, key => 'k' || i)) from generate_series(1, 100) i")
+    sink = "tests.support.sinks:slow_sink"
+    with worker_process(tmp_path, "worker", DATABASE_URL=database, OUTBOX_SINK=sink, LOG_LEVEL="INFO") as worker:
+
+        async def left() -> int:
+            return (await counts(database))["message"]
+
+        await eventually(left, lambda count: count == 0, timeout_s=90)
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        [peak] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    assert peak < MEMORY_LIMIT_KIB, f"{peak} KiB"
+
+
+def test_claim_after_large_ones_asks_for_twice_as_many() -> None:
+    portion = Portion(Inbox(concurrency=64, prefetch=2048, batch=500, held_bytes=32 * MIB))
+    usual = portion.limit()
+    large = Message(None, 1, "t", None, None, "{}", None, 1, 0, 0, 0.0, 1, large_bytes=MIB)  # type: ignore[arg-type]
+    portion.came(Lease([large] * 3, 0.0, 60.0, more=False))
+    assert portion.limit() == 6
+    portion.came(Lease([large._replace(large_bytes=None)] * 6, 0.0, 60.0, more=True))
+    assert portion.limit() == usual
+    portion.failed()
+    assert portion.max_bytes() == CLAIM_BYTES // 2
+    portion.came(Lease([], 0.0, 60.0, more=False))
+    assert portion.max_bytes() == CLAIM_BYTES

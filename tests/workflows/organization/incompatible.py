@@ -1,0 +1,22 @@
+"""A change of the bootstrap's definition as nobody should make it."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from outbox_workflows.organization.definitions import OrganizationBootstrap
+from outbox_workflows.organization.types import Bootstrapped, Site
+
+
+@workflow.defn(name="OrganizationBootstrap")
+class CreatesFirst(OrganizationBootstrap):
+    """Makes the organisation before anything else."""
+
+    @workflow.init
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+
+    @workflow.run
+    async def run(self, *given: object) -> Bootstrapped:
+        await self._step("create-organization", "organization.create", Site(self._bootstrap, ""))
+        return await super().run(*given)

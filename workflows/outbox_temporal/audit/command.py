@@ -1,0 +1,265 @@
+"""The command `outbox audit`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+import anyio
+import typer
+from anyio.abc import TaskGroup, TaskStatus
+
+from outbox.cli.arguments import duration_s
+from outbox.cli.format import moment, progress
+from outbox.cli.session import ask, with_store
+from outbox.config import settings as config
+from outbox.model.errors import ConfigurationError, OutboxError
+from outbox.model.plain_text import plain
+from outbox_temporal.audit.executions import Executions, TemporalRefused, started_between
+from outbox_temporal.audit.findings import Report
+from outbox_temporal.audit.history import Extent, Ledger
+from outbox_temporal.audit.reconcile import Audit, completing
+from outbox_temporal.audit.records import Scope
+from outbox_temporal.audit.view import show, write_finding, write_summary
+from outbox_temporal.sdk.client import connect
+from outbox_temporal.sink import settings
+from outbox_temporal.target.table import Routes
+from outbox_temporal.target.target import Target
+
+_SHOWN = 20
+_NO_LIMIT = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for."""
+
+    since: str
+    until: str
+    settle_s: float
+    namespaces: Sequence[str]
+    workflows: Sequence[str]
+    prefixes: Sequence[str]
+    retention_s: float | None
+    rate: float
+    concurrency: int
+    terminate: bool = False
+    """Whether to terminate the ghosts that are found."""
+
+
+def audit(
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="From then on: an age such as 90m or 2d, or 2026-11-21T08:00 (UTC).")
+    ] = "24h",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Until then, likewise.")] = "0s",
+    settle: Annotated[
+        str, typer.Option(metavar="AGE", help="Leave out what is younger: it may be on its way.")
+    ] = "10s",
+    namespaces: Annotated[
+        list[str] | None,
+        typer.Option("--namespace", help="Look here too, beside the connection's and those that messages name."),
+    ] = None,
+    workflows: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="Only this outbox starts workflows of this type: look for no others, tell of all."),
+    ] = None,
+    prefixes: Annotated[
+        list[str] | None, typer.Option("--prefix", help="The same for workflow ids that begin so.")
+    ] = None,
+    retention: Annotated[
+        str | None, typer.Option(metavar="AGE", help="How long Temporal keeps workflows, instead of asking it.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Lists to ask Temporal for in a second, at most.")] = 5.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=100, help="Requests to Temporal in flight, at most.")] = 4,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Findings to show of each kind; default: 20, with --json all.")
+    ] = None,
+    terminate: Annotated[
+        bool,
+        typer.Option(
+            "--terminate-ghosts",
+            help="End running workflows whose message is nowhere. Look first, without it. Needs --type or --prefix.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
+) -> None:
+    """Compare the history with Temporal, and explain differences.
+
+    Exit code 0: no fault found. 1: faults, or something could not be compared. 2: usage. 130: interrupted, after
+    telling what was found so far.
+    """
+    retention_s = None if retention is None else duration_s(retention)
+    wish = Wish(
+        since,
+        until,
+        duration_s(settle),
+        namespaces or (),
+        workflows or (),
+        prefixes or (),
+        retention_s,
+        rate,
+        concurrency,
+        terminate,
+    )
+    if terminate and not (workflows or prefixes):
+        raise ConfigurationError(
+            "--terminate-ghosts ends every running workflow whose message is not in this database: say with --type or "
+            "--prefix which workflows only this outbox starts"
+        )
+    chosen = config.load()
+    if not chosen.history:
+        raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
+    report = Report(limit or (_NO_LIMIT if as_json else _SHOWN), tell=write_finding if as_json else None)
+    scope = ask(partial(with_store, chosen, Ledger, partial(compare, wish, chosen.history_days, report)))
+    (write_summary if as_json else show)(report, scope)
+    sys.stdout.flush()
+    _leave(report)
+
+
+def _leave(report: Report) -> None:
+    """Say what the findings do not, and set the exit code."""
+    for trouble in report.troubles:
+        sys.stderr.write(f"outbox: not compared: {trouble}\n")
+    if report.interrupted:
+        sys.stderr.write("outbox: interrupted: this is what was found so far\n")
+        raise typer.Exit(130)
+    if report.faults or report.troubles:
+        raise typer.Exit(1)
+
+
+async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger) -> Scope:
+    """Compare both sides as asked, and return what that came to. Findings and troubles go into the report."""
+    path = settings.load().routes_file()
+    routes = None if path is None else Routes.load(path)
+    now = await ledger.audit_clock()
+    since, until = window(wish, now)
+    horizon = now - timedelta(days=history_days)
+    if since < horizon:
+        sys.stderr.write(f"outbox: the history reaches back to {moment(horizon)} only (OUTBOX_HISTORY_DAYS)\n")
+        since = horizon
+    if since >= until:
+        raise ConfigurationError(
+            f"there is no history before {moment(until)} any more (OUTBOX_HISTORY_DAYS): nothing to compare"
+        )
+    try:
+        client = await connect()
+    except RuntimeError as error:
+        raise TemporalRefused(f"Temporal cannot be reached: {error} (TEMPORAL_ADDRESS)") from error
+    executions = Executions(client, rate=wish.rate, concurrency=wish.concurrency)
+    extent = await ledger.audit_extent(since, until)
+    retention_s = await _retentions(wish, client.namespace, _named(extent, routes), executions, report)
+    scope = Scope(since, until, now, horizon, retention_s, tuple(wish.workflows), tuple(wish.prefixes))
+    work = Audit(ledger, executions, scope, report, completing(routes, client.namespace))
+    await _carry_out(work, scope, extent, executions, report)
+    if wish.terminate:
+        await _terminate(work, executions, report)
+    return scope
+
+
+async def _terminate(work: Audit, executions: Executions, report: Report) -> None:
+    """Terminate the ghosts, unless the audit could not see everything."""
+    if fault := await work.home_fault():
+        report.troubles.append(f"no ghost was terminated: {fault} (`outbox adopt`, if it is meant to be the outbox)")
+        return
+    if report.interrupted or report.troubles:
+        report.troubles.append("no ghost was terminated, because not everything could be compared")
+        return
+    for run in work.ghosts.values():
+        ended = await executions.terminate(run, "outbox audit: its message is nowhere in the database")
+        done = "terminated" if ended else "not terminated: it has ended"
+        sys.stderr.write(plain(f"outbox: {run.namespace}/{run.workflow_id} run {run.run_id}: {done}") + "\n")
+
+
+def window(wish: Wish, now: datetime) -> tuple[datetime, datetime]:
+    """From when until when. Raises ConfigurationError for times that are none, or leave nothing between them."""
+    since, until = _time(wish.since, now), min(_time(wish.until, now), now - timedelta(seconds=wish.settle_s))
+    if since >= until:
+        raise ConfigurationError(
+            f"--since {wish.since} and --until {wish.until} leave no time between them, what is younger than "
+            f"--settle ({wish.settle_s:g} s) left out"
+        )
+    return since, until
+
+
+def _time(text: str, now: datetime) -> datetime:
+    try:
+        return now - timedelta(seconds=duration_s(text))
+    except ConfigurationError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{text!r} is no time: write an age such as 90m, 24h or 2d, or 2026-11-21T08:00 (UTC unless it says more)"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _named(extent: Extent, routes: Routes | None) -> set[str]:
+    """The namespaces that messages name, or their routes."""
+    targets = [route.target for route in routes.all if "namespace" not in route.texts] if routes else []
+    routed = {target.namespace for target in targets if isinstance(target, Target)}
+    return {*extent.namespaces, *(namespace for namespace in routed if namespace)}
+
+
+async def _retentions(
+    wish: Wish, own: str, named: set[str], executions: Executions, report: Report
+) -> dict[str, float]:
+    """The namespaces to look at, each with how long it keeps what has ended.
+
+    One that somebody asked for must answer. One that only messages name is left out with a line that says so.
+    """
+    retention_s: dict[str, float] = {}
+    for namespace in [own, *wish.namespaces, *sorted(named)]:
+        if namespace in retention_s:
+            continue
+        if wish.retention_s is not None:
+            retention_s[namespace] = wish.retention_s
+            continue
+        try:
+            retention_s[namespace] = await executions.retention_s(namespace)
+        except TemporalRefused as error:
+            if namespace in (own, *wish.namespaces):
+                raise TemporalRefused(f"{error} (--retention says it in Temporal's place)") from error
+            report.troubles.append(str(error))
+    return retention_s
+
+
+async def _carry_out(work: Audit, scope: Scope, extent: Extent, executions: Executions, report: Report) -> None:
+    """Compare from both sides. What goes wrong on the way ends the work, and is told with what was found before it."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_watch, tasks, work, report)
+            with progress("messages", extent.messages) as advance:
+                await work.messages(advance)
+            query = started_between(scope.since, scope.until, scope.workflows, scope.prefixes)
+            for namespace in scope.retention_s:
+                if not work.stopping:
+                    with progress(f"runs in {namespace}", await executions.count(namespace, query)) as advance:
+                        await work.runs(namespace, advance)
+            tasks.cancel_scope.cancel()
+    except* OutboxError as group:
+        report.troubles += dict.fromkeys(_lines(group))
+
+
+async def _watch(tasks: TaskGroup, work: Audit, report: Report, *, task_status: TaskStatus[None]) -> None:
+    """End the work after its page with the first signal, at once with the second."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            if report.interrupted:
+                tasks.cancel_scope.cancel()
+            work.stopping = report.interrupted = True
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _lines(inner)
+    else:
+        yield str(error)

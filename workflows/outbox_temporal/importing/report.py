@@ -1,0 +1,77 @@
+"""What a run of `outbox import` found and did: for the screen, and whole for a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import orjson
+
+from outbox.model.errors import OutboxError
+from outbox_temporal.importing.mapping import ImportMapping
+
+
+class Finding(NamedTuple):
+    """A row that somebody should look at."""
+
+    identity: str
+    what: str
+    """One of few words, by which findings are counted."""
+    detail: str
+    workflow_id: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """One run. `counts` are in the order in which they are shown."""
+
+    name: str
+    mapping: str
+    mode: str
+    rows: int = 0
+    """How many there are to look at."""
+    done: int = 0
+    """How many were looked at."""
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+    begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _begun_s: float = field(default_factory=monotonic)
+
+    @classmethod
+    def of(cls, mapping: ImportMapping, mode: str) -> Report:
+        """An empty report."""
+        return cls(mapping.name, str(mapping.path), mode)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Count."""
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def find(self, finding: Finding) -> None:
+        """Count a row that somebody should look at, and keep it."""
+        self.count(finding.what)
+        self.findings.append(finding)
+
+    def write(self, path: Path) -> None:
+        """Write the whole report as JSON. Raises OutboxError."""
+        whole = {
+            "import": self.name,
+            "mapping": self.mapping,
+            "mode": self.mode,
+            "begun_at": self.begun_at,
+            "seconds": round(monotonic() - self._begun_s, 3),
+            "interrupted": self.interrupted,
+            "rows": self.rows,
+            "done": self.done,
+            "counts": self.counts,
+            "findings": [finding._asdict() for finding in self.findings],
+            "samples": self.samples,
+        }
+        try:
+            path.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise OutboxError(f"the report {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Connections and workers of Temporal's SDK."""

@@ -1,0 +1,1 @@
+"""Throwaway PostgreSQL and Temporal servers from wheels, for the demo, tests and benchmarks."""

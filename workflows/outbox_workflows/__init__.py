@@ -1,0 +1,1 @@
+"""The workflow families that come along, their client and their worker."""

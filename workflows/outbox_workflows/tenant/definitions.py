@@ -1,0 +1,247 @@
+"""The tenant's workflows: TenantCreation, TenantSuspension, TenantReactivation and TenantDeletion."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from outbox_workflows.shared.arguments import Misfit, begun, command_id_of, read, refuse
+    from outbox_workflows.shared.saga import Cancelled, Saga, Step
+    from outbox_workflows.shared.saga_types import Cancel, Progress
+    from outbox_workflows.tenant import validation as rules
+    from outbox_workflows.tenant.types import (
+        AdminToMake,
+        Change,
+        Created,
+        DataToSetUp,
+        Deleted,
+        DeletionOrder,
+        NewTenant,
+        TenantMade,
+        TenantOrder,
+        Turned,
+    )
+
+VALIDATE = Step("validate", "validate_tenant", 10)
+CREATE = Step("create-tenant", "create_tenant", 40, undo="undo_create_tenant")
+ADMIN = Step("create-admin-user", "create_admin_user", 65, undo="undo_create_admin_user")
+DATA = Step("set-up-data", "set_up_data", 90, undo="undo_set_up_data")
+COMPLETE = Step("complete", "complete_tenant", 100, final=True)
+
+CLOSE = Step("close", "close_tenant", 20, undo="reopen_tenant")
+CONDEMN = Step("condemn", "condemn_tenant", 30, final=True)
+DELETE_ROWS = Step("delete-rows", "delete_rows", 90, final=True, long=True)
+FORGET = Step("forget", "forget_tenant", 100, final=True)
+
+C = TypeVar("C", Cancel, Change)
+Why = tuple[str, ...]
+"""Why a command is refused: the error's type and its message, or nothing."""
+
+
+class _OfASaga:
+    """What every workflow answers whose saga can be cancelled: how far it is, and the command to cancel."""
+
+    _saga: Saga
+
+    @workflow.query
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._saga.progress()
+
+    @workflow.update
+    def cancel(self, *command: object) -> Progress:
+        """Undo everything and end. Refused, with type TooLate, once there is no way back."""
+        return self._cancel(read(Cancel, command))
+
+    @cancel.validator
+    def _may_cancel(self, *command: object) -> None:
+        _refuse_update(_why_not(Cancel, command, self._why_not_cancel))
+
+    @workflow.signal(name="cancel")
+    def cancel_by_signal(self, *command: object) -> None:
+        """As the update `cancel`; a refusal stands in the progress."""
+        self._hear(Cancel, command, self._why_not_cancel, self._cancel)
+
+    def _cancel(self, command: Cancel) -> Progress:
+        if self._saga.hear(command.command_id):
+            self._saga.cancel(command)
+        return self._saga.progress()
+
+    def _why_not_cancel(self, command: Cancel) -> Why:
+        if not command.command_id:
+            return "InvalidCancel", "command_id is missing"
+        if self._saga.cancellable or self._saga.has_heard(command.command_id):
+            return ()
+        return "TooLate", "there is nothing to cancel any more: see the progress"
+
+    def _hear(
+        self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], Progress]
+    ) -> None:
+        """Take a command from whom nobody waits for an answer."""
+        if why := _why_not(kind, given, why_not):
+            self._saga.note_refusal(command_id_of(given), why[1])
+        else:
+            take(read(kind, given))
+
+
+@workflow.defn(name="TenantCreation")
+class TenantCreation(_OfASaga):
+    """Creates a tenant as a whole or not at all: validate, create-tenant, create-admin-user, set-up-data, complete."""
+
+    @workflow.init
+    def __init__(self, *given: object) -> None:
+        self._request, self._faults = begun(NewTenant, given, rules.faults_of)
+        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.patience)
+
+    @workflow.run
+    async def run(self, *given: object) -> Created:  # noqa: ARG002 - the constructor has taken it
+        """Return what was created, or that it was cancelled by a command.
+
+        Fails, with everything undone, with ApplicationError of type InvalidRequest, TenantExists, TenantDeleted,
+        EmailTaken, DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
+        """
+        refuse(self._faults)
+        try:
+            return await self._saga.run(self._steps())
+        except Cancelled:
+            return Created("cancelled", self._request.tenant_id)
+
+    async def _steps(self) -> Created:
+        saga, tenant_id = self._saga, self._request.tenant_id
+        await saga.take(VALIDATE, self._request, type(None))
+        made = await saga.take(CREATE, self._request, TenantMade)
+        admin = AdminToMake(tenant_id, self._request.admin, self._request.requested_by)
+        user_id = await saga.take(ADMIN, admin, str)
+        plan, preferences = self._request.billing_plan, self._request.preferences
+        data = DataToSetUp(tenant_id, user_id, plan, preferences, self._request.requested_by)
+        await saga.take(DATA, data, type(None))
+        await saga.take(COMPLETE, TenantOrder(tenant_id, self._request.requested_by), type(None))
+        return Created("created", tenant_id, made.company_id, user_id)
+
+    @workflow.update
+    def change(self, *change: object) -> Progress:
+        """Go on with other parameters. Refused, with type TooLate, for what a step uses that has begun, as a whole."""
+        return self._change(read(Change, change))
+
+    @change.validator
+    def _may_change(self, *change: object) -> None:
+        _refuse_update(_why_not(Change, change, self._why_not_change))
+
+    @workflow.signal(name="change")
+    def change_by_signal(self, *change: object) -> None:
+        """As the update `change`; a refusal stands in the progress."""
+        self._hear(Change, change, self._why_not_change, self._change)
+
+    def _change(self, change: Change) -> Progress:
+        if self._saga.hear(change.command_id):
+            self._request = rules.changed(self._request, change)
+        return self._saga.progress()
+
+    def _why_not_change(self, change: Change) -> Why:
+        if not change.command_id:
+            return "InvalidChange", "command_id is missing"
+        if self._saga.has_heard(change.command_id):
+            return ()
+        if not self._saga.cancellable:
+            return "TooLate", "the creation has come to its end"
+        if late := rules.too_late_for(change, self._saga.begun):
+            return "TooLate", f"the step that uses it has begun: {', '.join(late)}"
+        if rules.is_empty(change):
+            return "InvalidChange", "it changes nothing"
+        faults = rules.faults_of(rules.changed(self._request, change))
+        return ("InvalidChange", "; ".join(faults)) if faults else ()
+
+
+@workflow.defn(name="TenantDeletion")
+class TenantDeletion(_OfASaga):
+    """Deletes what a tenant has: close, the grace period, condemn, delete-rows, forget. The tenant's id stays taken.
+
+    Cancelled, which it can be until the grace period is over, it leaves the tenant as it was.
+    """
+
+    @workflow.init
+    def __init__(self, *given: object) -> None:
+        self._order, self._faults = begun(DeletionOrder, given, rules.faults_of_order)
+        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.patience)
+
+    @workflow.run
+    async def run(self, *given: object) -> Deleted:  # noqa: ARG002 - the constructor has taken it
+        """Return how it ended.
+
+        Fails, with everything undone, with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus; or
+        NotUndone.
+        """
+        refuse(self._faults)
+        try:
+            return await self._saga.run(self._steps(self._order))
+        except Cancelled:
+            return Deleted("cancelled", self._order.tenant_id)
+
+    async def _steps(self, order: DeletionOrder) -> Deleted:
+        saga = self._saga
+        plain = TenantOrder(order.tenant_id, order.requested_by, order.reason)
+        await saga.take(CLOSE, plain, Turned)
+        if order.grace_s > 0:
+            await asyncio.sleep(order.grace_s)
+        await saga.take(CONDEMN, plain, Turned)
+        saga.commit()
+        rows = await saga.take(DELETE_ROWS, plain, dict[str, int])
+        await saga.take(FORGET, plain, type(None))
+        return Deleted("deleted", order.tenant_id, rows)
+
+
+@workflow.defn(name="TenantSuspension")
+class TenantSuspension:
+    """Suspends an active tenant."""
+
+    @workflow.run
+    async def run(self, *given: object) -> Turned:
+        """Return the tenant's status, and what it was.
+
+        Fails with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus.
+        """
+        return await _turned("suspend", given)
+
+
+@workflow.defn(name="TenantReactivation")
+class TenantReactivation:
+    """Makes a suspended tenant active again."""
+
+    @workflow.run
+    async def run(self, *given: object) -> Turned:
+        """Return the tenant's status, and what it was.
+
+        Fails with ApplicationError of type InvalidRequest, UnknownTenant or WrongStatus.
+        """
+        return await _turned("reactivate", given)
+
+
+async def _turned(activity: str, given: Sequence[object]) -> Turned:
+    order, faults = begun(TenantOrder, given, rules.faults_of_order)
+    refuse(faults)
+    saga = Saga(order.tenant_id, order.requested_by, order.patience)
+    return await saga.run(saga.take(Step(activity, f"{activity}_tenant", 100, final=True), order, Turned))
+
+
+def _why_not(kind: type[C], given: Sequence[object], why_not: Callable[[C], Why]) -> Why:
+    """Why a command is refused, be it that it cannot be read."""
+    try:
+        return why_not(read(kind, given))
+    except Misfit as misfit:
+        return f"Invalid{kind.__name__}", str(misfit)
+
+
+def _refuse_update(why: Why) -> None:
+    """Raise what an update is refused with, if anything."""
+    if why:
+        type_, message = why
+        raise ApplicationError(message, type=type_, non_retryable=True)
+
+
+WORKFLOWS = (TenantCreation, TenantDeletion, TenantSuspension, TenantReactivation)
+"""For the worker."""
