@@ -17,7 +17,6 @@ from typing import NamedTuple
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflow.v1 import WorkflowExecutionInfo
@@ -45,7 +44,6 @@ _MOST_PAGES, _EVENTS = 5, 200
 """Of one run's history, from its end: pages, and events on each, that are looked at."""
 _LONGEST = 3
 """A search ends after so many times the time-out of one call."""
-_RUNNING = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
 _STARTS = ("start_workflow", "signal_with_start_workflow")
 
 
@@ -133,7 +131,7 @@ class _Search:
         runs = await self._others(current)
         if len(runs) >= _MOST_RUNS:
             return Failed("REPEAT", f"it may have got through, and {workflow_id!r} has had too many runs since to tell")
-        if current.status != _RUNNING:
+        if not _is_open(current):
             runs.insert(0, current)
         found = await self._reached(runs)
         if found is not None:
@@ -153,9 +151,9 @@ class _Search:
         for run in runs:
             if monotonic() > self._until_s:
                 return Unknown("REPEAT", "it may have got through, and finding that out took too long")
-            if run.status == _RUNNING:  # so the list says, which is late
+            if _is_open(run):  # so the list says, which is late
                 now = await self._described(run.execution.run_id)
-                if now is not None and now.status == _RUNNING:
+                if now is not None and _is_open(now):
                     return Unknown("REPEAT", "the workflow id got another run while earlier ones were looked at")
             if await check(run.execution.run_id):
                 return Delivered(self._command.workflow_id, run.execution.run_id)
@@ -185,7 +183,7 @@ class _Search:
             run
             for run in answer.executions
             if run.execution.run_id != current.execution.run_id
-            and (run.status == _RUNNING or _instant(run.close_time) >= self._since)
+            and (_is_open(run) or _instant(run.close_time) >= self._since)
         ]
 
     def _is_ours(self, run: WorkflowExecutionInfo) -> bool:
@@ -237,6 +235,11 @@ def is_ours(run: WorkflowExecutionInfo, message: Message) -> bool:
     """Whether the message started the run, or the chain that it belongs to."""
     memo = run.memo.fields.get(MEMO_KEY)
     return memo is not None and memo.data == orjson.dumps(str(message.message_id))
+
+
+def _is_open(run: WorkflowExecutionInfo) -> bool:
+    """Whether the run takes signals. Its status is no measure: a paused run is open too."""
+    return not run.HasField("close_time")
 
 
 def quoted(text: str) -> str:
