@@ -21,6 +21,8 @@ _FOLDER = Path(__file__).parents[2] / ".postgres"
 _VARIABLE = "OUTBOX_TEST_POSTGRES"
 _WHEEL = 18
 _STAMP = ".installed"
+VERSION = int(os.environ.get(_VARIABLE) or _WHEEL)
+"""The major version that the tests run on."""
 
 
 def use_chosen_version() -> None:
@@ -39,8 +41,7 @@ def use_chosen_version() -> None:
 
 def needs_postgres(version: int) -> pytest.MarkDecorator:
     """Mark a test of what older versions of PostgreSQL do not have."""
-    chosen = int(os.environ.get(_VARIABLE) or _WHEEL)
-    return pytest.mark.skipif(chosen < version, reason=f"it came with PostgreSQL {version}")
+    return pytest.mark.skipif(VERSION < version, reason=f"it came with PostgreSQL {version}")
 
 
 def install() -> None:
