@@ -23,7 +23,7 @@ async def test_producers_and_switches_commit_while_the_notification_queue_is_ful
                 while True:
                     await db.execute("select pg_notify('noise', repeat('x', 7000) || i) from generate_series(1, 4) i")
             for _ in range(3):
-                await db.execute("select outbox.enqueue('t'), outbox.wake(), outbox.observability.probe()")
+                await db.execute("select outbox.enqueue('t'), outbox.wake(), outbox.probe()")
                 await db.execute("""select outbox.set_switch('mode', '"poll"')""")
                 await db.execute("select outbox.pause('a'), outbox.resume('a')")
             assert await db.fetchval("select count(*) from outbox.message") == 3

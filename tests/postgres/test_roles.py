@@ -626,9 +626,7 @@ async def test_a_planted_operator_is_not_called_by_a_superusers_pause(logins: Lo
             await owner.execute("select 'a'::name || '_b'")
         await owner.execute("set search_path = public, pg_catalog")
         await owner.execute("select outbox.pause('a'), outbox.set_switch('mode', '\"poll\"'), outbox.enqueue('t')")
-        await owner.execute(
-            "select outbox.resume('a'), outbox.wake(), outbox.observability.probe(), outbox.limit_topic('t', 1)"
-        )
+        await owner.execute("select outbox.resume('a'), outbox.wake(), outbox.probe(), outbox.limit_topic('t', 1)")
 
 
 # What a worker's login may not do to the history

@@ -158,7 +158,7 @@ async def test_pooler_in_transaction_mode_throws_notifications_away(database: st
         await listener.add_listener("outbox_wakeup", lambda *_: heard.append(1))
         assert listener.get_server_pid() != await listener.fetchval("select pg_backend_pid()")
         async with connected(database) as other:
-            await other.execute("select outbox.observability.probe()")
+            await other.execute("select outbox.probe()")
 
         async def look() -> str:
             return bouncer.log()
@@ -178,7 +178,7 @@ async def test_pooler_in_session_mode_passes_notifications(database: str, postgr
         await listener.add_listener("outbox_wakeup", lambda *_: heard.set())
         assert listener.get_server_pid() != await listener.fetchval("select pg_backend_pid()")
         async with connected(database) as other:
-            await other.execute("select outbox.observability.probe()")
+            await other.execute("select outbox.probe()")
         with anyio.fail_after(10):
             await heard.wait()
         listener.terminate()
