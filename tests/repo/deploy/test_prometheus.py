@@ -97,7 +97,8 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: str) -> None:
     rule: dict[str, Any] = ALERTS[alert]
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
-    assert re.search(r"^1\. ", rule["annotations"]["runbook"], re.MULTILINE)
+    parts = re.findall(runbooks.HEADINGS, rule["annotations"]["runbook"], re.MULTILINE)
+    assert parts == ["What you see", "Why", "Check", "Cure"]
     assert rule["annotations"]["runbook_url"] == f"https://outbox.example/runbooks#{alert.lower()}"
     row = f"| `{alert}` | {rule['labels']['severity']} |"
     assert row in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
