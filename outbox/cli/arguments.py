@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from uuid import UUID
 
+from outbox.model.dead_letter_reason import DEAD_LETTER_REASONS
+from outbox.model.duration import HOW, seconds_of
 from outbox.model.errors import ConfigurationError
 
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 _LONGEST_S = 100 * 365 * 86_400.0
 
 
 def duration_s(text: str) -> float:
     """Seconds from 90s, 15m, 2h, 3d, 1w or several in a row. Raises ConfigurationError."""
-    lowered = text.lower()
-    if not _DURATION.fullmatch(lowered):
-        raise ConfigurationError(f"{text!r} is no duration: write it as 90s, 15m, 2h, 3d, 1w or 1d12h")
-    seconds = sum(float(part[:-1]) * _UNITS_S[part[-1]] for part in re.findall(r"[\d.]+[smhdw]", lowered))
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise ConfigurationError(f"{text!r} is no duration: {HOW}")
     if seconds > _LONGEST_S:
         raise ConfigurationError(f"{text!r} is too long: a hundred years are the limit")
     return seconds
@@ -35,6 +33,7 @@ def message_id(text: str) -> UUID:
 
 def reason(text: str) -> str:
     """A reason of a dead letter. Raises ConfigurationError."""
-    if text not in ("rejected", "exhausted", "quarantined", "expired"):
-        raise ConfigurationError(f"reason is {text!r}: use rejected, exhausted, quarantined or expired")
+    if text not in DEAD_LETTER_REASONS:
+        *others, last = DEAD_LETTER_REASONS
+        raise ConfigurationError(f"reason is {text!r}: use {', '.join(others)} or {last}")
     return text

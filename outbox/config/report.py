@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from outbox.config import settings as config
+from outbox.config.sink_reference import current
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkFactory, SinkSettings
 from outbox.postgres.address import Faults
@@ -43,7 +44,7 @@ def survey(**flags: object) -> Survey:
         factories.append(config.load_sink(reading.settings.sink))
     if not factories:
         return Survey(reading, None, tuple(faults), ())
-    module = reading.settings.sink.partition(":")[0]
+    module = current(reading.settings.sink).partition(":")[0]
     of_sink = [fault for _, told in sink_settings(module) for fault in told.faults]
     return Survey(reading, factories[0], tuple(faults), tuple(of_sink))
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
 from outbox.config import environment_model as fields
-from outbox.config.sink_reference import load_sink
+from outbox.config.sink_reference import load_sink, moved
 from outbox.loops.backoff import Backoff
 from outbox.model.errors import ConfigurationError
 from outbox.model.schema_name import validated_schema
@@ -284,7 +284,7 @@ def read(**overrides: object) -> Reading:
     faults.found += retired
     ours = [name for field in Settings.model_fields for name in fields.names(Settings, field)]
     known = {*variables(), *ours, *(name + FILE for name in ours)}
-    doubts += [*unknown_parameters(environment), *environment.misspelt(known)]
+    doubts += [*unknown_parameters(environment), *environment.misspelt(known), *moved(settings.sink)]
     return Reading(settings, found.origins, tuple(faults), tuple(doubts), former)
 
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import cast
 
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkFactory
 
+_MOVED = {"workflows.sink:temporal_sink": "outbox_temporal.sink:temporal_sink"}
+
+
+def current(reference: str) -> str:
+    """The reference under its present name. An old one still works."""
+    return _MOVED.get(reference, reference)
+
+
+def moved(reference: str) -> Iterator[str]:
+    """A warning if the reference is an old name."""
+    if reference in _MOVED:
+        yield f"OUTBOX_SINK is {reference!r}, an old name that still works: write {current(reference)}"
+
 
 def load_sink(reference: str) -> SinkFactory:
     """Import the sink factory that `module:attribute` names. Raises ConfigurationError with the cause."""
-    module_name, _, attribute = reference.partition(":")
+    module_name, _, attribute = current(reference).partition(":")
     if not module_name or not attribute:
         raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,24 +31,17 @@ async def stop_on_signals(worker: Stoppable) -> AsyncIterator[None]:
 
     After the block of a process that has listened from its start, signals are ignored.
     """
-    async with anyio.create_task_group() as tasks:
 
-        async def watch(*, task_status: TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(*early.signals()) as signals:
-                task_status.started()
-                async for _ in signals:
-                    if worker.stopping:
-                        tasks.cancel_scope.cancel()
-                        return
-                    worker.stop()
+    def heard() -> bool:
+        if worker.stopping:
+            return False
+        worker.stop()
+        return True
 
-        await tasks.start(watch)
+    async with on_signals(heard, *early.signals()):
         if early.asked():
             worker.stop()
-        try:
-            yield
-        finally:
-            tasks.cancel_scope.cancel()
+        yield
     early.ignore()
 
 
@@ -60,19 +53,51 @@ class Stop:
 
 
 @asynccontextmanager
-async def stopping() -> AsyncIterator[Stop]:
-    """Watch for SIGINT and SIGTERM while the block runs: the first asks it to end, a second one cancels it."""
+async def stopping(on_first: Callable[[], None] = lambda: None) -> AsyncIterator[Stop]:
+    """Watch for SIGINT and SIGTERM while the block runs. The first asks it to end, the second cancels it."""
     stop = Stop()
+
+    def heard() -> bool:
+        if stop.asked:
+            return False
+        stop.asked = True
+        on_first()
+        return True
+
+    async with on_signals(heard):
+        yield stop
+
+
+@asynccontextmanager
+async def cancelled_on_signal(on_signal: Callable[[], None]) -> AsyncIterator[None]:
+    """Cancel the block on the first SIGINT or SIGTERM, after `on_signal`. The next one ends the process."""
+
+    def heard() -> bool:
+        on_signal()
+        return False
+
+    async with on_signals(heard):
+        yield
+
+
+@asynccontextmanager
+async def on_signals(heard: Callable[[], bool], *numbers: signal.Signals) -> AsyncIterator[None]:
+    """Call `heard` for each signal while the block runs; cancel the block when it returns False.
+
+    Without `numbers` it listens to SIGTERM and SIGINT. After the cancellation the signals have their defaults again.
+    """
     async with anyio.create_task_group() as tasks:
 
         async def watch(*, task_status: TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with anyio.open_signal_receiver(*(numbers or (signal.SIGTERM, signal.SIGINT))) as signals:
                 task_status.started()
                 async for _ in signals:
-                    if stop.asked:
+                    if not heard():
                         tasks.cancel_scope.cancel()
-                    stop.asked = True
+                        return
 
         await tasks.start(watch)
-        yield stop
-        tasks.cancel_scope.cancel()
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()

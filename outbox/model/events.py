@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from outbox.model.dead_letter_reason import BurialReason
 from outbox.model.message import Message
 from outbox.model.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
@@ -72,7 +73,7 @@ class Buried(NamedTuple):
     """The message is a dead letter: rejected, out of attempts, a killer, or expired. `discarded` is none: as asked."""
 
     message: Message
-    reason: Literal["rejected", "exhausted", "quarantined", "expired", "discarded"]
+    reason: BurialReason
     outcome: Rejected | Failed
 
 

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, get_args
 
 from outbox.model import events
+from outbox.model.dead_letter_reason import BURIAL_REASONS
 from outbox.model.events import Event, Why
 from outbox.model.message import Message
 from outbox.observability.histogram import MESSAGES, SECONDS, Histogram
@@ -22,7 +23,6 @@ _AT_ONCE = itemgetter(Message._fields.index("at_once"))
 _DUPLICATE = attrgetter("duplicate")
 
 OUTCOMES = ("delivered", "failed", "rejected", "throttled", "unknown")
-REASONS = ("rejected", "exhausted", "quarantined", "expired", "discarded")
 WHYS: tuple[Why, ...] = get_args(Why)
 DUTIES = ("control", "heartbeat", "history", "keys", "rescue")
 STAGES = ("claim", "deliver", "settle")
@@ -41,7 +41,7 @@ class Counts:
         self.duplicates = 0
         self.attempts = 0
         """Failures that counted against a message."""
-        self.buried = Counter(dict.fromkeys(REASONS, 0))
+        self.buried: Counter[str] = Counter(dict.fromkeys(BURIAL_REASONS, 0))
         self.released: Counter[str] = Counter(dict.fromkeys(WHYS, 0))
         self.lease_losses = Counter({True: 0, False: 0})
         """By whether the loss is certain."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
 
+from outbox.model.dead_letter_reason import BurialReason
 from outbox.model.errors import DatabaseReadOnly, DatabaseRefused
 from outbox.model.message import CLAIM_BYTES, FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
 from outbox.model.sink import Delivered
@@ -54,7 +55,7 @@ class Burial:
     """One message to make a dead letter; `discarded` leaves only a line in the history."""
 
     message: Message
-    reason: Literal["rejected", "exhausted", "quarantined", "expired", "discarded"]
+    reason: BurialReason
     counted: bool
     kind: str
     detail: str

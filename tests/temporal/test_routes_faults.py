@@ -192,7 +192,7 @@ def test_a_duration_is_read_as_people_write_it(written: object, expected_s: floa
     assert seconds(written) == pytest.approx(expected_s)
 
 
-@pytest.mark.parametrize("written", ["", "5", "5 m", "m", "-5s", "5s1h", "1.5h", True, [1], "1y", "٣s", "5s "])
+@pytest.mark.parametrize("written", ["", "5", "5 m", "m", "-5s", "5s1", "1.h", True, [1], "1y", "٣s", "5s "])
 def test_what_is_no_duration_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match="write a duration"):
         seconds(written)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from outbox.config import settings as config
+from outbox.config.report import survey
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.address.address import NOTHING_SET
 from outbox.relay.settings import RelaySettings
@@ -250,3 +251,15 @@ def test_key_of_supabase_is_read_anew_from_its_file(monkeypatch: pytest.MonkeyPa
     file.unlink()
     with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_ROLE_KEY_FILE"):
         configured[0].current_key()
+
+
+def test_the_old_name_of_the_sink_still_works_and_the_new_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://host/app")
+    monkeypatch.setenv("OUTBOX_SINK", "workflows.sink:temporal_sink")
+    found = survey()
+    assert found.faults == ()
+    assert found.sink is config.load_sink("outbox_temporal.sink:temporal_sink")
+    assert found.reading.doubts == (
+        "OUTBOX_SINK is 'workflows.sink:temporal_sink', an old name that still works: "
+        "write outbox_temporal.sink:temporal_sink",
+    )

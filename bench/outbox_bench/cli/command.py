@@ -103,7 +103,7 @@ def _prepare(common: Common) -> None:
     if common.plots is not None:
         _plots()
     if common.dsn is not None:
-        ask_for(common.dsn, consent=common.yes)
+        ask_for(common.dsn, yes=common.yes)
 
 
 def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> Session:

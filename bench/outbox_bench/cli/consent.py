@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 import asyncpg
-import typer
 
+from outbox.cli.consent import consent
 from outbox.cli.session import ask
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.connect import place
@@ -20,7 +19,7 @@ select name from outbox.worker where stopped_at is null and seen_at > now() - in
 """
 
 
-def ask_for(dsn: str, *, consent: bool) -> None:
+def ask_for(dsn: str, *, yes: bool) -> None:
     """Raise ConfigurationError unless the outbox there may be emptied: nothing waits in it, or the user says so."""
     unsettled, workers = ask(partial(_look, dsn))
     if workers:
@@ -28,14 +27,11 @@ def ask_for(dsn: str, *, consent: bool) -> None:
             f"a worker runs on {place(dsn)} ({', '.join(workers)}) and would take the benchmark's messages: stop it, "
             "or wait a minute if it was killed"
         )
-    if not unsettled or consent:
+    if not unsettled or yes:
         return
     count = f"{unsettled:,} or more" if unsettled == _MANY else f"{unsettled:,}"
     what = f"{count} unsettled messages are in the outbox of {place(dsn)}, and would be lost"
-    if not sys.stdin.isatty():
-        raise ConfigurationError(f"{what}: name another database with --dsn, or say --yes")
-    if not typer.confirm(f"{what}. Empty it?", err=True):
-        raise typer.Exit(1)
+    consent(f"{what}. Empty it?", cure=f"{what}: name another database with --dsn, or say --yes")
 
 
 async def _look(dsn: str) -> tuple[int, list[str]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import asdict
 from time import monotonic
 from typing import Any
 
-import anyio
-
+from outbox.loops.signals import cancelled_on_signal
 from outbox.model.errors import OutboxError
 from outbox_bench.cli import environment
 from outbox_bench.cli.noise import Noise
@@ -50,13 +48,11 @@ class Session:
         began_s, noise = monotonic(), Noise()
         _forget_other_databases(own_listen_url=self._servers[0] is not None)
         async with Lab(*self._servers) as lab:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._interrupt, tasks.cancel_scope)
+            async with cancelled_on_signal(self._interrupt):
                 try:
                     await self._scenario.measure(lab, self._options, self._report, tell)
                 except Exception as error:  # noqa: BLE001 - it is raised again when what was measured has been shown
                     self.error = error
-                tasks.cancel_scope.cancel()
             took_s = monotonic() - began_s
             if self._interrupted:
                 self._report.notes.append(f"interrupted after {took_s:.0f} s: only what was measured until then")
@@ -66,13 +62,8 @@ class Session:
             found = await environment.describe(lab)
         self.result = rounded(Result(self._report, found, now(), took_s, self._interrupted))
 
-    async def _interrupt(self, scope: anyio.CancelScope) -> None:
-        """Wait for Ctrl-C. A second one, during the cleaning up, ends the program at once."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                self._interrupted = True
-                scope.cancel()
-                return
+    def _interrupt(self) -> None:
+        self._interrupted = True
 
     @property
     def interrupted(self) -> bool:

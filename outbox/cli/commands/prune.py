@@ -14,6 +14,7 @@ import typer
 from rich.filesize import decimal
 
 from outbox.cli.arguments import duration_s
+from outbox.cli.consent import consent
 from outbox.cli.format import progress, span
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
@@ -80,7 +81,7 @@ def prune(
         _say(as_json, _as_json(found), "nothing was done")
         return
     if not yes and _anything(found):
-        _consent()
+        consent("Delete this for ever?", cure="say --yes to prune without being asked, or --dry-run to look")
     done = Pruned()
     try:
         ask(partial(asked, partial(_prune, found, keep_s, done)))
@@ -135,14 +136,6 @@ async def _insistently(drop: Callable[[], Awaitable[bool]]) -> bool:
         except DatabaseUnavailable:
             await anyio.sleep(_PAUSE_S)
     return await drop()
-
-
-def _consent() -> None:
-    if not sys.stdin.isatty():
-        raise ConfigurationError("nothing was done: say --yes to prune without being asked, or --dry-run to look")
-    if not typer.confirm("Delete this for ever?", err=True):
-        sys.stderr.write("outbox: nothing was done\n")
-        raise typer.Exit(1)
 
 
 def _end(done: Pruned) -> None:

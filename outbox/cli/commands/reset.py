@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from outbox.cli.consent import consent_by_name
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
@@ -89,9 +90,5 @@ def _refuse_unread(stock: Stock) -> None:
 
 
 def _consent(name: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigurationError("nothing was done: say --yes-delete-everything if that is what you want")
-    typed = typer.prompt("Type the name of the database to delete all this", default="", show_default=False, err=True)
-    if typed.strip() != name:
-        sys.stderr.write("outbox: nothing was done: that is not its name\n")
-        raise typer.Exit(1)
+    cure = "say --yes-delete-everything if that is what you want"
+    consent_by_name("Type the name of the database to delete all this", name, cure=cure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated
 
-import anyio
 import typer
-from anyio.abc import TaskGroup, TaskStatus
 
 from outbox.cli.arguments import duration_s
 from outbox.cli.format import moment, progress
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
+from outbox.loops.signals import stopping
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.model.plain_text import plain
 from outbox_temporal.audit.executions import Executions, TemporalRefused, started_between
@@ -231,10 +229,16 @@ async def _retentions(
 
 
 async def _carry_out(work: Audit, scope: Scope, extent: Extent, executions: Executions, report: Report) -> None:
-    """Compare from both sides. What goes wrong on the way ends the work, and is told with what was found before it."""
+    """Compare from both sides. The first signal ends the work after its page.
+
+    An error ends the work. The report shows it beside what was found before it.
+    """
+
+    def interrupt() -> None:
+        work.stopping = report.interrupted = True
+
     try:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_watch, tasks, work, report)
+        async with stopping(interrupt):
             with progress("messages", extent.messages) as advance:
                 await work.messages(advance)
             query = started_between(scope.since, scope.until, scope.workflows, scope.prefixes)
@@ -242,19 +246,8 @@ async def _carry_out(work: Audit, scope: Scope, extent: Extent, executions: Exec
                 if not work.stopping:
                     with progress(f"runs in {namespace}", await executions.count(namespace, query)) as advance:
                         await work.runs(namespace, advance)
-            tasks.cancel_scope.cancel()
     except* OutboxError as group:
         report.troubles += dict.fromkeys(_lines(group))
-
-
-async def _watch(tasks: TaskGroup, work: Audit, report: Report, *, task_status: TaskStatus[None]) -> None:
-    """End the work after its page with the first signal, at once with the second."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            if report.interrupted:
-                tasks.cancel_scope.cancel()
-            work.stopping = report.interrupted = True
 
 
 def _lines(error: BaseException) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from temporalio.worker import Worker as TemporalWorker
 
 from outbox.cli.console import Console
 from outbox.config import settings as config
+from outbox.loops.signals import cancelled_on_signal
 from outbox.model.events import Events
 from outbox.observability import logs
 from outbox.store.migrations import migrate
@@ -65,24 +65,14 @@ async def _demo(orders: int, rate: float, *, keep: bool) -> bool:
     """Run the demo; Ctrl-C ends it early and in order. Return whether the books agreed."""
     console = Console()
     good = False
-    async with anyio.create_task_group() as tasks:
-
-        async def interrupt() -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    console.print("interrupted: stopping the servers and cleaning up")
-                    tasks.cancel_scope.cancel()
-                    return
-
-        tasks.start_soon(interrupt)
-        async with _servers(console) as servers:
-            good = await _run(console, servers, orders, rate)
-            if keep:
-                console.print(
-                    f"still running; Ctrl-C ends it\n  DATABASE_URL={servers.dsn} TEMPORAL_ADDRESS={servers.address}"
-                )
-                await anyio.sleep_forever()
-        tasks.cancel_scope.cancel()
+    interrupted = partial(console.print, "interrupted: stopping the servers and cleaning up")
+    async with cancelled_on_signal(interrupted), _servers(console) as servers:
+        good = await _run(console, servers, orders, rate)
+        if keep:
+            console.print(
+                f"still running; Ctrl-C ends it\n  DATABASE_URL={servers.dsn} TEMPORAL_ADDRESS={servers.address}"
+            )
+            await anyio.sleep_forever()
     return good
 
 

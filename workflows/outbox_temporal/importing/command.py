@@ -11,6 +11,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from outbox.cli.consent import consent
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping
@@ -150,12 +151,9 @@ async def _watched(result: Report, doing: str) -> AsyncIterator[tuple[Stop, Adva
 
 
 def _consent(name: str, found: Import, started: Started) -> None:
-    """Ask the person at the terminal; without one, refuse."""
-    if not sys.stdin.isatty():
-        raise ConfigurationError("nothing was done: say --yes to roll back without being asked, or --dry-run to look")
     ends = "" if started == "list" else f", and {started} the workflows that they started"
-    if not typer.confirm(f"Roll back {found.moved} rows of {name}{ends}?"):
-        raise OutboxError("nothing was done")
+    cure = "say --yes to roll back without being asked, or --dry-run to look"
+    consent(f"Roll back {found.moved} rows of {name}{ends}?", cure=cure)
 
 
 def _tell(result: Report, path: Path | None) -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outbox.model.duration import seconds_of
 from outbox.model.errors import ConfigurationError
 
 Place = tuple[str | int, ...]
 """Keys, and indexes of arrays, from the top of the document."""
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
-_UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,10 @@ def seconds(value: object) -> float:
     """A duration in seconds: a number of them, or a text like 90s, 1h30m, 7d, 500ms. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not any(match.groups()):
+    found = seconds_of(value) if isinstance(value, str) else None
+    if found is None:
         raise ValueError("write a duration as 30s, 5m, 1h30m or 2d, or as a number of seconds")
-    return sum(float(count) * unit_s for count, unit_s in zip(match.groups(), _UNITS_S, strict=True) if count)
+    return found
 
 
 def _lines(text: str) -> dict[Place, int]:

@@ -15,6 +15,7 @@ from outbox.cli.arguments import duration_s, message_id, reason
 from outbox.cli.batches import Tally, in_batches
 from outbox.cli.commands.dead.requeue_risk import Memory, ask_sink, in_doubt, plan
 from outbox.cli.commands.dead.view import show_dead_letter, show_dead_letters, show_risk, show_totals, write_json
+from outbox.cli.consent import consent
 from outbox.cli.format import named, progress
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
@@ -222,12 +223,8 @@ def _preview(message_ids: Sequence[UUID]) -> None:
 
 
 def _consent(verb: str, count: int) -> None:
-    """Ask the person at the terminal; without one, refuse."""
-    if not sys.stdin.isatty():
-        raise ConfigurationError(f"nothing was done: say --yes to {verb} without being asked, or --dry-run to look")
-    if not typer.confirm(f"{verb.capitalize()} {count} dead letters?"):
-        sys.stderr.write("outbox: nothing was done\n")
-        raise typer.Exit(1)
+    cure = f"say --yes to {verb} without being asked, or --dry-run to look"
+    consent(f"{verb.capitalize()} {count} dead letters?", cure=cure)
 
 
 def _say_living(message_ids: Sequence[UUID]) -> None:
