@@ -479,7 +479,12 @@ async def test_an_interrupted_audit_tells_what_it_has_found(
     ("arguments", "more", "code", "says"),
     [
         (("--since", "1h", "--until", "2h"), {}, 2, "--since 1h and --until 2h leave no time between them"),
-        ((), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, 1, "Temporal cannot be reached"),
+        (
+            (),
+            {"TEMPORAL_ADDRESS": "127.0.0.1:1"},
+            1,
+            "Temporal cannot be reached: 127.0.0.1:1: refused, nothing listens there: check TEMPORAL_ADDRESS",
+        ),
         ((), {"TEMPORAL_NAMESPACE": "nowhere"}, 1, "describe namespace nowhere: NOT_FOUND"),
     ],
 )

@@ -103,7 +103,7 @@ def test_only_a_factory_that_examines_is_taken_for_one() -> None:
 @pytest.mark.parametrize(
     ("variables", "detail", "cure"),
     [
-        ({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "127.0.0.1:1: refused, nobody listens there", "TEMPORAL_ADDRESS"),
+        ({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "127.0.0.1:1: refused, nothing listens there", "TEMPORAL_ADDRESS"),
         ({"TEMPORAL_ADDRESS": "no-such-host.invalid:7233"}, "the name is not known", "TEMPORAL_ADDRESS"),
         ({"TEMPORAL_TLS": "true"}, "it speaks no TLS there", "TEMPORAL_TLS=false"),
     ],

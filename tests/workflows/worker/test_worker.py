@@ -31,13 +31,17 @@ pytestmark = pytest.mark.timeout(120)
 async def test_it_waits_for_servers_that_do_not_answer_and_ends_when_told_to(
     surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    for name, away in {
-        "database": {"DATABASE_URL": NOBODY_LISTENS},
-        "Temporal": {"TEMPORAL_ADDRESS": "127.0.0.1:1"},
-    }.items():
-        with workflow_worker_process(tmp_path, name, **surroundings | away) as worker:
+    for number, (name, away, says) in enumerate(
+        (
+            ("database", {"DATABASE_URL": NOBODY_LISTENS}, "is DATABASE_URL right"),
+            ("Temporal", {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "refused, nothing listens there: check TEMPORAL_ADDRESS"),
+            ("Temporal", {"TEMPORAL_NAMESPACE": "nowhere"}, "has no namespace nowhere: create it"),
+        )
+    ):
+        with workflow_worker_process(tmp_path, f"away-{number}", **surroundings | away) as worker:
             [line] = await worker.logged("server does not answer, trying again")
             assert line["server"] == name
+            assert says in line["error"]
             assert worker.stop() == 0
             assert not worker.lines("workflow worker started")
 

@@ -144,10 +144,7 @@ async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger)
         raise ConfigurationError(
             f"there is no history before {moment(until)} any more (OUTBOX_HISTORY_DAYS): nothing to compare"
         )
-    try:
-        client = await connect()
-    except RuntimeError as error:
-        raise TemporalRefused(f"Temporal cannot be reached: {error} (TEMPORAL_ADDRESS)") from error
+    client = await connect()
     executions = Executions(client, rate=wish.rate, concurrency=wish.concurrency)
     extent = await ledger.audit_extent(since, until)
     retention_s = await _retentions(wish, client.namespace, _named(extent, routes), executions, report)
@@ -223,7 +220,8 @@ async def _retentions(
             retention_s[namespace] = await executions.retention_s(namespace)
         except TemporalRefused as error:
             if namespace in (own, *wish.namespaces):
-                raise TemporalRefused(f"{error} (--retention says it in Temporal's place)") from error
+                cure = "correct TEMPORAL_NAMESPACE or --namespace, or say with --retention how long it keeps runs"
+                raise TemporalRefused(f"{error}: {cure}") from error
             report.troubles.append(str(error))
     return retention_s
 

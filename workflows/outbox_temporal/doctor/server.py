@@ -17,6 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from outbox.model.finding import Check, Finding
 from outbox.model.sink import Demand
 from outbox_temporal.doctor.routing import Queue, Wanted
+from outbox_temporal.sink.connection_fault import explain, said
 
 TEMPORAL = Check("Temporal", ("fault",))
 CREDENTIALS = Check("Temporal's credentials", ("fault",))
@@ -29,29 +30,6 @@ T = TypeVar("T")
 _REFUSED = re.compile("unauthenticated|permission_?denied", re.IGNORECASE)
 _MOST_QUEUES, _QUEUES_AT_ONCE = 50, 8
 _DAY_S, _HOUR_S = 86_400.0, 3600.0
-_ADDRESS = "TEMPORAL_ADDRESS=host:7233"
-_WAYS = {
-    "dns error": ("the name is not known", f"{_ADDRESS}  # is the name right?"),
-    "ConnectionRefused": ("refused, nobody listens there", f"{_ADDRESS}  # is it right, and Temporal running?"),
-    "TimedOut|[Tt]ime(d )?out|[Dd]eadline": (
-        "no answer in time",
-        f"{_ADDRESS}  # is it right, does a firewall swallow it?",
-    ),
-    "InvalidContentType|handshake eof": ("it speaks no TLS there", "TEMPORAL_TLS=false  # or the address is wrong"),
-    "BrokenPipe|ConnectionReset|http2|h2 |frame": (
-        "it speaks no gRPC in the clear there",
-        "TEMPORAL_TLS=true  # or the address is wrong",
-    ),
-    "NotValidForName": (
-        "the server's certificate is for another name",
-        "TEMPORAL_TLS_SERVER_NAME=…  # the name in the certificate",
-    ),
-    "UnknownIssuer|[Cc]ertificate": (
-        "the server's certificate is not from a known authority",
-        "TEMPORAL_TLS_SERVER_CA_CERT_PATH=…  # the authority's certificate",
-    ),
-}
-"""What the SDK's errors about the way there mean, by what stands in them."""
 
 
 class Asked:
@@ -120,19 +98,11 @@ def refusal(error: Exception, address: str) -> Finding:
     status = error.status.name if isinstance(error, RPCError) else ""
     if _REFUSED.search(f"{status} {text}"):
         return CREDENTIALS.fault(
-            f"{address} does not let us in: {_said(text)}",
+            f"{address} does not let us in: {said(text)}",
             "TEMPORAL_API_KEY=…  # or TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH",
         )
-    for pattern, (cause, cure) in _WAYS.items():
-        if re.search(pattern, text):
-            return TEMPORAL.fault(f"{address}: {cause}", cure)
-    return TEMPORAL.fault(f"{address}: {_said(text)}", f"{_ADDRESS}  # is it right, and Temporal there?")
-
-
-def _said(text: str) -> str:
-    """What the other side said, out of the SDK's error about it."""
-    message = re.search(r'message: "((?:[^"\\]|\\.)+)"', text)
-    return message[1] if message else text
+    found = explain(text)
+    return TEMPORAL.fault(f"{address}: {found.cause}", found.cure)
 
 
 async def _examine_namespace(asked: Asked, namespace: str, kept_s: dict[str, float | None]) -> list[Finding]:
@@ -161,8 +131,8 @@ def _unknown_namespace(error: Exception, asked: Asked, namespace: str) -> Findin
     if status is RPCStatusCode.UNAUTHENTICATED:
         return refusal(error, asked.address)
     if status is RPCStatusCode.INVALID_ARGUMENT:
-        return NAMESPACE.fault(f"{namespace!r} can be no namespace: {_said(str(error))}", "correct TEMPORAL_NAMESPACE")
-    return NAMESPACE.untried(f"asking for {namespace} failed: {_said(str(error))}")
+        return NAMESPACE.fault(f"{namespace!r} can be no namespace: {said(str(error))}", "correct TEMPORAL_NAMESPACE")
+    return NAMESPACE.untried(f"asking for {namespace} failed: {said(str(error))}")
 
 
 def judged_retention(namespace: str, kept_s: float, asked: Asked, demand: Demand | None) -> Iterator[Finding]:
@@ -217,7 +187,7 @@ async def _examine_queue(asked: Asked, queue: Queue) -> Finding:
     try:
         pollers = await asked.pollers(queue)
     except (RPCError, RuntimeError) as error:
-        return QUEUES.untried(f"asking who polls {label} failed: {_said(str(error))}")
+        return QUEUES.untried(f"asking who polls {label} failed: {said(str(error))}")
     if pollers:
         return QUEUES.good(f"{label} is polled")
     cure = f"start a worker of task queue {queue.name}, or correct the name"

@@ -38,6 +38,7 @@ from outbox.model.sink import (
 )
 from outbox_temporal.sink import settings
 from outbox_temporal.sink.allow_list import Allowed
+from outbox_temporal.sink.connection_fault import explain
 from outbox_temporal.sink.frontend import Frontend, reach
 from outbox_temporal.sink.link import Link, Reach, timed_out
 from outbox_temporal.sink.outcomes import detail, outcome_of
@@ -159,7 +160,7 @@ class TemporalSink:
         except _NOT_CONNECTED as error:
             if self._connected and not isinstance(error, RuntimeError):
                 raise
-            return Unavailable("NOT_CONNECTED", str(error))
+            return Unavailable("NOT_CONNECTED", explain(str(error)).cause)
 
     def _routed(self, message: Message) -> Command | Delivered | Rejected | Throttled:
         """The command by the message's topic, or what becomes of a message for which there is none."""
@@ -186,7 +187,7 @@ class TemporalSink:
                     return Unavailable(error.status.name, error.message)
                 unclear = Unclear(error.status.name, error.message)
             except _NOT_CONNECTED as error:
-                return Unavailable("NOT_CONNECTED", str(error))
+                return Unavailable("NOT_CONNECTED", explain(str(error)).cause)
             self._connected = True
         return unclear
 
@@ -199,7 +200,7 @@ class TemporalSink:
         except RPCError as error:
             return Unavailable(error.status.name, error.message)
         except _NOT_CONNECTED as error:
-            return Unavailable("NOT_CONNECTED", str(error))
+            return Unavailable("NOT_CONNECTED", explain(str(error)).cause)
         return answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds()
 
     async def _send(self, request: Request) -> str | None:

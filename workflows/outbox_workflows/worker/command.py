@@ -88,10 +88,7 @@ def mend_command(
 
 async def _mend(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
     """Mend, tell of each, and return how many there were."""
-    try:
-        client = await connect()
-    except RuntimeError as error:
-        raise TemporalRefused(f"Temporal cannot be reached: {error} (TEMPORAL_ADDRESS)") from error
+    client = await connect()
     count = 0
     async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:
         try:

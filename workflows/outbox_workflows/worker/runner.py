@@ -18,7 +18,7 @@ from temporalio.worker import Interceptor, Worker
 
 from outbox.loops.backoff import Backoff
 from outbox.model.errors import ConfigurationError, DatabaseUnavailable
-from outbox_temporal.sdk.client import connect
+from outbox_temporal.sdk.client import connect, require_namespace
 from outbox_temporal.sdk.rotation import follow
 from outbox_temporal.sdk.worker import serving
 from outbox_workflows.shared.database import Application, open_application
@@ -115,7 +115,9 @@ class WorkflowWorker:
         )
 
     async def _connect(self, runtime: Runtime) -> Client:
-        return await connect(identity=self._settings.worker_name, runtime=runtime)
+        client = await connect(identity=self._settings.worker_name, runtime=runtime)
+        await require_namespace(client)
+        return client
 
     async def _reconnect(self, runtime: Runtime) -> Client:
         self.client = await self._connect(runtime)
