@@ -44,6 +44,7 @@ DOCS = {
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
 }
 ALL_DOCS = "\n".join(DOCS.values())
+PAGES = {**DOCS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "CHANGELOG.md")}}
 
 
 def _command(function: typing.Any) -> typer.core.TyperCommand:
@@ -239,15 +240,29 @@ def test_every_producer_function_and_argument_is_documented() -> None:
             assert f"`{argument}`" in DOCS["docs/producing.md"], f"{name}({argument})"
 
 
-@pytest.mark.parametrize("name", DOCS)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", DOCS[name]):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGES[name]):
         assert ((ROOT / name).parent / target).exists(), target
 
 
-@pytest.mark.parametrize("name", DOCS)
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_anchor_is_a_heading(name: str) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", PAGES[name]):
+        page = (ROOT / name).parent / target if target else ROOT / name
+        assert anchor in anchors(page.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_file_named_in_the_documents_exists(name: str) -> None:
-    for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs|deploy)/[\w/.]+)`", DOCS[name]):
+    for path in re.findall(r"`((?:outbox|workflows|sql|tests|bench|docs|deploy)/[\w/.]+)`", PAGES[name]):
         assert (ROOT / path).exists(), path
 
 
