@@ -49,7 +49,10 @@ class Message(NamedTuple):
     attempts: int
     """How often the message itself has failed. Outages, throttling and lost leases do not count."""
     setbacks: int
-    """Length of the message's error history, counted or not; paces retries of unknown outcomes."""
+    """Length of the message's error history, counted or not; paces retries of unknown outcomes.
+
+    One more if PostgreSQL crashed or failed over since it was due: an earlier claim may be lost (`outbox.uptime`).
+    """
     age_s: float
     """Seconds from the enqueue to this claim, both by the database's clock."""
     lease_token: int

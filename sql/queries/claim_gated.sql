@@ -255,7 +255,9 @@ claimed as (
     where m.ctid = c.place
     returning
         m.message_id, m.seq, m.topic, m.key, m.payload, m.headers, m.target, m.deliveries, m.attempts,
-        jsonb_array_length(m.errors) as setbacks, date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
+        jsonb_array_length(m.errors)
+            + (greatest(m.created_at, m.available_at) < (select coalesce((select u.since from outbox.uptime u), now())))::int as setbacks,
+        date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
         case when m.expires_at <= m.claimed_at then outbox.expiry(m) end as expired,
         date_part('epoch', m.available_at) as due_s, m.available_at <= m.created_at as at_once,
         case when m.bytes > 16384 then m.bytes end as large_bytes

@@ -265,3 +265,19 @@ async def test_message_that_was_not_due_before_the_crash_is_in_no_doubt(crashing
     await crash(crashing)
     done = await outbox(crashing.dsn(), "cancel", str(message_id))
     assert (done.code, done.out) == (0, f"{message_id} cancelled\n")
+
+
+@pytest.mark.parametrize("way", ["plain", "ruled", "gated"])
+async def test_delivery_after_a_crash_counts_as_a_repeat_if_the_message_was_due_before_it(
+    crashing: PostgresServer, way: str
+) -> None:
+    enqueue = "select outbox.enqueue('t', key => 'k')" if way == "gated" else "select outbox.enqueue('t')"
+    if way == "ruled":
+        await fetch(crashing.dsn(), "select outbox.limit_topic('other', 5)")
+    [[before]] = await fetch(crashing.dsn(), enqueue)
+    await crash(crashing)
+    async with running(crashing.dsn(), mode="poll", poll_interval_s=0.1) as relay:
+        await relay.wait_completed(1)
+        [[after]] = await fetch(crashing.dsn(), enqueue)
+        await relay.wait_completed(2)
+    assert [(message.message_id, message.setbacks) for message in relay.sink.received] == [(before, 1), (after, 0)]
