@@ -8,15 +8,17 @@ from types import ModuleType
 from typing import Any
 
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 
 
-async def measured(scenario: ModuleType, dsn: str, *, temporal_address: str | None = None, **chosen: Any) -> Report:
+async def measured(
+    scenario: ModuleType, dsn: str, *, temporal_address: str | None = None, **chosen: Any
+) -> Measurements:
     """What the scenario reports, checked for what holds of every report."""
     name = scenario.__name__.rpartition(".")[2]
-    report = Report(name, name)
+    report = Measurements(name, name)
     told: list[float] = []
-    options = scenario.Options(**chosen) if chosen else scenario.Options.brief()
+    options = scenario.OPTIONS(**chosen) if chosen else scenario.OPTIONS.brief()
     async with Lab(dsn, temporal_address) as lab:
         await scenario.measure(lab, options, report, lambda _, share: told.append(share))
     assert all(0 <= a <= b <= 1 for a, b in pairwise(told)), told
@@ -28,6 +30,6 @@ async def measured(scenario: ModuleType, dsn: str, *, temporal_address: str | No
     return report
 
 
-def by_name(report: Report) -> dict[str, list[float]]:
+def by_name(report: Measurements) -> dict[str, list[float]]:
     """Runs by the name of their figure."""
     return {figure.name: figure.runs for figure in report.figures}

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios import backlog
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
@@ -33,8 +33,8 @@ async def test_urgent_messages_are_timed_while_a_backlog_is_drained(database: st
 
 
 async def test_what_was_measured_before_an_interruption_is_reported(database: str) -> None:
-    report = Report("backlog", "backlog")
-    options = backlog.Options(sizes=(500,), drained=500, drains=1, runs=50)
+    report = Measurements("backlog", "backlog")
+    options = backlog.OPTIONS(sizes=(500,), drained=500, drains=1, runs=50)
     async with Lab(database) as lab, anyio.create_task_group() as tasks:
 
         def tell(_: str, share: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios import held_xmin
 from tests.bench.measuring import by_name, measured
 from tests.support.sql import connected
@@ -21,7 +21,7 @@ async def test_both_ways_are_drained_and_compared(database: str) -> None:
 
 async def test_rows_that_die_meanwhile_cannot_be_removed(database: str) -> None:
     async with connected(database) as db:
-        async with held_xmin.held_xmin(database, db, report := Report("held-xmin", "")):
+        async with held_xmin.held_xmin(database, db, report := Measurements("held-xmin", "")):
             await db.execute("select outbox.enqueue('a') from generate_series(1, 100)")
             await db.execute("delete from outbox.message")
             kept = await vacuum(db)

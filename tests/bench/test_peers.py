@@ -15,15 +15,15 @@ from anyio.abc import TaskStatus
 from outbox_bench.load.lab import Lab
 from outbox_bench.peers.cache import HERE, Cache
 from outbox_bench.peers.process import ContenderFailed, contending
-from outbox_bench.peers.race import Drain, Entrant, Ground, Trial
+from outbox_bench.peers.race import Drain, Entrant, RaceServers, Trial
 from outbox_bench.peers.talk import Marks
-from outbox_bench.report.report import Report
-from outbox_bench.scenarios.peers import OURS, PEERS, Comparison, Options, measure
+from outbox_bench.report.report import Measurements
+from outbox_bench.scenarios.peers import OURS, PEERS, Comparison, PeersOptions, measure
 from outbox_temporal.servers.postgres import PostgresServer
 from outbox_temporal.servers.temporal import TemporalServer
 
 ROOT = Path(__file__).parents[2]
-BRIEF = Options(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=ROOT / ".bench")
+BRIEF = PeersOptions(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=ROOT / ".bench")
 
 FAKE = """
 import asyncio
@@ -60,7 +60,7 @@ async def cache(anyio_backend: object) -> Cache:
     return cache
 
 
-def values(report: Report) -> dict[str, float]:
+def values(report: Measurements) -> dict[str, float]:
     return {figure.name: figure.value for figure in report.figures}
 
 
@@ -132,8 +132,8 @@ anyio.run(main)
 
 
 async def test_ratios_are_to_the_best_peer_of_the_same_run() -> None:
-    report = Report("peers", "")
-    comparison = Comparison(Ground("", Cache(Path()), None, None), Options(), report)
+    report = Measurements("peers", "")
+    comparison = Comparison(RaceServers("", Cache(Path()), None, None), PeersOptions(), report)
     first, second = PEERS[:2]
     for ours, one, other in ((30.0, 10.0, 5.0), (30.0, 2.0, 20.0)):
         for entrant, value in ((OURS, ours), (first, one), (second, other)):
@@ -147,8 +147,8 @@ async def test_ratios_are_to_the_best_peer_of_the_same_run() -> None:
 
 
 async def test_who_fails_is_noted_and_not_tried_again(postgres: PostgresServer) -> None:
-    report = Report("peers", "")
-    comparison = Comparison(Ground(postgres.dsn(), Cache(Path()), None, None), Options(), report)
+    report = Measurements("peers", "")
+    comparison = Comparison(RaceServers(postgres.dsn(), Cache(Path()), None, None), PeersOptions(), report)
     tried = []
 
     async def leg(entrant: Entrant, _trial: Trial) -> None:
@@ -163,8 +163,8 @@ async def test_who_fails_is_noted_and_not_tried_again(postgres: PostgresServer) 
 
 
 async def test_a_backlog_that_is_not_drained_in_time_is_rated_by_what_began() -> None:
-    report = Report("peers", "")
-    comparison = Comparison(Ground("", Cache(Path()), None, None), Options(jobs=100, drain_limit_s=7), report)
+    report = Measurements("peers", "")
+    comparison = Comparison(RaceServers("", Cache(Path()), None, None), PeersOptions(jobs=100, drain_limit_s=7), report)
 
     class Slow:
         async def drain(self, jobs: int, limit_s: float) -> Drain:
@@ -181,8 +181,8 @@ async def test_without_the_peers_our_own_figures_remain_and_a_note_says_who_did_
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    report = Report("peers", "")
-    options = Options(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=tmp_path)
+    report = Measurements("peers", "")
+    options = PeersOptions(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=tmp_path)
     async with Lab(postgres.dsn()) as lab:
         await measure(lab, options, report, silent)
     assert set(values(report)) == {
@@ -197,7 +197,7 @@ async def test_without_the_peers_our_own_figures_remain_and_a_note_says_who_did_
 @pytest.mark.timeout(600)  # the first of them installs the peers
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 async def test_a_peer_is_measured_beside_us(peer: Entrant, cache: Cache, postgres: PostgresServer) -> None:
-    report = Report("peers", "")
+    report = Measurements("peers", "")
     async with Lab(postgres.dsn()) as lab:
         await measure(lab, replace(BRIEF, only=(peer.name,)), report, silent)
     assert report.notes == []
@@ -214,7 +214,7 @@ async def test_a_peer_is_measured_beside_us(peer: Entrant, cache: Cache, postgre
 async def test_workflow_starts_are_measured_beside_what_one_would_build_instead(
     cache: Cache, postgres: PostgresServer, temporal_server: TemporalServer
 ) -> None:
-    report = Report("peers", "")
+    report = Measurements("peers", "")
     async with Lab(postgres.dsn(), temporal_server.address) as lab:
         await measure(lab, replace(BRIEF, only=("PgQueuer",), starts=5, jobs=1, pickups=2), report, silent)
     found = values(report)

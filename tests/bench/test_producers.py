@@ -30,7 +30,7 @@ async def test_every_way_is_compared_with_the_plain_transaction_and_leaves_nothi
 
 
 @pytest.mark.parametrize("way", producers.WAYS, ids=lambda way: way.name)
-async def test_each_way_writes_what_its_name_says(database: str, way: producers.Way) -> None:
+async def test_each_way_writes_what_its_name_says(database: str, way: producers.ProducerWay) -> None:
     expected = {"plain": 0, "plain, psycopg": 0, "enqueue_many of 100": 100, "Python producer, 100": 100}
     async with connected(database) as admin, producers._tables(admin):
         async with producers._connection(database, way) as connection:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outbox_bench.load.flow import Ledger
-from outbox_bench.report.report import Report
+from outbox_bench.load.flow import FlowRecord
+from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios import drain, ready, rolling
 from outbox_bench.scenarios.rolling import Update
 from outbox_temporal.servers.temporal import TemporalServer
@@ -14,19 +14,19 @@ from tests.bench.measuring import by_name, measured
 pytestmark = pytest.mark.timeout(120)
 
 
-def ledger(latencies_s: dict[float, float], *, lost: int = 0, doubled: int = 0, left: int = 0) -> Ledger:
+def ledger(latencies_s: dict[float, float], *, lost: int = 0, doubled: int = 0, left: int = 0) -> FlowRecord:
     """By the second in which an event was due: its latency. So many more are lost, and so many executed twice."""
     due_s = {f"w{second}": second for second in latencies_s} | {f"lost{n}": 0.0 for n in range(lost)}
     started_s = {f"w{second}": second + latency_s for second, latency_s in latencies_s.items()}
-    return Ledger(due_s, started_s, len(started_s) + doubled, left)
+    return FlowRecord(due_s, started_s, len(started_s) + doubled, left)
 
 
-def verdicts(report: Report) -> dict[str, bool | None]:
+def verdicts(report: Measurements) -> dict[str, bool | None]:
     return {figure.name: figure.met for figure in report.figures if figure.goal}
 
 
 def test_a_drain_without_fault_meets_every_goal() -> None:
-    report = Report("drain", "")
+    report = Measurements("drain", "")
     drain.judge(report, 0, 9.9, ledger({1.0: 0.01}))
     assert verdicts(report) == {
         "SIGTERM to the process's end": True,
@@ -47,9 +47,9 @@ def test_a_drain_without_fault_meets_every_goal() -> None:
         (0, 1.0, ledger({1.0: 0.1}, doubled=1), "events doubled"),
     ],
 )
-def test_each_fault_of_a_drain_misses_its_goal(code: int, took_s: float, found: Ledger, missed: str) -> None:
+def test_each_fault_of_a_drain_misses_its_goal(code: int, took_s: float, found: FlowRecord, missed: str) -> None:
     """However many runs without fault there are beside it."""
-    report = Report("drain", "")
+    report = Measurements("drain", "")
     for each in ((0, 1.0, ledger({1.0: 0.1})), (code, took_s, found), (0, 1.0, ledger({1.0: 0.1}))):
         drain.judge(report, *each)
     assert [name for name, met in verdicts(report).items() if not met] == [missed]
@@ -61,7 +61,7 @@ def test_a_lost_event_does_not_hide_a_doubled_one() -> None:
 
 
 def test_messages_that_were_never_settled_are_told_of() -> None:
-    report = Report("drain", "")
+    report = Measurements("drain", "")
     ledger({1.0: 0.1}, left=3).judge(report)
     assert "3 messages were not settled" in report.notes[0]
 
@@ -69,7 +69,7 @@ def test_messages_that_were_never_settled_are_told_of() -> None:
 def test_an_update_is_judged_by_the_events_that_were_due_during_it() -> None:
     """Due at 0: warm-up. At 1 and 2: before. At 3 and 4: during. At 5: after."""
     found = ledger({0.0: 9.0, 1.0: 0.010, 2.0: 0.010, 3.0: 0.015, 4.0: 0.015, 5.0: 9.0})
-    report = Report("rolling", "")
+    report = Measurements("rolling", "")
     rolling.judge(report, Update(1.0, [3.0, 4.0, 5.0], [0, 0]), found)
     figures = by_name(report)
     assert figures["event → start, p99 before"] == [pytest.approx(10.0)]
@@ -81,7 +81,7 @@ def test_an_update_is_judged_by_the_events_that_were_due_during_it() -> None:
 
 
 def test_an_update_that_slows_events_down_or_ends_badly_misses_its_goals() -> None:
-    report = Report("rolling", "")
+    report = Measurements("rolling", "")
     found = ledger({1.0: 0.010, 3.0: 0.021}, lost=1)
     rolling.judge(report, Update(1.0, [3.0, 4.0], [1]), found)
     assert [name for name, met in verdicts(report).items() if not met] == [

@@ -20,7 +20,7 @@ from outbox_bench.temporal_stub.grpc_server import (
     END_STREAM,
     HEADERS,
     Connection,
-    Refusal,
+    GrpcRefusal,
     Reply,
     _message,
     frame,
@@ -46,7 +46,7 @@ class HttpStatus:
     body: bytes = b"<html>no</html>"
 
 
-Answer = Lost | Refusal | HttpStatus | None
+Answer = Lost | GrpcRefusal | HttpStatus | None
 """What to do with a call; None: forward it and its answer."""
 Script = Callable[[str, ProtobufMessage | None], Answer]
 """Decides about a call, given its method's name and its request."""
@@ -81,18 +81,18 @@ class GrpcProxy:
 
         self.script = script
 
-    async def answer(self, path: str, body: bytes) -> bytes | Refusal | HttpStatus:
+    async def answer(self, path: str, body: bytes) -> bytes | GrpcRefusal | HttpStatus:
         """Answer one call."""
         name = path.rpartition("/")[2]
         request = getattr(v1, f"{name}Request").FromString(body) if "WorkflowService" in path else None
         self.calls.append(name)
         chosen = self.script(name, request)
-        if isinstance(chosen, Refusal | HttpStatus):
+        if isinstance(chosen, GrpcRefusal | HttpStatus):
             return chosen
         answer = await self._forwarded(name, request)
-        return Refusal(chosen.code, "the proxy lost the answer") if isinstance(chosen, Lost) else answer
+        return GrpcRefusal(chosen.code, "the proxy lost the answer") if isinstance(chosen, Lost) else answer
 
-    async def _forwarded(self, name: str, request: ProtobufMessage | None) -> bytes | Refusal:
+    async def _forwarded(self, name: str, request: ProtobufMessage | None) -> bytes | GrpcRefusal:
         if request is None:
             return _HEALTHY
         method = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
@@ -100,7 +100,7 @@ class GrpcProxy:
             call: Callable[..., Awaitable[Any]] = getattr(self._upstream.workflow_service, method)
             return bytes((await call(request, retry=False)).SerializeToString())
         except RPCError as error:
-            return Refusal(error.status.value, error.message, error.raw_grpc_status)
+            return GrpcRefusal(error.status.value, error.message, error.raw_grpc_status)
 
     def connect(self) -> Connection:
         """A new connection's protocol."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from outbox_temporal.servers.postgres import PostgresServer
-from outbox_temporal.servers.process import Server
+from outbox_temporal.servers.process import EmbeddedServer
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(
@@ -25,7 +25,7 @@ needs_pgbouncer = pytest.mark.skipif(
 Mode = Literal["session", "transaction"]
 
 
-class PgBouncer(Server):
+class PgBouncer(EmbeddedServer):
     """Pools every database of one PostgreSQL. Dies with its owner."""
 
     title, stop_signal, death_signal = "PgBouncer", signal.SIGTERM, signal.SIGQUIT  # SIGINT waits for its clients

@@ -22,7 +22,7 @@ from temporalio.worker import Worker
 
 from outbox.model.events import Buried, Held
 from outbox.model.sink import Delivered, Failed, Outcome, Rejected, Sink, Throttled, Unavailable, Unclear
-from outbox_bench.temporal_stub.grpc_server import Refusal
+from outbox_bench.temporal_stub.grpc_server import GrpcRefusal
 from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.postgres import running
 from outbox_temporal.servers.temporal import TemporalServer
@@ -151,7 +151,9 @@ class TestNotNow:
 class TestARefusal:
     async def test_of_one_operation_ends_its_messages_and_stops_no_other(self, database: str, proxy: GrpcProxy) -> None:
         def script(name: str, _request: object) -> Answer:
-            return Refusal(PERMISSION_DENIED, "Request unauthorized.") if name == "SignalWorkflowExecution" else None
+            return (
+                GrpcRefusal(PERMISSION_DENIED, "Request unauthorized.") if name == "SignalWorkflowExecution" else None
+            )
 
         proxy.script = script
         await fetch(database, "select outbox.signal_workflow('w-' || n, 's', '1') from generate_series(1, 30) n")
@@ -170,7 +172,7 @@ class TestARefusal:
         self, database: str, proxy: GrpcProxy
     ) -> None:
         def script(name: str, _request: object) -> Answer:
-            return None if name == "GetSystemInfo" else Refusal(PERMISSION_DENIED, "Request unauthorized.")
+            return None if name == "GetSystemInfo" else GrpcRefusal(PERMISSION_DENIED, "Request unauthorized.")
 
         proxy.script = script
         starts = "select outbox.start_workflow('Nothing', gen_random_uuid()::text, '1', task_queue => 'nobody') "
@@ -183,7 +185,7 @@ class TestARefusal:
 
     async def test_to_describe_the_namespace_is_no_word_on_deliveries(self, proxy: GrpcProxy, workflow_id: str) -> None:
         def script(name: str, _request: object) -> Answer:
-            return Refusal(PERMISSION_DENIED, "no") if name == "DescribeNamespace" else None
+            return GrpcRefusal(PERMISSION_DENIED, "no") if name == "DescribeNamespace" else None
 
         proxy.script = script
         async with temporal_sink(CONTEXT) as sink:

@@ -37,9 +37,9 @@ from outbox.model.message import Message
 from outbox.model.sink import Delivered
 from outbox.store.messages import Burial
 from outbox_temporal.audit import executions, reconcile
-from outbox_temporal.audit.command import Wish, compare
-from outbox_temporal.audit.findings import Report
-from outbox_temporal.audit.history import Ledger
+from outbox_temporal.audit.command import AuditOptions, compare
+from outbox_temporal.audit.findings import AuditReport
+from outbox_temporal.audit.history import AuditHistory
 from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
@@ -365,8 +365,8 @@ async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_hone
             patch.setattr(reconcile, "_PAGE", 7)
             patch.setattr(reconcile, "_TOGETHER", 3)
             patch.setattr(executions, "_PAGE", 5)
-            report, wish = Report(1000), Wish("2d", "0s", 0.0, (), (), (), None, 1000.0, 4)
-            await with_store(settings(database), Ledger, partial(compare, wish, 30, report))
+            report, wish = AuditReport(1000), AuditOptions("2d", "0s", 0.0, (), (), (), None, 1000.0, 4)
+            await with_store(settings(database), AuditHistory, partial(compare, wish, 30, report))
         assert dict(report.counts) == summary["found"]
         assert (report.messages, report.runs) == (summary["messages"], summary["runs"])
 
@@ -435,10 +435,10 @@ async def test_what_is_missing_is_asked_for_side_by_side_and_told_in_order(
             await relay.wait_completed(len(gone))
         environment.setattr(executions.Executions, "_described", counted)
         found: list[str] = []
-        report = Report(1000, tell=lambda finding: found.append(finding.workflow_id))
-        wish = Wish("2d", "0s", 0.0, (), (), ("gone-",), None, 1000.0, 4)  # others use the namespace too
+        report = AuditReport(1000, tell=lambda finding: found.append(finding.workflow_id))
+        wish = AuditOptions("2d", "0s", 0.0, (), (), ("gone-",), None, 1000.0, 4)  # others use the namespace too
         with anyio.fail_after(60):
-            await with_store(settings(database), Ledger, partial(compare, wish, 30, report))
+            await with_store(settings(database), AuditHistory, partial(compare, wish, 30, report))
     assert found == gone
     assert most == 4  # --concurrency
 

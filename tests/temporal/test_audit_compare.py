@@ -11,10 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from outbox.model.errors import ConfigurationError
-from outbox_temporal.audit.command import Wish, audit, window
+from outbox_temporal.audit.command import AuditOptions, audit, window
 from outbox_temporal.audit.compare import Sight, enqueued_at, findings, questions, unaccounted
 from outbox_temporal.audit.executions import started_between
-from outbox_temporal.audit.findings import Finding, Kind, Report
+from outbox_temporal.audit.findings import AuditReport, Difference, Kind
 from outbox_temporal.audit.records import Entry, Run, Scope
 from outbox_temporal.sink.redelivery import quoted
 
@@ -37,7 +37,7 @@ def run(run_id: str, message_id: UUID | None = MINE, *, minute: int = 0, **more:
     return basic._replace(**more)  # type: ignore[arg-type]
 
 
-def judged(message: Entry, runs: list[Run], answers: dict[str, Run | None] | None = None) -> list[Finding]:
+def judged(message: Entry, runs: list[Run], answers: dict[str, Run | None] | None = None) -> list[Difference]:
     """The verdict; every question must be foreseen in `answers`, and no answer be left over."""
     sight, answers = Sight(message), dict(answers or {})
     for each in runs:
@@ -165,7 +165,7 @@ def test_a_run_is_accounted_for_by_a_message_that_is_looked_at_for_its_own_sake(
 )
 def test_a_run_is_suspected_that_no_message_accounts_for(entries: list[Entry], kind: Kind) -> None:
     verdict = unaccounted(run("z"), entries, SCOPE)
-    assert isinstance(verdict, Finding)
+    assert isinstance(verdict, Difference)
     assert verdict.kind is kind
 
 
@@ -177,7 +177,7 @@ def test_a_message_id_of_the_database_tells_its_time() -> None:
 
 
 def test_times_are_ages_or_moments_and_end_where_messages_are_too_young() -> None:
-    wish = Wish("90m", "0s", 10.0, (), (), (), None, 5.0, 4)
+    wish = AuditOptions("90m", "0s", 10.0, (), (), (), None, 5.0, 4)
     assert window(wish, NOW) == (NOW - timedelta(minutes=90), NOW - timedelta(seconds=10))
     wish = replace(wish, since="2026-11-20", until="2026-11-21T09:00+02:00")
     assert window(wish, NOW) == (NOW - timedelta(hours=36), NOW - timedelta(hours=5))
@@ -210,10 +210,10 @@ def test_queries_quote_what_people_call_their_workflows() -> None:
 
 
 def test_a_report_counts_all_and_keeps_the_first_of_each_kind_once() -> None:
-    report = Report(2)
+    report = AuditReport(2)
     for n in (1, 1, 2, 3):
-        report.add(Finding(Kind.DEAD, None, "here", f"order-{n}", None, ""))
-    report.add(Finding(Kind.SHARED, None, "here", "order-1", None, ""))
+        report.add(Difference(Kind.DEAD, None, "here", f"order-{n}", None, ""))
+    report.add(Difference(Kind.SHARED, None, "here", "order-1", None, ""))
     assert report.counts == {Kind.DEAD: 3, Kind.SHARED: 1}
     assert report.faults == 3
     assert [finding.workflow_id for finding in report.shown(Kind.DEAD)] == ["order-1", "order-2"]

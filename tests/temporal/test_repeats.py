@@ -17,7 +17,7 @@ from temporalio.worker import Worker
 
 from outbox.model.message import Message
 from outbox.model.sink import Delivered, Outcome, Sink, Throttled, Unavailable
-from outbox_bench.temporal_stub.grpc_server import Refusal
+from outbox_bench.temporal_stub.grpc_server import GrpcRefusal
 from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
@@ -336,7 +336,7 @@ async def test_what_never_got_through_is_done_by_the_repeat(ground: Ground, oper
     """Also if the workflow id has changed hands meanwhile: the first delivery could have come so late."""
     reuse = {"id_reuse_policy": "allow_duplicate"} if "start" in operation else {}
     sent = message(ground.command(operation, **reuse))
-    ground.proxy.script = lambda name, _: Refusal(UNAVAILABLE, "gone") if name == METHODS[operation] else None
+    ground.proxy.script = lambda name, _: GrpcRefusal(UNAVAILABLE, "gone") if name == METHODS[operation] else None
     if operation != "start_workflow":
         await ground.begin()
     assert isinstance(await ground.sink.deliver(sent), Unavailable)
@@ -368,8 +368,8 @@ async def test_a_question_that_temporal_does_not_answer_delays_the_repeat(ground
     await ground.begin()
     sent = message(ground.command("terminate_workflow"))
     answers = {
-        "DescribeWorkflowExecution": Refusal(UNAVAILABLE, "gone"),
-        "ListWorkflowExecutions": Refusal(RESOURCE_EXHAUSTED, "too many lists"),
+        "DescribeWorkflowExecution": GrpcRefusal(UNAVAILABLE, "gone"),
+        "ListWorkflowExecutions": GrpcRefusal(RESOURCE_EXHAUSTED, "too many lists"),
     }
     for name, refusal in answers.items():
         ground.proxy.script = lambda called, _, name=name, refusal=refusal: refusal if called == name else None

@@ -16,7 +16,7 @@ from outbox.model.errors import ConfigurationError
 from outbox_bench.cli import terminal as screens
 from outbox_bench.cli.consent import ask_for
 from outbox_bench.cli.dataclass_options import with_options
-from outbox_bench.cli.session import Session
+from outbox_bench.cli.session import ScenarioRun
 from outbox_bench.report.results import Result, keep, load
 from outbox_bench.scenarios.registry import SCENARIOS, Scenario, help_of, name_of
 
@@ -77,7 +77,7 @@ def _measure_all(given: dict[str, dict[str, Any]]) -> None:
 
 for _scenario in SCENARIOS:
     app.command(name_of(_scenario), help=help_of(_scenario))(
-        with_options(partial(_command, _scenario), options=_scenario.Options, common=Common)
+        with_options(partial(_command, _scenario), options=_scenario.OPTIONS, common=Common)
     )
 app.command("all", help=_measure_all.__doc__)(with_options(_measure_all, common=Common))
 
@@ -106,10 +106,10 @@ def _prepare(common: Common) -> None:
         ask_for(common.dsn, yes=common.yes)
 
 
-def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> Session:
+def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> ScenarioRun:
     """Run a scenario under a progress bar, show what it found, and keep it if that is wanted."""
-    made = scenario.Options.brief() if common.brief else scenario.Options()
-    session = Session(scenario, replace(made, **given), common.dsn, common.temporal, brief=common.brief)
+    made = scenario.OPTIONS.brief() if common.brief else scenario.OPTIONS()
+    session = ScenarioRun(scenario, replace(made, **given), common.dsn, common.temporal, brief=common.brief)
     with screens.Bar(Console(stderr=True), name_of(scenario)) as bar:
         ask(partial(session.run, bar.tell))
     console = screens.paper()
@@ -121,7 +121,7 @@ def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> Sessi
     return session
 
 
-def _finish(sessions: list[Session], common: Common) -> None:
+def _finish(sessions: list[ScenarioRun], common: Common) -> None:
     """Draw what was measured, and leave with what went wrong."""
     _draw([session.result for session in sessions if session.found_anything], common.plots)
     errors = [error for session in sessions if (error := session.failure) is not None]

@@ -16,7 +16,7 @@ from outbox.model.errors import ConfigurationError, OutboxError
 from outbox_bench.report import plots
 from outbox_bench.report.format import circumstances, number, with_unit
 from outbox_bench.report.percentiles import PERCENTILES, bears, percentile
-from outbox_bench.report.report import Figure, Report
+from outbox_bench.report.report import Figure, Measurements
 from outbox_bench.report.results import Result, load_all
 from outbox_bench.scenarios.registry import SCENARIOS, name_of
 
@@ -67,7 +67,7 @@ def command_of(result: Result) -> str:
     report = result.report
     scenario = next(each for each in SCENARIOS if name_of(each) == report.scenario)
     words = ["outbox bench", report.scenario]
-    for field in fields(scenario.Options):
+    for field in fields(scenario.OPTIONS):
         value = report.settings.get(field.name, MISSING)
         if value is MISSING or _plain(value) == _plain(field.default):
             continue
@@ -121,14 +121,14 @@ def _chapter(result: Result, missed: dict[str, list[str]]) -> Iterator[str]:
     yield "</details>"
 
 
-def _notes(report: Report) -> Iterator[str]:
+def _notes(report: Measurements) -> Iterator[str]:
     for note in report.notes:
         yield f"- *{_safe(note)}*"
     if report.notes:
         yield ""
 
 
-def _figures(report: Report) -> Iterator[str]:
+def _figures(report: Measurements) -> Iterator[str]:
     figures = [figure for figure in report.figures if figure.runs]
     if not figures:
         return
@@ -139,7 +139,7 @@ def _figures(report: Report) -> Iterator[str]:
     yield ""
 
 
-def _samples(report: Report) -> Iterator[str]:
+def _samples(report: Measurements) -> Iterator[str]:
     """Percentiles of the single measurements; – where there are too few to tell."""
     if not any(report.samples.values()):
         return
@@ -152,7 +152,7 @@ def _samples(report: Report) -> Iterator[str]:
     yield ""
 
 
-def _paragraphs(report: Report, folder: Path) -> dict[str, list[str]]:
+def _paragraphs(report: Measurements, folder: Path) -> dict[str, list[str]]:
     """What is said of this scenario's missed goals: the paragraph, and which goals it is about."""
     file = folder / f"{report.scenario}.md"
     said = _said(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -180,7 +180,7 @@ def _said(text: str) -> dict[str, str]:
     return said | dict.fromkeys(waiting, "")
 
 
-def _with_goal(report: Report) -> list[Figure]:
+def _with_goal(report: Measurements) -> list[Figure]:
     return [figure for figure in report.figures if figure.goal and figure.runs]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 
 _ROUNDS, _LOOPS = 40, 40_000
 _UNSTEADY = 1.25
@@ -24,7 +24,7 @@ class Noise:
         self._spins_s = _spin()
         self._times = _cpu_times()
 
-    def notes(self, report: Report) -> list[str]:
+    def notes(self, report: Measurements) -> list[str]:
         """What makes the report's figures doubtful, a sentence each."""
         cores = os.cpu_count() or 1
         found = []
@@ -42,7 +42,7 @@ class Noise:
         return [*found, *_unsteady(report)]
 
 
-def _unsteady(report: Report) -> list[str]:
+def _unsteady(report: Measurements) -> list[str]:
     """Figures that differ between runs by more than the claim can bear."""
     found = []
     for figure in report.figures:

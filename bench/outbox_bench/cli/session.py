@@ -12,7 +12,7 @@ from outbox.model.errors import OutboxError
 from outbox_bench.cli import environment
 from outbox_bench.cli.noise import Noise
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Report, Tell
+from outbox_bench.report.report import Measurements, Tell
 from outbox_bench.report.results import Result, now, rounded
 from outbox_bench.scenarios.registry import Scenario, help_of, name_of
 
@@ -21,7 +21,7 @@ class BenchmarkError(OutboxError):
     """A scenario could not measure anything."""
 
 
-class Session:
+class ScenarioRun:
     """Runs one scenario once. `result` is what was found, `error` what ended it early."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Session:
         self._scenario = scenario
         self._options = options
         self._servers = dsn, temporal
-        self._report = Report(name_of(scenario), title, settings=asdict(options))
+        self._report = Measurements(name_of(scenario), title, settings=asdict(options))
         self._brief = brief
         self._interrupted = False
         self.error: Exception | None = None

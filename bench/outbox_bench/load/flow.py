@@ -25,7 +25,7 @@ from outbox_bench.load import executions
 from outbox_bench.load.direct import TASK_QUEUE, WORKFLOW
 from outbox_bench.load.in_process import connected, empty
 from outbox_bench.report.figures import add_note, add_total
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.temporal_stub.frontend import FrontendOptions
 from outbox_bench.temporal_stub.server import StubFrontend
 from outbox_temporal.servers.postgres import running
@@ -44,7 +44,7 @@ _FRONTEND = FrontendOptions(latency_ms=2.0, jitter_ms=1.0, tail=0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class FlowRecord:
     """What was sent, and what the frontend knows of it."""
 
     due_s: dict[str, float]
@@ -74,7 +74,7 @@ class Ledger:
             if begin_s <= due_s < end_s and workflow_id in self.started_s
         ]
 
-    def judge(self, report: Report) -> None:
+    def judge(self, report: Measurements) -> None:
         """Add one run's figures on what became of the events. What is lost or doubled counts over all runs together."""
         add_total(report, "events lost", "events", float(self.lost), NONE)
         add_total(report, "events doubled", "events", float(self.doubled), NONE)
@@ -127,7 +127,7 @@ async def steady_flow(dsn: str, rate: float) -> AsyncIterator[Flow]:
             await flow.end()
 
 
-async def ledger(connection: Connection, client: Client, flow: Flow, before: int) -> Ledger:
+async def ledger(connection: Connection, client: Client, flow: Flow, before: int) -> FlowRecord:
     """Wait until nothing is left to do, then look every event up. `before`: what `count` said before the first."""
     left = 0
     with anyio.move_on_after(_SETTLED_WITHIN_S):
@@ -136,7 +136,7 @@ async def ledger(connection: Connection, client: Client, flow: Flow, before: int
     shift_s = time.time() - monotonic()
     found = await executions.first_events(client, flow.due_s)
     started_s = {workflow_id: times.started_s - shift_s for workflow_id, times in found.items()}
-    return Ledger(flow.due_s, started_s, await count(client) - before, left)
+    return FlowRecord(flow.due_s, started_s, await count(client) - before, left)
 
 
 async def count(client: Client) -> int:
@@ -146,7 +146,7 @@ async def count(client: Client) -> int:
 
 
 @asynccontextmanager
-async def frontend(report: Report) -> AsyncIterator[StubFrontend]:
+async def frontend(report: Measurements) -> AsyncIterator[StubFrontend]:
     """The frontend that takes the starts, for the block, and a note that says which it is."""
     add_note(
         report,

@@ -44,7 +44,7 @@ class Move:
         return 1e6 * sum(account.cpu_s for account in self.accounts) / self.moved
 
 
-class Mover:
+class MoverProcess:
     """One process."""
 
     def __init__(self, process: Process) -> None:
@@ -79,7 +79,7 @@ class Mover:
 
 
 @asynccontextmanager
-async def movers(number: int, what: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[list[Mover]]:
+async def movers(number: int, what: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[list[MoverProcess]]:
     """So many processes that are ready to begin; what is left of them at the end is killed."""
     command = [sys.executable, "-m", "outbox_bench.load.mover", *what]
     processes: list[Process] = []
@@ -90,7 +90,7 @@ async def movers(number: int, what: Sequence[str], environment: Mapping[str, str
                 command, stderr=subprocess.PIPE, env={**os.environ, **environment}, start_new_session=True
             )
             processes.append(process)
-        started = [Mover(process) for process in processes]
+        started = [MoverProcess(process) for process in processes]
         for mover in started:
             await mover.read()
         yield started
@@ -102,11 +102,11 @@ async def movers(number: int, what: Sequence[str], environment: Mapping[str, str
                 await process.aclose()
 
 
-async def move(started: Sequence[Mover], count: int, moved_all: Callable[[], None] | None = None) -> Move:
+async def move(started: Sequence[MoverProcess], count: int, moved_all: Callable[[], None] | None = None) -> Move:
     """Have them begin, and end once so many messages have been moved; `moved_all` is called before they end."""
     moved = 0
 
-    async def follow(mover: Mover, scope: anyio.CancelScope) -> None:
+    async def follow(mover: MoverProcess, scope: anyio.CancelScope) -> None:
         nonlocal moved
         while moved < count:
             line = await mover.read()

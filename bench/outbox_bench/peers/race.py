@@ -69,7 +69,7 @@ class PickUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class RaceServers:
     """Where entrants are measured: one server, with a database for each, and on the other side one Temporal."""
 
     server: str
@@ -124,7 +124,9 @@ class Ground:
 class Trial:
     """One entrant with its producer at hand and a look at its tables."""
 
-    def __init__(self, ground: Ground, entrant: Entrant, producer: Contender, connection: asyncpg.Connection) -> None:
+    def __init__(
+        self, ground: RaceServers, entrant: Entrant, producer: Contender, connection: asyncpg.Connection
+    ) -> None:
         self._ground = ground
         self._entrant = entrant
         self._producer = producer
@@ -133,7 +135,7 @@ class Trial:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, ground: Ground, entrant: Entrant) -> AsyncIterator[Trial]:
+    async def of(cls, ground: RaceServers, entrant: Entrant) -> AsyncIterator[Trial]:
         """A trial for the block."""
         async with ground.process(entrant) as producer:
             connection = await asyncpg.connect(ground.url(entrant), timeout=PATIENCE_S)

@@ -21,7 +21,7 @@ from outbox_bench.report.percentiles import percentile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from outbox_bench.report.report import Figure, Report
+    from outbox_bench.report.report import Figure, Measurements
     from outbox_bench.report.results import Result
 
 mpl.use("agg")
@@ -90,12 +90,12 @@ def draw(results: list[Result], folder: Path) -> list[Path]:
     return written
 
 
-def of(report: Report) -> list[Plot]:
+def of(report: Measurements) -> list[Plot]:
     """Every plot that the report has the measurements for."""
     return list(_plots(report))
 
 
-def _plots(report: Report) -> Iterator[Plot]:
+def _plots(report: Measurements) -> Iterator[Plot]:
     if curves := _latencies(report):
         title = "Latency, from the moment it was due to Temporal's answer"
         yield Plot("cdf", title, lambda canvas: _cdf(canvas.subplots(), curves))
@@ -117,13 +117,13 @@ def _plots(report: Report) -> Iterator[Plot]:
         yield Plot(name, title, lambda canvas, unit=unit, figures=figures: _bar(canvas.subplots(), figures, unit))  # type: ignore[misc]
 
 
-def _by_contender(report: Report, quantity: str) -> dict[str, list[float]]:
+def _by_contender(report: Measurements, quantity: str) -> dict[str, list[float]]:
     """Samples of one quantity by who was measured."""
     begin = f"{quantity}, "
     return {name.removeprefix(begin): each for name, each in report.samples.items() if name.startswith(begin) and each}
 
 
-def _latencies(report: Report) -> dict[str, list[float]]:
+def _latencies(report: Measurements) -> dict[str, list[float]]:
     """Open-loop latencies by mode, and all direct starts together."""
     curves: dict[str, list[float]] = {}
     for full_name, values in report.samples.items():
@@ -136,7 +136,7 @@ def _latencies(report: Report) -> dict[str, list[float]]:
     return curves
 
 
-def _alone(report: Report) -> dict[str, list[float]]:
+def _alone(report: Measurements) -> dict[str, list[float]]:
     """One-at-a-time latencies."""
     curves: dict[str, list[float]] = {}
     for full_name, values in report.samples.items():
@@ -182,7 +182,7 @@ def _spread(count: int) -> list[int]:
     return sorted({int(count * (1 - (0.5 / count) ** (step / _POINTS))) for step in range(_POINTS)} | {count - 1})
 
 
-def _stages(report: Report) -> dict[str, list[float]]:
+def _stages(report: Measurements) -> dict[str, list[float]]:
     """By mode: the medians of the stages' durations, one after the other."""
     found: dict[str, list[float]] = {}
     modes = [name.split(",")[0] for name in report.samples if name.endswith("from before the insert: claimed")]
@@ -214,7 +214,7 @@ def _stacked(axes: Axes, stages: dict[str, list[float]]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(_STAGE_NAMES))
 
 
-def _curves(canvas: Canvas, report: Report) -> None:
+def _curves(canvas: Canvas, report: Measurements) -> None:
     """The series of the report, those of one unit in one panel. The same thing in other company has its colour."""
     units = _UNITS.get(report.scenario, {})
     panels: dict[str, list[str]] = {}
@@ -272,7 +272,7 @@ def _short(value: float) -> str:
     return f"{value:,.10g}"
 
 
-def _bars(report: Report) -> dict[str, list[Figure]]:
+def _bars(report: Measurements) -> dict[str, list[Figure]]:
     """Rates, by unit; one alone is no comparison."""
     found: dict[str, list[Figure]] = {}
     for figure in report.figures:

@@ -43,7 +43,7 @@ class Figure:
 
 
 @dataclass(slots=True)
-class Report:
+class Measurements:
     """What one scenario found, and under which circumstances."""
 
     scenario: str

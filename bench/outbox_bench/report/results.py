@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from outbox.model.errors import ConfigurationError
-from outbox_bench.report.report import Figure, Goal, Report
+from outbox_bench.report.report import Figure, Goal, Measurements
 
 _FORMAT = 1
 
@@ -19,7 +19,7 @@ _FORMAT = 1
 class Result:
     """A report, what it was measured on, and when."""
 
-    report: Report
+    report: Measurements
     environment: dict[str, Any]
     ended: str
     """When, in UTC, as ISO 8601 writes it."""
@@ -78,7 +78,9 @@ def _told(body: dict[str, Any]) -> Result:
         for each in told["figures"]
     ]
     series = {name: [(x, y) for x, y in points] for name, points in told["series"].items()}
-    report = Report(told["scenario"], told["title"], figures, told["samples"], series, told["settings"], told["notes"])
+    report = Measurements(
+        told["scenario"], told["title"], figures, told["samples"], series, told["settings"], told["notes"]
+    )
     return Result(report, body["environment"], body["ended"], body["took_s"], body["interrupted"])
 
 

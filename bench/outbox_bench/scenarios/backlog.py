@@ -23,7 +23,7 @@ from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, fill, relay_at_work, settle_down
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_run, add_samples
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -37,7 +37,7 @@ GOAL = Goal("≥", 0.90)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BacklogOptions:
     """The smallest backlog is what the others are compared with, each right before it is measured itself."""
 
     sizes: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -54,7 +54,10 @@ class Options:
         return cls(sizes=(1_000, 5_000), drained=1_000, drains=1, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = BacklogOptions
+
+
+async def measure(lab: Lab, options: BacklogOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Drain at each size in turn, run after run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -81,7 +84,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
 
 
 async def _at_size(
-    dsn: str, connection: Connection, size: int, smallest: int, options: Options, report: Report
+    dsn: str, connection: Connection, size: int, smallest: int, options: BacklogOptions, report: Measurements
 ) -> float:
     """Drain from a backlog of this size, again and again; return the median rate."""
     await empty(connection)
@@ -126,7 +129,7 @@ async def _drain(dsn: str, connection: Connection, count: int) -> tuple[float, l
         return rate, [claim.took_s for claim in watch.claims], waited_s
 
 
-def _draw(report: Report, sizes: list[int]) -> None:
+def _draw(report: Measurements, sizes: list[int]) -> None:
     """The curves, anew after each turn."""
     names = {
         "drain rate": "drain rate, {:,} waiting",
@@ -160,7 +163,7 @@ class _ExplainingPool:
         raise _ExplainedError(json.loads(text)[0]["Plan"])
 
 
-async def _explain(connection: Connection, size: int, report: Report) -> None:
+async def _explain(connection: Connection, size: int, report: Measurements) -> None:
     """Count the buffers that one full claim touches; it is rolled back."""
     settings = config.load(database_url="postgresql://").relay()
     store = Store(cast("Pool", _ExplainingPool(connection)), "outbox")

@@ -16,12 +16,12 @@ import anyio
 from temporalio.client import Client
 
 from outbox.store.migrations import migrate
-from outbox_bench.load.flow import NONE, Ledger, count, frontend, ledger, steady_flow
+from outbox_bench.load.flow import NONE, FlowRecord, count, frontend, ledger, steady_flow
 from outbox_bench.load.in_process import connected
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_longest, add_run, add_total
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -30,7 +30,7 @@ GOAL = Goal("≤", 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DrainOptions:
     """Durations in seconds."""
 
     rate: float = 200.0
@@ -45,7 +45,10 @@ class Options:
         return cls(rate=50.0, work_s=0.5, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = DrainOptions
+
+
+async def measure(lab: Lab, options: DrainOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Drain one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -58,7 +61,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-def judge(report: Report, code: int, took_s: float, found: Ledger) -> None:
+def judge(report: Measurements, code: int, took_s: float, found: FlowRecord) -> None:
     """Add one run's figures: the exit code, the seconds from SIGTERM to the end, and what became of the events."""
     add_run(report, "SIGTERM to the process's end", "s", took_s, GOAL)
     add_longest(report, "SIGTERM to the process's end, longest", "s", took_s, GOAL)
@@ -67,8 +70,8 @@ def judge(report: Report, code: int, took_s: float, found: Ledger) -> None:
 
 
 async def _drain(
-    dsn: str, address: str, connection: Connection, client: Client, options: Options
-) -> tuple[int, float, Ledger]:
+    dsn: str, address: str, connection: Connection, client: Client, options: DrainOptions
+) -> tuple[int, float, FlowRecord]:
     environment = {"TEMPORAL_ADDRESS": address}
     before = await count(client)
     async with worker_process(dsn, environment=environment) as worker:

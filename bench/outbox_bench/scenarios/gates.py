@@ -19,7 +19,7 @@ from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, relay_a
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_run, add_samples
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -36,7 +36,7 @@ _FEW = "select count(outbox.enqueue('small', '{}', tenant => 'small')) from gene
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class GatesOptions:
     """Durations in seconds."""
 
     waiting: int = 100_000
@@ -53,7 +53,10 @@ class Options:
         return cls(waiting=500, duration_s=0.5, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = GatesOptions
+
+
+async def measure(lab: Lab, options: GatesOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Measure each alone and beside the others, in turn, run after run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -68,7 +71,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-async def _hot_key(dsn: str, connection: Connection, options: Options, report: Report) -> None:
+async def _hot_key(dsn: str, connection: Connection, options: GatesOptions, report: Measurements) -> None:
     p99s = []
     for beside, waiting in (("alone", 0), ("beside a hot key", options.waiting)):
         latencies_s = await _latencies_s(dsn, connection, options, waiting, report)
@@ -78,7 +81,9 @@ async def _hot_key(dsn: str, connection: Connection, options: Options, report: R
     add_run(report, "other keys: beside a hot key ÷ alone, p99", "×", p99s[1] / p99s[0], GOAL)
 
 
-async def _latencies_s(dsn: str, connection: Connection, options: Options, waiting: int, report: Report) -> list[float]:
+async def _latencies_s(
+    dsn: str, connection: Connection, options: GatesOptions, waiting: int, report: Measurements
+) -> list[float]:
     """From when each message was due at a steady rate, whether or not the one before is through, to its delivery."""
     await empty(connection)
     await connection.execute(_HOT, waiting, TOPIC)
@@ -97,7 +102,7 @@ async def _latencies_s(dsn: str, connection: Connection, options: Options, waiti
     return [watch.delivered_s[message_id] - at_s for message_id, at_s in due_s.items()]
 
 
-async def _tenants(dsn: str, connection: Connection, options: Options, report: Report) -> None:
+async def _tenants(dsn: str, connection: Connection, options: GatesOptions, report: Measurements) -> None:
     alone_s = await _small_tenant_s(dsn, connection, 0)
     behind_s = await _small_tenant_s(dsn, connection, options.waiting)
     add_run(report, f"a tenant's {_SMALL} messages alone", "ms", 1000 * alone_s)

@@ -17,7 +17,7 @@ from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import Watch, connected, empty, fill, relay_at_work, settle_down
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_note, add_run
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -31,7 +31,7 @@ _SIZE = "select pg_relation_size('outbox.message') + pg_indexes_size('outbox.mes
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class HeldXminOptions:
     """`rounds` × `messages` flow while the snapshot is held."""
 
     rounds: int = 15
@@ -45,8 +45,11 @@ class Options:
         return cls(rounds=2, messages=500, runs=1)
 
 
+OPTIONS = HeldXminOptions
+
+
 @asynccontextmanager
-async def held_xmin(dsn: str, observer: Connection, report: Report) -> AsyncIterator[None]:
+async def held_xmin(dsn: str, observer: Connection, report: Measurements) -> AsyncIterator[None]:
     """An idle transaction with a snapshot, for the block."""
     async with connected(dsn, "outbox bench snapshot") as holder:
         await holder.execute(_HOLD)
@@ -57,7 +60,7 @@ async def held_xmin(dsn: str, observer: Connection, report: Report) -> AsyncIter
         await holder.execute("rollback")
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Run both ways in turn, the one that begins changing from run to run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -81,7 +84,12 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
 
 
 async def _flow(
-    dsn: str, options: Options, way: str, report: Report, rates: list[float], progress: Callable[[float], None]
+    dsn: str,
+    options: HeldXminOptions,
+    way: str,
+    report: Measurements,
+    rates: list[float],
+    progress: Callable[[float], None],
 ) -> None:
     """Send the rounds through one worker, and note each round's rate."""
     watch = Watch()
@@ -101,7 +109,11 @@ async def _flow(
 
 
 async def _rounds(
-    connection: Connection, watch: Watch, options: Options, rates: list[float], progress: Callable[[float], None]
+    connection: Connection,
+    watch: Watch,
+    options: HeldXminOptions,
+    rates: list[float],
+    progress: Callable[[float], None],
 ) -> None:
     for number in range(options.rounds):
         progress(number / options.rounds)
@@ -119,7 +131,7 @@ def _end(rates: list[float]) -> float:
     return _whole(rates[-max(1, len(rates) // 5) :])
 
 
-def _draw(report: Report, curves: dict[str, list[list[float]]], options: Options) -> None:
+def _draw(report: Measurements, curves: dict[str, list[list[float]]], options: HeldXminOptions) -> None:
     """Drain rate over the messages that had flowed by then, the mean of the runs."""
     for way, runs in curves.items():
         if runs:

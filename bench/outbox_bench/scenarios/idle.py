@@ -22,7 +22,7 @@ from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -48,7 +48,7 @@ _DELIVERED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class IdleOptions:
     """Durations in seconds."""
 
     modes: tuple[str, ...] = ("listen", "poll", "auto")
@@ -64,7 +64,10 @@ class Options:
         return cls(modes=("listen",), settle_s=0.5, watch_s=1.5, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = IdleOptions
+
+
+async def measure(lab: Lab, options: IdleOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Watch one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -114,7 +117,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def _counter(connection: Connection, report: Report) -> tuple[str, str]:
+async def _counter(connection: Connection, report: Measurements) -> tuple[str, str]:
     """How statements are counted here: its name, and the query."""
     try:
         await connection.fetchval(_CALLS)

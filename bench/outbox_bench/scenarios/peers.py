@@ -23,8 +23,8 @@ import asyncpg
 from outbox_bench.load.lab import Lab
 from outbox_bench.peers.cache import Cache, NotInstalled
 from outbox_bench.peers.process import ContenderFailed
-from outbox_bench.peers.race import PATIENCE_S, Entrant, Ground, Trial
-from outbox_bench.report.report import Figure, Goal, Report
+from outbox_bench.peers.race import PATIENCE_S, Entrant, RaceServers, Trial
+from outbox_bench.report.report import Figure, Goal, Measurements
 
 Tell = Callable[[str, float], None]
 
@@ -42,7 +42,7 @@ GOALS = {"no-op throughput": Goal("≥", 3.0), "pick-up p50": Goal("≤", 0.5)}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PeersOptions:
     """How much is measured."""
 
     jobs: int = 20_000
@@ -62,12 +62,15 @@ class Options:
     """Take only the peers that are installed there already, and install none."""
 
     @classmethod
-    def brief(cls) -> Options:
+    def brief(cls) -> PeersOptions:
         """The smallest run that shows whether everything works."""
         return cls(jobs=300, drain_limit_s=3, pickups=5, starts=10, runs=1, installed=True)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> None:
+OPTIONS = PeersOptions
+
+
+async def measure(lab: Lab, options: PeersOptions, report: Measurements, tell: Tell) -> None:
     """Fill the report in place. The server must allow to create databases; they are dropped at the end."""
     report.settings |= {"jobs": options.jobs, "pickups": options.pickups, "starts": options.starts}
     wanted = [peer for peer in PEERS if not options.only or peer.name in options.only]
@@ -78,7 +81,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> Non
     if options.starts and any(peer.name == THEIR_STARTS.name for peer in peers):
         starters.append(THEIR_STARTS)
     address = await lab.temporal() if starters else None
-    ground = Ground(await lab.database(), cache, node, address)
+    ground = RaceServers(await lab.database(), cache, node, address)
     comparison = Comparison(ground, options, report)
     async with AsyncExitStack() as stack:
         for entrant in (OURS, *peers, *starters):
@@ -99,7 +102,7 @@ def _turned(entrants: list[Entrant], run: int) -> list[Entrant]:
     return entrants[first:] + entrants[:first]
 
 
-async def installed(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[list[Entrant], Path | None]:
+async def installed(cache: Cache, wanted: list[Entrant], report: Measurements) -> tuple[list[Entrant], Path | None]:
     """Install what is wanted; return who can run, and the Node that runs some of them. The report says who cannot."""
     try:
         return wanted, await cache.install(node=any(peer.language == "node" for peer in wanted))
@@ -110,7 +113,7 @@ async def installed(cache: Cache, wanted: list[Entrant], report: Report) -> tupl
         return there, None
 
 
-async def there(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[list[Entrant], Path | None]:
+async def there(cache: Cache, wanted: list[Entrant], report: Measurements) -> tuple[list[Entrant], Path | None]:
     """The same of those that are installed already; nothing is fetched over the network."""
     has = {"python": cache.has_python, "node": cache.has_node}
     found = [peer for peer in wanted if has[peer.language]]
@@ -124,9 +127,9 @@ async def there(cache: Cache, wanted: list[Entrant], report: Report) -> tuple[li
 class Comparison:
     """Measures one entrant after the other, and keeps what it found in the report."""
 
-    ground: Ground
-    options: Options
-    report: Report
+    ground: RaceServers
+    options: PeersOptions
+    report: Measurements
     _out: set[Entrant] = field(default_factory=set)
     _figures: dict[str, Figure] = field(default_factory=dict)
     _last: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -54,7 +54,7 @@ Transaction = Callable[[Any], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ProducersOptions:
     """A run takes each of nine ways at each number of connections, without and with a worker."""
 
     connections: tuple[int, ...] = (1, 4, 16)
@@ -70,8 +70,11 @@ class Options:
         return cls(connections=(1, 2), seconds=0.05, laps=1, runs=1)
 
 
+OPTIONS = ProducersOptions
+
+
 @dataclass(frozen=True, slots=True)
-class Way:
+class ProducerWay:
     """One way to write a business transaction. `prepare` is run once for each of its connections."""
 
     name: str
@@ -121,19 +124,21 @@ def _sql(statement: str, argument: str) -> Transaction:
 
 _ENQUEUE = _sql("select outbox.enqueue('bench', $1)", _PAYLOAD)
 WAYS = (
-    Way("plain", _with_asyncpg()),
-    Way("enqueue", _with_asyncpg(_ENQUEUE)),
-    Way("enqueue without NOTIFY", _with_asyncpg(_ENQUEUE), prepare=_SILENT),
-    Way("enqueue_many of 100", _with_asyncpg(_sql("select outbox.enqueue_many($1)", _MANY))),
-    Way("captured table", _with_asyncpg(insert=_CAPTURED)),
-    Way("Python producer", _with_asyncpg(_enqueue)),
-    Way("Python producer, 100", _with_asyncpg(_enqueue_many)),
-    Way("plain, psycopg", _with_psycopg(), "psycopg"),
-    Way("Python producer, psycopg", _with_psycopg(_enqueue), "psycopg"),
+    ProducerWay("plain", _with_asyncpg()),
+    ProducerWay("enqueue", _with_asyncpg(_ENQUEUE)),
+    ProducerWay("enqueue without NOTIFY", _with_asyncpg(_ENQUEUE), prepare=_SILENT),
+    ProducerWay("enqueue_many of 100", _with_asyncpg(_sql("select outbox.enqueue_many($1)", _MANY))),
+    ProducerWay("captured table", _with_asyncpg(insert=_CAPTURED)),
+    ProducerWay("Python producer", _with_asyncpg(_enqueue)),
+    ProducerWay("Python producer, 100", _with_asyncpg(_enqueue_many)),
+    ProducerWay("plain, psycopg", _with_psycopg(), "psycopg"),
+    ProducerWay("Python producer, psycopg", _with_psycopg(_enqueue), "psycopg"),
 )
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+async def measure(
+    lab: Lab, options: ProducersOptions, report: Measurements, tell: Callable[[str, float], None]
+) -> None:
     """Take every way in turn, at every number of connections, without and with a worker, run after run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -153,7 +158,13 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
 
 
 async def _round(
-    dsn: str, admin: Connection, ways: list[Way], company: str, connections: int, options: Options, report: Report
+    dsn: str,
+    admin: Connection,
+    ways: list[ProducerWay],
+    company: str,
+    connections: int,
+    options: ProducersOptions,
+    report: Measurements,
 ) -> None:
     """Every way in short turns, and what it costs beside the plain one of this very round."""
     times_s: dict[str, float] = {}
@@ -188,7 +199,7 @@ def _where(connections: int, company: str) -> str:
     return f"{connections} connection{'s' if connections > 1 else ''}, {company}"
 
 
-async def _repeat(dsn: str, way: Way, connections: int, seconds: float) -> tuple[list[float], float]:
+async def _repeat(dsn: str, way: ProducerWay, connections: int, seconds: float) -> tuple[list[float], float]:
     """Repeat the transaction on so many connections; return the seconds of each, and of all together."""
     taken_s: list[float] = []
     async with AsyncExitStack() as stack:
@@ -214,7 +225,7 @@ async def _repeat(dsn: str, way: Way, connections: int, seconds: float) -> tuple
 
 
 @asynccontextmanager
-async def _connection(dsn: str, way: Way) -> AsyncIterator[Any]:
+async def _connection(dsn: str, way: ProducerWay) -> AsyncIterator[Any]:
     if way.driver == "asyncpg":
         async with connected(dsn) as connection:
             if way.prepare:
@@ -240,7 +251,7 @@ async def _tables(admin: Connection) -> AsyncIterator[None]:
             await admin.execute(_GONE)
 
 
-async def _possible(admin: Connection, report: Report) -> list[Way]:
+async def _possible(admin: Connection, report: Measurements) -> list[ProducerWay]:
     """The ways that can be taken here."""
     ways = list(WAYS)
     if find_spec("psycopg") is None:
@@ -255,7 +266,7 @@ async def _possible(admin: Connection, report: Report) -> list[Way]:
     return ways
 
 
-def _draw(report: Report, ways: list[Way], connections: tuple[int, ...]) -> None:
+def _draw(report: Measurements, ways: list[ProducerWay], connections: tuple[int, ...]) -> None:
     """Each way's ratio over the number of connections, anew after each round."""
     found = {figure.name: median(figure.runs) for figure in report.figures}
     for way, company in product(ways, (ALONE, LISTENING)):

@@ -20,7 +20,7 @@ from outbox_bench.load.gate_proxy import door
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_longest, add_note, add_run
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 GOAL = Goal("≤", 1.5)
 SERVERS_FIRST = "servers there: worker's start to ready"
@@ -29,7 +29,7 @@ _WAITING = "database lost, trying again"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ReadyOptions:
     """Durations in seconds."""
 
     runs: int = 10
@@ -42,7 +42,10 @@ class Options:
         return cls(runs=1, away_s=0.2)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = ReadyOptions
+
+
+async def measure(lab: Lab, options: ReadyOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Start one worker after the other, in turn before and after its servers."""
     dsn, temporal = await lab.database(), await lab.temporal()
     await migrate(dsn)
@@ -59,7 +62,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-def _add(report: Report, name: str, took_s: float) -> None:
+def _add(report: Measurements, name: str, took_s: float) -> None:
     add_run(report, name, "s", took_s, GOAL)
     add_longest(report, f"{name}, longest", "s", took_s, GOAL)
 

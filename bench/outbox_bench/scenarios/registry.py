@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Report, Tell
+from outbox_bench.report.report import Measurements, Tell
 from outbox_bench.scenarios import (
     backlog,
     drain,
@@ -30,13 +30,13 @@ class Scenario(Protocol):
     __doc__: str | None
 
     @property
-    def Options(self) -> type[Any]:  # noqa: N802 - a class of the module
+    def OPTIONS(self) -> type[Any]:  # noqa: N802 - a class of the module
         """Frozen dataclass, every field with a default; `brief()` makes the one for `--brief`.
 
         A field's docstring is its option's help. A field `duration_s` is the option `--duration`.
         """
 
-    async def measure(self, lab: Lab, options: Any, report: Report, tell: Tell) -> None:  # noqa: ANN401 - its own Options
+    async def measure(self, lab: Lab, options: Any, report: Measurements, tell: Tell) -> None:  # noqa: ANN401 - its own OPTIONS
         """Fill the report in place, run by run, so that what was measured survives a cancellation."""
 
 

@@ -19,13 +19,13 @@ import anyio
 from temporalio.client import Client
 
 from outbox.store.migrations import migrate
-from outbox_bench.load.flow import NONE, Ledger, count, frontend, ledger, steady_flow
+from outbox_bench.load.flow import NONE, FlowRecord, count, frontend, ledger, steady_flow
 from outbox_bench.load.in_process import connected
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import WorkerProcess, worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples, add_total
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -35,7 +35,7 @@ _OVERLOADED_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RollingOptions:
     """Durations in seconds."""
 
     workers: int = 3
@@ -54,6 +54,9 @@ class Options:
         return cls(workers=2, rate=50.0, before_s=1.0, warm_up_s=0.2, runs=1)
 
 
+OPTIONS = RollingOptions
+
+
 class Update(NamedTuple):
     """One rolling update."""
 
@@ -65,7 +68,7 @@ class Update(NamedTuple):
     """The old ones' exit codes."""
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: RollingOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Roll one update after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -78,7 +81,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-def judge(report: Report, update: Update, found: Ledger) -> None:
+def judge(report: Measurements, update: Update, found: FlowRecord) -> None:
     """Add one run's figures, and the run's curve in the place of the last one's."""
     begin_s, end_s = update.steps_s[0], update.steps_s[-1]
     before_s, during_s = found.latencies_s(update.begin_s, begin_s), found.latencies_s(begin_s, end_s)
@@ -100,7 +103,7 @@ def judge(report: Report, update: Update, found: Ledger) -> None:
     }
 
 
-def _by_second(found: Ledger, begin_s: float, end_s: float) -> list[tuple[float, list[float]]]:
+def _by_second(found: FlowRecord, begin_s: float, end_s: float) -> list[tuple[float, list[float]]]:
     """Latencies of each second, counted from the update's beginning, ten before it and ten after it at most."""
     seconds = range(-10, floor(end_s - begin_s) + 10)
     by_second = [(float(second), found.latencies_s(begin_s + second, begin_s + second + 1)) for second in seconds]
@@ -108,8 +111,8 @@ def _by_second(found: Ledger, begin_s: float, end_s: float) -> list[tuple[float,
 
 
 async def _update(
-    dsn: str, address: str, connection: Connection, client: Client, options: Options
-) -> tuple[Update, Ledger]:
+    dsn: str, address: str, connection: Connection, client: Client, options: RollingOptions
+) -> tuple[Update, FlowRecord]:
     before = await count(client)
     async with AsyncExitStack() as stack:
 

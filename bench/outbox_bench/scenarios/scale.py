@@ -19,14 +19,14 @@ from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import move, movers
 from outbox_bench.report.figures import add_note, add_run
-from outbox_bench.report.report import Report
+from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios.throughput import prepare, relay_environment
 from outbox_bench.temporal_stub.server import StubFrontend
 from outbox_temporal.servers.postgres import running
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ScaleOptions:
     """What is measured."""
 
     workers: tuple[int, ...] = (1, 2, 4)
@@ -47,7 +47,10 @@ class Options:
         return cls(workers=(1, 2), sinks=("null",), rows=4_000, stub_rows=500, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+OPTIONS = ScaleOptions
+
+
+async def measure(lab: Lab, options: ScaleOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Drain with each number of workers in turn, run after run."""
     if unknown := [sink for sink in options.sinks if sink not in ("null", "stub")]:
         raise ConfigurationError(f"--sinks: there is no {unknown[0]!r}: use null, stub")
@@ -77,7 +80,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
 
 
 @asynccontextmanager
-async def _addresses(options: Options, report: Report) -> AsyncIterator[dict[str, str]]:
+async def _addresses(options: ScaleOptions, report: Measurements) -> AsyncIterator[dict[str, str]]:
     """Temporal's address by sink."""
     if "stub" not in options.sinks:
         yield {"null": ""}
@@ -88,7 +91,7 @@ async def _addresses(options: Options, report: Report) -> AsyncIterator[dict[str
         yield {"null": "", "stub": stub.address}
 
 
-def _draw(report: Report, curve: str, workers: tuple[int, ...]) -> None:
+def _draw(report: Measurements, curve: str, workers: tuple[int, ...]) -> None:
     """The curve of the medians so far."""
     medians = {figure.name: figure.value for figure in report.figures}
     points = [(float(n), medians.get(f"{curve}, {_workers(n)}")) for n in sorted(workers)]

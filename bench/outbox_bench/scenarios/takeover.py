@@ -23,7 +23,7 @@ from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, fill, r
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples
-from outbox_bench.report.report import Figure, Goal, Report
+from outbox_bench.report.report import Figure, Goal, Measurements
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -45,7 +45,7 @@ _NEAR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TakeoverOptions:
     """Durations in seconds."""
 
     kills: int = 50
@@ -59,6 +59,9 @@ class Options:
     def brief(cls) -> Self:
         """For a smoke test."""
         return cls(kills=1, messages=5, lease_s=7.0, deliver_timeout_s=3.0)
+
+
+OPTIONS = TakeoverOptions
 
 
 class _Survivor(Watch):
@@ -78,7 +81,7 @@ class _Survivor(Watch):
         self.claims.clear()
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
     """Kill one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -105,7 +108,9 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Callable[[st
     tell("done", 1.0)
 
 
-async def _kill(dsn: str, connection: Connection, options: Options, report: Report) -> tuple[float, float] | None:
+async def _kill(
+    dsn: str, connection: Connection, options: TakeoverOptions, report: Measurements
+) -> tuple[float, float] | None:
     """Return the seconds from the kill to the last claim, and those that the leases still had; None if none came."""
     survivor = _Survivor()
     times: dict[str, Any] = {
@@ -143,7 +148,7 @@ async def _leased(connection: Connection) -> tuple[int, float]:
     return row["leases"], row["left_s"] or 0.0
 
 
-def _tell_so_far(report: Report, waited_s: list[float], by_lease: int) -> None:
+def _tell_so_far(report: Measurements, waited_s: list[float], by_lease: int) -> None:
     """The figures of all kills so far. Each kill is one run of the first; p99 is one number over all."""
     report.figures.clear()
     report.notes[:] = [note for note in report.notes if _BY_LEASE not in note]

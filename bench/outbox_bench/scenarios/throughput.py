@@ -22,7 +22,7 @@ from outbox_bench.load.in_process import TOPIC, connected, empty, settle_down
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import Move, move, movers
 from outbox_bench.report.figures import add_note, add_run
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.temporal_stub.frontend import FrontendOptions
 from outbox_bench.temporal_stub.server import StubFrontend
 from outbox_temporal.servers.postgres import running
@@ -49,7 +49,7 @@ from (
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ThroughputOptions:
     """What is measured."""
 
     sinks: tuple[str, ...] = ("null", "stub", "temporal")
@@ -78,10 +78,13 @@ class Options:
         return cls(rows=2_000, stub_rows=400, temporal_rows=30, runs=1, keys=200)
 
 
+OPTIONS = ThroughputOptions
+
+
 Tell = Callable[[str, float], None]
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> None:
+async def measure(lab: Lab, options: ThroughputOptions, report: Measurements, tell: Tell) -> None:
     """Measure sink after sink, run after run."""
     scenarios = {"null": _null, "stub": _stub, "temporal": _temporal}
     if unknown := [sink for sink in options.sinks if sink not in scenarios]:
@@ -112,8 +115,8 @@ class Bench:
     dsn: str
     connection: Connection
     postgres: psutil.Process | None
-    options: Options
-    report: Report
+    options: ThroughputOptions
+    report: Measurements
 
     def figure(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
         """Add one run's value."""

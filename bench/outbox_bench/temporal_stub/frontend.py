@@ -54,7 +54,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.bridge.proto.health.v1.health_pb2 import HealthCheckResponse
 from temporalio.service import RPCStatusCode
 
-from outbox_bench.temporal_stub.grpc_server import Connection, Refusal, Reply
+from outbox_bench.temporal_stub.grpc_server import Connection, GrpcRefusal, Reply
 
 _WORKFLOWS = b"/temporal.api.workflowservice.v1.WorkflowService/"
 _HEALTH = b"/grpc.health.v1.Health/Check"
@@ -113,7 +113,7 @@ class Execution:
         return request_id == self.start_request_id or (self.attached is not None and request_id in self.attached)
 
 
-class Frontend:
+class FakeFrontend:
     """Temporal's answers to the few calls that a relay makes."""
 
     def __init__(self, options: FrontendOptions) -> None:
@@ -122,12 +122,12 @@ class Frontend:
         self._refused = options.throttled + options.unavailable
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._started = 0
-        workflows: dict[bytes, Callable[[bytes], bytes | Refusal]] = {
+        workflows: dict[bytes, Callable[[bytes], bytes | GrpcRefusal]] = {
             b"StartWorkflowExecution": self._start,
             b"SignalWithStartWorkflowExecution": self._signal_with_start,
             b"SignalWorkflowExecution": self._signal,
         }
-        others: dict[bytes, Callable[[bytes], bytes | Refusal]] = {
+        others: dict[bytes, Callable[[bytes], bytes | GrpcRefusal]] = {
             b"GetSystemInfo": _system_info,
             b"DescribeNamespace": _namespace,
             b"CountWorkflowExecutions": self._count,
@@ -145,29 +145,29 @@ class Frontend:
                 return Reply(refusal or method(request), self._latency_s())
             method = self._questions.get(path)
             if method is None:
-                return Reply(Refusal(RPCStatusCode.UNIMPLEMENTED, f"this stand-in knows no {path.decode()}"))
+                return Reply(GrpcRefusal(RPCStatusCode.UNIMPLEMENTED, f"this stand-in knows no {path.decode()}"))
             return Reply(method(request))
         except DecodeError as error:
-            return Reply(Refusal(RPCStatusCode.INTERNAL, str(error)))
+            return Reply(GrpcRefusal(RPCStatusCode.INTERNAL, str(error)))
 
     def _latency_s(self) -> float:
         options = self._options
         random_ms = self._random.lognormvariate(log(options.jitter_ms), options.tail) if options.jitter_ms else 0.0
         return (options.latency_ms + random_ms) / 1000
 
-    def _refusal(self) -> Refusal | None:
+    def _refusal(self) -> GrpcRefusal | None:
         """Bad luck, with the configured probability."""
         dice = self._random.random()
         if dice < self._options.throttled:
             return _refuse(RPCStatusCode.RESOURCE_EXHAUSTED, "namespace rate limit exceeded", _OVERLOADED)
         if dice < self._refused:
-            return Refusal(RPCStatusCode.UNAVAILABLE, "the stand-in was told to be unavailable at times")
+            return GrpcRefusal(RPCStatusCode.UNAVAILABLE, "the stand-in was told to be unavailable at times")
         return None
 
-    def _start(self, message: bytes) -> bytes | Refusal:
+    def _start(self, message: bytes) -> bytes | GrpcRefusal:
         request = StartWorkflowExecutionRequest.FromString(message)
         if fault := _fault(request):
-            return Refusal(RPCStatusCode.INVALID_ARGUMENT, fault)
+            return GrpcRefusal(RPCStatusCode.INVALID_ARGUMENT, fault)
         key = request.namespace, request.workflow_id
         known = self._executions.get(key)
         started = True
@@ -181,18 +181,18 @@ class Frontend:
                 known.attached = (known.attached or set()) | {request.request_id}
         return StartWorkflowExecutionResponse(run_id=known.run_id, started=started, status=_RUNNING).SerializeToString()
 
-    def _signal_with_start(self, message: bytes) -> bytes | Refusal:
+    def _signal_with_start(self, message: bytes) -> bytes | GrpcRefusal:
         """Nothing ever closes here, so there is always somebody to signal."""
         request = SignalWithStartWorkflowExecutionRequest.FromString(message)
         if fault := _fault(request):
-            return Refusal(RPCStatusCode.INVALID_ARGUMENT, fault)
+            return GrpcRefusal(RPCStatusCode.INVALID_ARGUMENT, fault)
         key = request.namespace, request.workflow_id
         known = self._executions.get(key)
         fresh = known is None
         known = known or self._execute(key, request.request_id)
         return SignalWithStartWorkflowExecutionResponse(run_id=known.run_id, started=fresh).SerializeToString()
 
-    def _signal(self, message: bytes) -> bytes | Refusal:
+    def _signal(self, message: bytes) -> bytes | GrpcRefusal:
         request = SignalWorkflowExecutionRequest.FromString(message)
         target: WorkflowExecution = request.workflow_execution
         known = self._executions.get((request.namespace, target.workflow_id))
@@ -205,7 +205,7 @@ class Frontend:
         """Every run that was ever started, also if it is forgotten. Queries are not understood."""
         return CountWorkflowExecutionsResponse(count=self._started).SerializeToString()
 
-    def _history(self, message: bytes) -> bytes | Refusal:
+    def _history(self, message: bytes) -> bytes | GrpcRefusal:
         """All that happens to a workflow here: it is started."""
         request = GetWorkflowExecutionHistoryRequest.FromString(message)
         workflow_id = request.execution.workflow_id
@@ -250,7 +250,7 @@ def _fault(request: Start) -> str | None:
     return None
 
 
-def _already_started(workflow_id: str, holder: Execution) -> Refusal:
+def _already_started(workflow_id: str, holder: Execution) -> GrpcRefusal:
     failure = WorkflowExecutionAlreadyStartedFailure(
         start_request_id=holder.start_request_id, run_id=holder.run_id, first_execution_run_id=holder.run_id
     )
@@ -262,11 +262,11 @@ def _refuse(
     code: RPCStatusCode,
     message: str,
     failure: WorkflowExecutionAlreadyStartedFailure | NotFoundFailure | ResourceExhaustedFailure,
-) -> Refusal:
+) -> GrpcRefusal:
     """A refusal with its detail, packed as Temporal packs it."""
     status = GrpcStatus(code=code, message=message)
     status.details.add().Pack(failure)
-    return Refusal(code, message, status.SerializeToString())
+    return GrpcRefusal(code, message, status.SerializeToString())
 
 
 def _system_info(_message: bytes) -> bytes:
@@ -288,7 +288,7 @@ def _namespace(message: bytes) -> bytes:
 
 async def run(host: str, port: int, options: FrontendOptions) -> None:
     """Serve until cancelled."""
-    frontend = Frontend(options)
+    frontend = FakeFrontend(options)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(frontend.serve), host, port)
     gc.freeze()
     async with server:

@@ -36,7 +36,7 @@ _SETTING = Struct(">HI")
 _RESPONSE = Struct(">HBBBI15s")
 
 
-class Refusal(NamedTuple):
+class GrpcRefusal(NamedTuple):
     """An error as an answer. `details` is a serialized `google.rpc.Status`."""
 
     code: int
@@ -47,7 +47,7 @@ class Refusal(NamedTuple):
 class Reply(NamedTuple):
     """A serialized message, or why there is none, and after how many seconds to say so."""
 
-    answer: bytes | Refusal
+    answer: bytes | GrpcRefusal
     after_s: float = 0.0
 
 
@@ -87,7 +87,7 @@ def ok_frames(stream: int, message: bytes) -> bytes:
     )
 
 
-def refusal_frames(stream: int, refusal: Refusal) -> bytes:
+def refusal_frames(stream: int, refusal: GrpcRefusal) -> bytes:
     """The only frame of a call that failed."""
     block = _OK_HEADERS + _literal(b"grpc-status", b"%d" % refusal.code)
     block += _literal(b"grpc-message", quote(refusal.message, safe=" ").encode())
@@ -242,15 +242,15 @@ class Connection(asyncio.Protocol):
         else:
             self._send(stream, reply.answer)
 
-    def _send_late(self, stream: int, answer: bytes | Refusal) -> None:
+    def _send_late(self, stream: int, answer: bytes | GrpcRefusal) -> None:
         self._send(stream, answer)
         self._flush()
 
-    def _send(self, stream: int, answer: bytes | Refusal) -> None:
+    def _send(self, stream: int, answer: bytes | GrpcRefusal) -> None:
         """Answer, unless the client has given the call up."""
         if self._calls.pop(stream, None) is None:
             return
-        if isinstance(answer, Refusal):
+        if isinstance(answer, GrpcRefusal):
             self._out.append(refusal_frames(stream, answer))
         elif self._stalled or self._window < len(answer) + 5:
             self._stalled.append((stream, answer))

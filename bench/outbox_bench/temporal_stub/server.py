@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from outbox_bench.temporal_stub.frontend import FrontendOptions
-from outbox_temporal.servers.process import Server
+from outbox_temporal.servers.process import EmbeddedServer
 
 
-class StubFrontend(Server):
+class StubFrontend(EmbeddedServer):
     """`temporal_stub.frontend` in a process of its own. It keeps nothing: a restart forgets all workflows."""
 
     title, stop_signal, death_signal = "stub frontend", signal.SIGTERM, signal.SIGKILL

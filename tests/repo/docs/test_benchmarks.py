@@ -9,13 +9,15 @@ import pytest
 
 from outbox.model.errors import ConfigurationError
 from outbox_bench.cli.document import MISSES, PAGE, PLOTS, RESULTS, command_of, page
-from outbox_bench.report.report import Goal, Report
+from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.report.results import Result, load_all
-from outbox_bench.scenarios.latency import Options
+from outbox_bench.scenarios.latency import LatencyOptions
 
 
 def result(*, value: float = 2.0) -> Result:
-    report = Report("latency", "How long it takes", settings={"mode": "listen", "rate": Options().rate, "runs": 2})
+    report = Measurements(
+        "latency", "How long it takes", settings={"mode": "listen", "rate": LatencyOptions().rate, "runs": 2}
+    )
     for run in (value, value + 1, value - 1):
         report.measured("event ÷ direct, p50", "×", run, Goal("≤", 1.1))
     report.sampled("listen: event", [float(n) for n in range(1, 21)])

@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from outbox_temporal.importing import command
 from outbox_temporal.importing.mapping import load
-from outbox_temporal.importing.report import Report
+from outbox_temporal.importing.report import ImportReport
 from outbox_temporal.importing.rollback import Started
 from tests.support.running import fetch, settings
 from tests.support.sql import connected
@@ -74,25 +74,25 @@ def written(directory: Path, mapping: str = MAPPING, **files: str) -> Path:
 
 async def moved(
     dsn: str, path: Path, *, source: str | None = None, dry_run: bool = False, batch: int = 500, **chosen: Any
-) -> Report:
+) -> ImportReport:
     """Run an import, or its dry run."""
     work = partial(command._move, dsn=source or dsn, foreign=source is not None, dry_run=dry_run, batch=batch)
     return await _run(dsn, path, work, **chosen)
 
 
-async def verified(dsn: str, path: Path) -> Report:
+async def verified(dsn: str, path: Path) -> ImportReport:
     """Compare an import with Temporal."""
     return await _run(dsn, path, command._verify)
 
 
-async def rolled_back(dsn: str, path: Path, *, started: Started = "list", dry_run: bool = False) -> Report:
+async def rolled_back(dsn: str, path: Path, *, started: Started = "list", dry_run: bool = False) -> ImportReport:
     """Roll an import back."""
     return await _run(dsn, path, partial(command._roll_back, started=started, dry_run=dry_run, yes=True))
 
 
-async def _run(dsn: str, path: Path, work: Any, **chosen: Any) -> Report:
+async def _run(dsn: str, path: Path, work: Any, **chosen: Any) -> ImportReport:
     mapping = load(path)
-    report = Report.of(mapping, "test")
+    report = ImportReport.of(mapping, "test")
     try:
         await command._with_books(settings(dsn, **chosen), partial(work, mapping, report))
     except ExceptionGroup as group:  # as the command line does
@@ -124,7 +124,7 @@ async def ended(command: subprocess.Popen[str]) -> tuple[int, str, str]:
     return command.returncode, out, err
 
 
-def reasons(report: Report) -> dict[str, str]:
+def reasons(report: ImportReport) -> dict[str, str]:
     """What is said of each row that somebody should look at."""
     return {finding.identity: f"{finding.what}: {finding.detail}" for finding in report.findings}
 

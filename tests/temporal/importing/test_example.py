@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from outbox_temporal.importing.command import import_rows
-from outbox_temporal.importing.mapping import Envelope, Input, Source
+from outbox_temporal.importing.mapping import Envelope, Input, SourceTable
 from outbox_temporal.importing.verify import _UNDELIVERED
 from tests.support.running import fetch
 from tests.temporal.importing.engine import build, messages, moved, written
@@ -52,7 +52,9 @@ def test_every_field_flag_and_finding_is_documented() -> None:
     import_command = typer.Typer(add_completion=False)
     import_command.command()(import_rows)
     flags = {option for parameter in typer.main.get_command(import_command).params for option in parameter.opts}
-    fields = {field.alias or name for model in (Source, Envelope, Input) for name, field in model.model_fields.items()}
+    fields = {
+        field.alias or name for model in (SourceTable, Envelope, Input) for name, field in model.model_fields.items()
+    }
     findings = {*_UNDELIVERED.values(), "no workflow", "another workflow type", "somebody else's workflow"}
     for word in (
         fields | findings | (flags - {"mapping", "-y", "--help"}) | {"in flight", "workflows left", "tried before"}

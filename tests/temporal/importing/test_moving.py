@@ -15,7 +15,7 @@ from outbox.store.migrations import migrate
 from outbox_temporal.importing import command
 from outbox_temporal.importing.journal import Books
 from outbox_temporal.importing.mapping import load
-from outbox_temporal.importing.report import Report
+from outbox_temporal.importing.report import ImportReport
 from outbox_temporal.importing.rollback import Rollback
 from outbox_temporal.importing.rows import Row
 from outbox_temporal.importing.source import RowSource
@@ -310,7 +310,7 @@ async def test_a_rollback_during_another_takes_its_place(database: str, tmp_path
     async def both(books: Books) -> None:
         found = await books.read_import("old-engine")
         assert found is not None
-        first = Rollback(books, found, Report.of(mapping, "test"), started="list", lookup=None, dry_run=False)
+        first = Rollback(books, found, ImportReport.of(mapping, "test"), started="list", lookup=None, dry_run=False)
         first._number = await books.begin_rollback(found.import_id)
         second = await books.begin_rollback(found.import_id)
         [page] = [page async for page in pages(books, found.import_id, Stop())]

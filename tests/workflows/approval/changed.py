@@ -5,12 +5,12 @@ from __future__ import annotations
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from outbox_workflows.approval.definitions import Approval
+    from outbox_workflows.approval.definitions import ApprovalWorkflow
     from outbox_workflows.approval.types import Standing
 
 
 @workflow.defn(name="Approval")
-class HastyApproval(Approval):
+class HastyApproval(ApprovalWorkflow):
     """Waits for a moment before it asks anybody."""
 
     @workflow.init

@@ -10,8 +10,8 @@ import orjson
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from outbox_workflows.approval.activities import ApprovalActivities
-from outbox_workflows.approval.definitions import WORKFLOWS, Approval
-from outbox_workflows.approval.types import Command, Standing
+from outbox_workflows.approval.definitions import WORKFLOWS, ApprovalWorkflow
+from outbox_workflows.approval.types import ApprovalCommand, Standing
 from tests.support.eventually import eventually
 from tests.support.stage import Family, Scenarios, Stage
 
@@ -29,9 +29,9 @@ def request(stage: Stage, **chosen: Any) -> dict[str, Any]:
     return about | who | chosen
 
 
-def command(actor: str, **chosen: str) -> Command:
+def command(actor: str, **chosen: str) -> ApprovalCommand:
     """A command, with an id of its own unless it is given one."""
-    return Command(**({"command_id": uuid4().hex, "actor": actor} | chosen))
+    return ApprovalCommand(**({"command_id": uuid4().hex, "actor": actor} | chosen))
 
 
 async def begin(stage: Stage, **chosen: Any) -> WorkflowHandle[Any, Standing]:
@@ -43,20 +43,20 @@ async def begin(stage: Stage, **chosen: Any) -> WorkflowHandle[Any, Standing]:
     return stage.client.get_workflow_handle(workflow_id, result_type=Standing)
 
 
-async def tell(stage: Stage, handle: WorkflowHandle[Any, Any], verb: str, told: Command) -> None:
+async def tell(stage: Stage, handle: WorkflowHandle[Any, Any], verb: str, told: ApprovalCommand) -> None:
     """Commit a command as a signal, and return once the relay has delivered it."""
     await stage.signal(handle.id, verb, orjson.loads(orjson.dumps(told)))
 
 
 async def standing(handle: WorkflowHandle[Any, Any], until: Callable[[Standing], bool]) -> Standing:
     """What the query tells, once it satisfies `until`."""
-    return await eventually(lambda: handle.query(Approval.standing), until)
+    return await eventually(lambda: handle.query(ApprovalWorkflow.standing), until)
 
 
 async def approved(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage)
-        await handle.execute_update(Approval.approve, command(ALICE, comment="of course"))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE, comment="of course"))
         await handle.result()
     return handle.id
 
@@ -73,7 +73,7 @@ async def rejected_by_signal(stage: Stage) -> str:
 async def cancelled_by_requester(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage)
-        await handle.execute_update(Approval.cancel, command(REQUESTER))
+        await handle.execute_update(ApprovalWorkflow.cancel, command(REQUESTER))
         await handle.result()
     return handle.id
 
@@ -98,7 +98,7 @@ async def escalated_and_approved(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB], answer_within_s=5 * BRIEFLY_S, remind_every_s=0)
         await standing(handle, lambda found: found.level == 2)
-        await handle.execute_update(Approval.approve, command(BOB))
+        await handle.execute_update(ApprovalWorkflow.approve, command(BOB))
         await handle.result()
     return handle.id
 
@@ -106,8 +106,8 @@ async def escalated_and_approved(stage: Stage) -> str:
 async def delegated_and_rejected(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
-        await handle.execute_update(Approval.delegate, command(ALICE, to=DAVE))
-        await handle.execute_update(Approval.reject, command(DAVE))
+        await handle.execute_update(ApprovalWorkflow.delegate, command(ALICE, to=DAVE))
+        await handle.execute_update(ApprovalWorkflow.reject, command(DAVE))
         await handle.result()
     return handle.id
 
@@ -117,7 +117,7 @@ async def refused_signal(stage: Stage) -> str:
         handle = await begin(stage, approvers=[ALICE, BOB])
         await tell(stage, handle, "approve", command(BOB))
         await standing(handle, lambda found: found.revision == 2)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     return handle.id
 
@@ -128,7 +128,7 @@ async def unsent_mail(stage: Stage) -> str:
         handle = await begin(stage, mail_within_s=BRIEFLY_S)
         await standing(handle, lambda found: found.revision == 2)
         stage.mend_mail()
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     return handle.id
 
@@ -164,7 +164,7 @@ async def unreadable_signal(stage: Stage) -> str:
         handle = await begin(stage)
         await stage.signal(handle.id, "approve", {"command_id": 5, "actor": ALICE})
         await standing(handle, lambda found: found.revision == 2)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     return handle.id
 
@@ -173,7 +173,7 @@ async def continued(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
         await continue_as_new(stage, handle)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     return handle.id
 
@@ -182,7 +182,7 @@ async def continue_as_new(stage: Stage, handle: WorkflowHandle[Any, Any]) -> Non
     """Refuse Bob so often that the workflow continues as new."""
     first = (await handle.describe()).run_id
     for _ in range(20):
-        before = (await handle.query(Approval.standing)).revision
+        before = (await handle.query(ApprovalWorkflow.standing)).revision
         await tell(stage, handle, "approve", command(BOB))
         await standing(handle, lambda found, before=before: found.revision > before)  # type: ignore[misc]
         if (await handle.describe()).run_id != first:

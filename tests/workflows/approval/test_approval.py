@@ -14,8 +14,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from outbox_workflows.approval.activities import ApprovalActivities
-from outbox_workflows.approval.definitions import WORKFLOWS, Approval
-from outbox_workflows.approval.types import Command, Standing
+from outbox_workflows.approval.definitions import WORKFLOWS, ApprovalWorkflow
+from outbox_workflows.approval.types import ApprovalCommand, Standing
 from outbox_workflows.shared.mail import Mail
 from tests.support.eventually import eventually
 from tests.support.stage import Family, Stage
@@ -49,7 +49,7 @@ async def steps(stage: Stage, handle: WorkflowHandle[Any, Any]) -> list[str]:
 
 
 async def refusal(
-    handle: WorkflowHandle[Any, Any], verb: str, sent: Command | dict[str, Any]
+    handle: WorkflowHandle[Any, Any], verb: str, sent: ApprovalCommand | dict[str, Any]
 ) -> tuple[str | None, str]:
     """The code and the reason with which an update was refused."""
     with pytest.raises(WorkflowUpdateFailedError) as caught:
@@ -61,7 +61,7 @@ async def refusal(
 async def test_a_committed_request_is_approved_by_an_update_that_answers(stage: Stage) -> None:
     async with stage.worker():
         handle = await begin(stage)
-        answer = await handle.execute_update(Approval.approve, command(ALICE, comment="of course"))
+        answer = await handle.execute_update(ApprovalWorkflow.approve, command(ALICE, comment="of course"))
         kept = await row(stage, handle)  # the answer comes when the decision is in the database
         assert await handle.result() == answer
     assert (answer.state, answer.decided_by, answer.comment) == ("approved", ALICE, "of course")
@@ -94,11 +94,11 @@ async def test_a_caller_who_asks_again_gets_the_same_answer_even_after_the_end(s
     decision = command(ALICE)
     async with stage.worker():
         handle = await begin(stage)
-        answer = await handle.execute_update(Approval.approve, decision, id=decision.command_id)
+        answer = await handle.execute_update(ApprovalWorkflow.approve, decision, id=decision.command_id)
         await handle.result()
-        assert await handle.execute_update(Approval.approve, decision, id=decision.command_id) == answer
+        assert await handle.execute_update(ApprovalWorkflow.approve, decision, id=decision.command_id) == answer
         with pytest.raises(RPCError, match="already completed"):
-            await handle.execute_update(Approval.reject, command(ALICE))
+            await handle.execute_update(ApprovalWorkflow.reject, command(ALICE))
 
 
 async def test_who_may_not_is_refused_with_a_reason_and_leaves_no_trace(stage: Stage) -> None:
@@ -108,9 +108,9 @@ async def test_who_may_not_is_refused_with_a_reason_and_leaves_no_trace(stage: S
         assert (code, reason.split(",")[0]) == ("NotYourTurn", f"{BOB} is not asked yet: it is the turn of {ALICE}")
         assert (await refusal(handle, "cancel", command(ALICE)))[0] == "NotTheRequester"
         assert (await refusal(handle, "delegate", command(ALICE, to=REQUESTER)))[0] == "InvalidDelegate"
-        assert (await refusal(handle, "reject", Command(actor=ALICE)))[0] == "InvalidCommand"
+        assert (await refusal(handle, "reject", ApprovalCommand(actor=ALICE)))[0] == "InvalidCommand"
         assert (await standing(handle, lambda found: found.revision > 0)).revision == 1
-        await handle.execute_update(Approval.cancel, command(REQUESTER))
+        await handle.execute_update(ApprovalWorkflow.cancel, command(REQUESTER))
         await handle.result()
     assert await steps(stage, handle) == ["requested", "cancelled"]
 
@@ -118,9 +118,9 @@ async def test_who_may_not_is_refused_with_a_reason_and_leaves_no_trace(stage: S
 async def test_a_delegate_decides_in_place_of_the_approver(stage: Stage) -> None:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
-        assert (await handle.execute_update(Approval.delegate, command(ALICE, to=DAVE))).delegate == DAVE
+        assert (await handle.execute_update(ApprovalWorkflow.delegate, command(ALICE, to=DAVE))).delegate == DAVE
         assert (await row(stage, handle))["delegate"] == DAVE
-        ended = await handle.execute_update(Approval.approve, command(DAVE))
+        ended = await handle.execute_update(ApprovalWorkflow.approve, command(DAVE))
         await handle.result()
     assert (ended.state, ended.decided_by, ended.approver) == ("approved", DAVE, ALICE)
     assert await steps(stage, handle) == ["requested", "delegated", "decided"]
@@ -143,12 +143,12 @@ async def test_of_racing_decisions_the_first_wins_and_the_others_are_told_so(sta
 
     async def everybody_is_heard() -> Standing | None:
         """Two steps went before. Four signals and four updates: all but one, who waits or was a signal, are refused."""
-        found = await handle.query(Approval.standing)
+        found = await handle.query(ApprovalWorkflow.standing)
         return found if found.revision - 2 + len(refusals) == 1 + 7 else None
 
     async with stage.worker(gate):
         handle = await begin(stage, approvers=[ALICE, BOB])
-        await handle.execute_update(Approval.delegate, command(ALICE, to=DAVE))
+        await handle.execute_update(ApprovalWorkflow.delegate, command(ALICE, to=DAVE))
         async with anyio.create_task_group() as tasks:
             for who, verb in ((ALICE, "approve"), (DAVE, "reject"), (ALICE, "reject"), (DAVE, "approve")):
                 tasks.start_soon(update, who, verb)
@@ -224,7 +224,7 @@ async def test_a_command_with_a_wrong_type_in_it_is_refused_and_not_lost(stage: 
         await stage.signal(handle.id, "approve", {"command_id": 5, "actor": ALICE})
         await standing(handle, lambda found: found.revision == 2)
         assert await refusal(handle, "approve", {"command_id": 5, "actor": ALICE}) == ("InvalidCommand", says)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     assert await steps(stage, handle) == ["requested", "refused", "decided"]
     [note] = await stage.fetch("select detail from app.audit where action = 'refused'")
@@ -238,7 +238,7 @@ async def test_an_approval_id_that_is_taken_harms_nobody(stage: Stage) -> None:
         await eventually(lambda: stage.audited(first.id), bool)
         await stage.start("Approval", "another-42", request(stage, approval_id="42"))
         error = (await failing(stage.client.get_workflow_handle("another-42").result)).cause
-        await first.execute_update(Approval.approve, command(ALICE))
+        await first.execute_update(ApprovalWorkflow.approve, command(ALICE))
         assert (await first.result()).state == "approved"
     assert "approval '42' is another workflow's: give each request an id of its own" in str(error)
     assert await stage.audited("another-42") == []
@@ -254,7 +254,7 @@ async def test_a_mail_that_cannot_be_sent_is_noted_and_stops_nobody(stage: Stage
     async with stage.worker():
         handle = await begin(stage, mail_within_s=0.5)
         await standing(handle, lambda found: found.revision == 2)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         assert (await handle.result()).state == "approved"
     assert await steps(stage, handle) == ["requested", "unsent", "decided", "unsent"]
     notes = await stage.fetch("select detail from app.audit where action = 'unsent' order by audit_id")
@@ -279,7 +279,7 @@ async def test_a_mail_that_is_refused_for_good_is_not_tried_for_an_hour(stage: S
     async with replace(stage, family=refusing).worker():
         handle = await begin(stage)
         [note] = await eventually(lambda: stage.fetch("select detail from app.audit where action = 'unsent'"), bool)
-        await handle.execute_update(Approval.cancel, command(REQUESTER))
+        await handle.execute_update(ApprovalWorkflow.cancel, command(REQUESTER))
         await handle.result()
     assert orjson.loads(note["detail"])["reason"] == f"550 no such user: {ALICE}"
 
@@ -287,7 +287,7 @@ async def test_a_mail_that_is_refused_for_good_is_not_tried_for_an_hour(stage: S
 async def test_another_tenant_sees_nothing_of_it(stage: Stage) -> None:
     async with stage.worker():
         handle = await begin(stage)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     async with stage.application.as_tenant(uuid4()) as connection:
         for table in ("approval", "audit", "event", "step"):

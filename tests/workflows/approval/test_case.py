@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox_workflows.approval.state_machine import Case, Refused, faults, letters, next_reminder
-from outbox_workflows.approval.types import DAY_S, Command, EscalatingRequest, SimpleRequest, Step, Verb
+from outbox_workflows.approval.types import DAY_S, ApprovalCommand, ApprovalStep, EscalatingRequest, SimpleRequest, Verb
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -29,8 +29,8 @@ def opened(**chosen: object) -> Case:
     return case
 
 
-def command(actor: str, command_id: str = "c1", to: str = "") -> Command:
-    return Command(command_id, actor, to=to)
+def command(actor: str, command_id: str = "c1", to: str = "") -> ApprovalCommand:
+    return ApprovalCommand(command_id, actor, to=to)
 
 
 HALF = "\ud83d"
@@ -40,8 +40,8 @@ HALF = "\ud83d"
 @pytest.mark.parametrize("bad", [HALF, "\0"])
 def test_a_text_that_cannot_be_stored_harms_nobody(bad: str) -> None:
     case = opened()
-    refused = case.hear("approve", Command("c0" + bad, "mallory" + bad), NOW)
-    taken = case.take("approve", Command("c1", "alice", comment="fine " + bad), NOW)
+    refused = case.hear("approve", ApprovalCommand("c0" + bad, "mallory" + bad), NOW)
+    taken = case.take("approve", ApprovalCommand("c1", "alice", comment="fine " + bad), NOW)
     for step in (refused, taken):
         assert step is not None
         written = repr((step.actor, step.detail, step.standing)).encode()  # fails for half a character
@@ -125,7 +125,7 @@ def test_without_a_rhythm_nobody_is_reminded() -> None:
     ],
 )
 def test_a_refusal_has_a_code_and_a_reason_and_changes_nothing(
-    verb: Verb, sent: Command, code: str, reason: str
+    verb: Verb, sent: ApprovalCommand, code: str, reason: str
 ) -> None:
     case = opened()
     before = case.earlier
@@ -217,7 +217,7 @@ def test_mails_go_to_those_who_are_to_act_and_at_the_end_to_who_asked() -> None:
     case = Case(REQUEST, NOW)
     recipients: list[tuple[str, list[str]]] = []
 
-    def note(step: Step | None) -> None:
+    def note(step: ApprovalStep | None) -> None:
         assert step is not None
         recipients.append((step.action, [letter.to for letter in letters(step)]))
 
@@ -240,14 +240,14 @@ def test_mails_go_to_those_who_are_to_act_and_at_the_end_to_who_asked() -> None:
 PEOPLE = st.sampled_from(["alice", "bob", "carol", "dave", "rita", ""])
 COMMANDS = st.tuples(
     st.sampled_from(["approve", "reject", "cancel", "delegate"]),
-    st.builds(Command, st.sampled_from(["c1", "c2", "c3", "c4", ""]), PEOPLE, st.just(""), PEOPLE),
+    st.builds(ApprovalCommand, st.sampled_from(["c1", "c2", "c3", "c4", ""]), PEOPLE, st.just(""), PEOPLE),
 )
 PASSING = st.floats(0, 4 * DAY_S).map(lambda seconds: timedelta(seconds=seconds))
 
 
 @given(st.lists(st.tuples(PASSING, COMMANDS), max_size=25), st.integers(0, 25))
 def test_whatever_comes_there_is_one_end_and_nothing_after_it(
-    course: list[tuple[timedelta, tuple[Verb, Command]]], continued_at: int
+    course: list[tuple[timedelta, tuple[Verb, ApprovalCommand]]], continued_at: int
 ) -> None:
     case, now, steps = Case(REQUEST, NOW), NOW, []
     steps.append(case.open())

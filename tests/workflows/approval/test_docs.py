@@ -11,10 +11,20 @@ from typing import get_args
 import pytest
 
 from outbox_workflows.approval import state_machine as case
-from outbox_workflows.approval.types import Action, Command, EscalatingRequest, SimpleRequest, Standing, State, Verb
+from outbox_workflows.approval.types import (
+    Action,
+    ApprovalCommand,
+    EscalatingRequest,
+    SimpleRequest,
+    Standing,
+    State,
+    Verb,
+)
 
 CHAPTER = (Path(__file__).parents[3] / "docs" / "workflows.md").read_text(encoding="utf-8").partition("## Approval")[2]
-FIELDS = {field.name for kind in (SimpleRequest, EscalatingRequest, Standing, Command) for field in fields(kind)}
+FIELDS = {
+    field.name for kind in (SimpleRequest, EscalatingRequest, Standing, ApprovalCommand) for field in fields(kind)
+}
 CODES = set(re.findall(r'Refused\(\s*"(\w+)"', inspect.getsource(case)))
 
 

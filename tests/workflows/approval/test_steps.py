@@ -11,8 +11,8 @@ from anyio import to_thread
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from outbox_workflows.approval.definitions import Approval
-from outbox_workflows.approval.types import Command, Standing
+from outbox_workflows.approval.definitions import ApprovalWorkflow
+from outbox_workflows.approval.types import ApprovalCommand, Standing
 from tests.support.stage import Stage
 from tests.support.step_worker import dying_worker
 from tests.support.steps import Gate
@@ -37,9 +37,9 @@ class Course:
     """How an approval gets to a step, and on from there to its end."""
 
     asked: Mapping[str, Any] = field(default_factory=dict)
-    commands: tuple[tuple[str, Command], ...] = ()
+    commands: tuple[tuple[str, ApprovalCommand], ...] = ()
     """By signal, so that nobody waits for the answer."""
-    then: tuple[str, Command] | None = None
+    then: tuple[str, ApprovalCommand] | None = None
     ends: str = "approved"
     ended_in_step: bool = False
     """The decision has been made before the step is recorded, so that a cancellation comes too late."""
@@ -78,7 +78,7 @@ async def finish(stage: Stage, handle: WorkflowHandle[Any, Standing], course: Co
 
 async def require_each_step_once(stage: Stage, handle: WorkflowHandle[Any, Standing]) -> None:
     """Every step is in the trail, in the events and in the order, once; every mail is noted once."""
-    final = (await handle.query(Approval.standing)).revision
+    final = (await handle.query(ApprovalWorkflow.standing)).revision
     events = await stage.fetch("select (data ->> 'revision')::int as revision from app.event order by seq")
     assert [event["revision"] for event in events] == list(range(1, final + 1))
     entries = [entry for entry in await stage.audited(handle.id) if entry != "mailed"]
@@ -164,7 +164,7 @@ async def test_who_decides_hears_that_the_decision_could_not_be_recorded(stage: 
     async with stage.worker():
         handle = await begin(stage)
         with pytest.raises(WorkflowUpdateFailedError) as caught:
-            await handle.execute_update(Approval.approve, command(ALICE))
+            await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await failing(handle.result)
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.message.startswith("decided-2 could not be recorded:")
@@ -175,7 +175,7 @@ async def test_a_refused_note_does_not_undo_what_was_decided(stage: Stage) -> No
     gate = Gate("mail-decided", "before")
     async with stage.worker(gate):
         handle = await begin(stage)
-        await handle.execute_update(Approval.approve, command(ALICE))
+        await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await gate.wait_reached()  # decided and recorded, but still open
         await tell(stage, handle, "reject", command(ALICE))
         await standing(handle, lambda found: found.revision == 3)

@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from outbox_temporal.servers.temporal import TemporalServer
-from outbox_workflows.approval.definitions import Approval
+from outbox_workflows.approval.definitions import ApprovalWorkflow
 from tests.support import time_skipping
 from tests.support.eventually import eventually
 from tests.support.stage import Stage
@@ -61,7 +61,7 @@ async def trail(stage: Stage) -> list[tuple[str, str]]:
 
 async def refused(handle: WorkflowHandle[Any, Any], who: str) -> str | None:
     with pytest.raises(WorkflowUpdateFailedError) as caught:
-        await handle.execute_update(Approval.approve, command(who))
+        await handle.execute_update(ApprovalWorkflow.approve, command(who))
     assert isinstance(caught.value.cause, ApplicationError)
     return caught.value.cause.type
 
@@ -78,11 +78,11 @@ async def test_after_days_without_an_answer_the_next_is_asked_and_may_decide(sta
         assert timedelta() <= second.deadline - asked.deadline - 3 * DAY < HOUR
         assert await refused(handle, ALICE) == "NotYourTurn"
         await time.pass_by(handle, DAY + HOUR)
-        await handle.execute_update(Approval.delegate, command(BOB, to=DAVE))
+        await handle.execute_update(ApprovalWorkflow.delegate, command(BOB, to=DAVE))
         await time.pass_by(handle, 2 * DAY)
         await standing(handle, lambda found: found.level == 3)
         assert await refused(handle, DAVE) == "NotYourTurn"
-        ended = await handle.execute_update(Approval.approve, command(CAROL))
+        ended = await handle.execute_update(ApprovalWorkflow.approve, command(CAROL))
         await handle.result()
     assert (ended.state, ended.level, ended.decided_by) == ("approved", 3, CAROL)
     assert ended.decided_at is not None
@@ -106,7 +106,7 @@ async def test_nobody_in_the_chain_answers_and_it_expires_after_nine_days(stage:
         handle = await begin(stage, approvers=[ALICE, BOB, CAROL], remind_every_s=0)
         await standing(handle, lambda found: found.revision == 1)
         await time.pass_by(handle, 9 * DAY - HOUR)
-        assert (await handle.query(Approval.standing)).state == "pending"
+        assert (await handle.query(ApprovalWorkflow.standing)).state == "pending"
         await time.pass_by(handle, 2 * HOUR)
         assert (await handle.result()).state == "expired"
     assert [who for _, who in await trail(stage)] == [ALICE, BOB, CAROL, CAROL]
@@ -117,7 +117,7 @@ async def test_the_timers_of_a_request_with_defaults_are_those_of_production(sta
         simple, chain = await begin(stage), await begin(stage, approvers=[ALICE, BOB])
         for handle, answer_within, reminder in ((simple, 14 * DAY, 3 * DAY), (chain, 3 * DAY, DAY)):
             [timer] = await eventually(partial(timers, handle), bool)
-            deadline = (await handle.query(Approval.standing)).deadline
+            deadline = (await handle.query(ApprovalWorkflow.standing)).deadline
             begun = (await handle.describe()).start_time
             assert deadline is not None
             assert timedelta() <= deadline - begun - answer_within < HOUR
@@ -141,14 +141,14 @@ async def test_a_command_that_comes_again_after_continuing_as_new_does_nothing_m
         await tell(hasty, handle, "approve", refusal)
         before = await standing(handle, lambda found: found.revision == 3)
         await continue_as_new(hasty, handle)
-        same = await handle.query(Approval.standing)
+        same = await handle.query(ApprovalWorkflow.standing)
         assert (same.deadline, same.delegate) == (before.deadline, DAVE)
         await tell(hasty, handle, "delegate", delegation)
         await tell(hasty, handle, "approve", refusal)
-        answer = await handle.execute_update(Approval.delegate, delegation)
+        answer = await handle.execute_update(ApprovalWorkflow.delegate, delegation)
         assert answer.revision == same.revision
         decision = command(DAVE)
-        ended = await handle.execute_update(Approval.approve, decision)
+        ended = await handle.execute_update(ApprovalWorkflow.approve, decision)
         assert await handle.result() == ended
     told = [action for action, _ in await trail(hasty)]
     assert (told.count("delegated"), told.count("decided"), ended.decided_by) == (1, 1, DAVE)
@@ -163,13 +163,13 @@ async def test_deadlines_stay_where_they_are_when_it_continues_as_new_on_the_way
         first = (await handle.describe()).run_id
         await time.pass_by(handle, DAY + HOUR)
         await continue_as_new(hasty, handle)
-        assert (await handle.query(Approval.standing)).deadline == asked.deadline
+        assert (await handle.query(ApprovalWorkflow.standing)).deadline == asked.deadline
         await time.pass_by(handle, 2 * DAY - 2 * HOUR)
-        still = await handle.query(Approval.standing)
+        still = await handle.query(ApprovalWorkflow.standing)
         assert (still.level, still.reminders) == (1, 2)
         await time.pass_by(handle, 2 * HOUR)
         await standing(handle, lambda found: found.level == 2)
-        await handle.execute_update(Approval.approve, command(BOB))
+        await handle.execute_update(ApprovalWorkflow.approve, command(BOB))
         await handle.result()
         assert (await handle.describe()).run_id != first
     told = [action for action, _ in await trail(hasty) if action != "refused"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from temporalio import workflow
 
-from outbox_workflows.organization.definitions import OrganizationBootstrap
+from outbox_workflows.organization.definitions import OrganizationBootstrapWorkflow
 from outbox_workflows.organization.types import Bootstrapped, Site
 
 
 @workflow.defn(name="OrganizationBootstrap")
-class CreatesFirst(OrganizationBootstrap):
+class CreatesFirst(OrganizationBootstrapWorkflow):
     """Makes the organisation before anything else."""
 
     @workflow.init

@@ -15,7 +15,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from outbox_workflows.organization.types import Progress
+from outbox_workflows.organization.types import BootstrapProgress
 from outbox_workflows.shared.smtp import SmtpMailer, SmtpServer
 from tests.support.eventually import eventually
 from tests.support.mail_server import Post, mail_server
@@ -110,7 +110,7 @@ async def test_a_step_that_fails_leaves_nothing_but_the_reason(house: House, ste
         await house.gate(made, EVENTS[step], refuse=True)
         async with house.serving():
             error = await house.end(made)
-            progress = await house.handle(made).query("progress", result_type=Progress)
+            progress = await house.handle(made).query("progress", result_type=BootstrapProgress)
         chain = await house.events(made)
     assert "refused at the gate" in str(error.cause)
     before = CHAIN[: CHAIN.index(EVENTS[step])]
@@ -185,12 +185,12 @@ async def test_progress_tells_the_step_and_what_is_done(house: House) -> None:
         await house.gate(made, EVENTS["create-invitations"], refuse=False)
         async with house.serving():
             await gates.reached()
-            before = await house.handle(made).query("progress", result_type=Progress)
+            before = await house.handle(made).query("progress", result_type=BootstrapProgress)
             await gates.open()
             await house.end(made)
-            after = await house.handle(made).query("progress", result_type=Progress)
+            after = await house.handle(made).query("progress", result_type=BootstrapProgress)
     done = ["announce", "configure-dns", "create-organization"]
-    assert before == Progress(step="create-invitations", steps=7, done=done)
+    assert before == BootstrapProgress(step="create-invitations", steps=7, done=done)
     assert (after.state, len(after.done)) == ("completed", after.steps)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from outbox_workflows.approval.state_machine import faults
-from outbox_workflows.approval.types import Command, EscalatingRequest, SimpleRequest
+from outbox_workflows.approval.types import ApprovalCommand, EscalatingRequest, SimpleRequest
 from outbox_workflows.shared.arguments import Misfit, begun, command_id_of, faults_before, read
 from outbox_workflows.tenant.types import Change, DeletionOrder, NewTenant, Turned
 
@@ -75,4 +75,4 @@ def test_a_command_is_named_by_its_id_where_it_has_one() -> None:
     assert command_id_of([{"command_id": "c1", "actor": 7}]) == "c1"
     for nameless in ([], ["c1"], [{}], [{"command_id": 5}], [{"command_id": ""}]):
         assert command_id_of(nameless) == "unknown"
-    assert read(Command, [{"command_id": "c1"}]) == Command("c1")
+    assert read(ApprovalCommand, [{"command_id": "c1"}]) == ApprovalCommand("c1")

@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from outbox_workflows.shared.saga_types import Cancel, Patience
+from outbox_workflows.shared.saga_types import Cancel, SagaTimeouts
 from outbox_workflows.tenant.activities import TenantActivities
 from outbox_workflows.tenant.definitions import WORKFLOWS
 from outbox_workflows.tenant.types import Admin, Change, DeletionOrder, NewTenant
@@ -26,7 +26,7 @@ FAMILY = Family(WORKFLOWS, lambda application, _mailer: TenantActivities(applica
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$" + "q80" * 14 + "A"
 TABLES = ("tenant", "company", "app_user", "role", "user_role", "status", "billing_plan", "preference")
 BEAT_S = 0.05
-QUICK = Patience(heartbeat_s=1.0)
+QUICK = SagaTimeouts(heartbeat_s=1.0)
 IMPATIENT = replace(QUICK, undo_s=4.0)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
-from outbox_workflows.shared.saga_types import Progress
+from outbox_workflows.shared.saga_types import SagaProgress
 from outbox_workflows.tenant.types import Change
 from tests.support.eventually import eventually
 from tests.support.stage import Stage
@@ -52,7 +52,7 @@ async def test_what_a_step_uses_that_has_begun_is_refused_and_the_rest_is_not(st
         await stage.signal(handle.id, "change", Change("3", name="Late"))
         gate.open()
         await handle.result()
-        end = await handle.query("progress", result_type=Progress)
+        end = await handle.query("progress", result_type=SagaProgress)
     assert late == ("TooLate", "the step that uses it has begun: company_name")
     assert end.refused == ["3: the step that uses it has begun: name"]
     made = await rows(stage)
@@ -70,7 +70,7 @@ async def test_a_repeated_command_counts_once_and_is_answered_again_also_late(st
         await handle.execute_update("change", Change("1", billing_plan="Basic"))
         first.open()
         await last.wait_reached()
-        again = await handle.execute_update("change", Change("2", billing_plan="Premium"), result_type=Progress)
+        again = await handle.execute_update("change", Change("2", billing_plan="Premium"), result_type=SagaProgress)
         last.open()
         await handle.result()
     assert again.step == "complete"
@@ -100,11 +100,11 @@ async def test_progress_tells_where_a_creation_is(stage: Stage) -> None:
         handle = await create(stage)
         await gate.wait_reached()
 
-        async def look() -> Progress:
-            return await handle.query("progress", result_type=Progress)
+        async def look() -> SagaProgress:
+            return await handle.query("progress", result_type=SagaProgress)
 
         before = ["validate", "create-tenant", "create-admin-user"]
-        await eventually(look, lambda seen: seen == Progress("running", "set-up-data", 65, before, [], [], "", []))
+        await eventually(look, lambda seen: seen == SagaProgress("running", "set-up-data", 65, before, [], [], "", []))
         gate.open()
         await handle.result()
 
@@ -120,7 +120,7 @@ async def test_commands_that_cannot_be_read_are_refused_and_not_lost(stage: Stag
         told = [await refusal(handle, nameless, "cancel"), await refusal(handle, named)]
         gate.open()
         await handle.result()
-        end = await handle.query("progress", result_type=Progress)
+        end = await handle.query("progress", result_type=SagaProgress)
     faults = "command_id must be a text, not a number", "actor must be a text, not a list"
     assert told == [("InvalidCancel", faults[0]), ("InvalidChange", faults[1])]
     assert end.refused == [f"unknown: {faults[0]}", f"1: {faults[1]}"]

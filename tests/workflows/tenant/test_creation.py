@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import CancelledError
 
-from outbox_workflows.shared.saga_types import Cancel, Progress
+from outbox_workflows.shared.saga_types import Cancel, SagaProgress
 from outbox_workflows.tenant.types import Admin, Created
 from tests.support.eventually import eventually
 from tests.support.running import fetch
@@ -53,8 +53,8 @@ def trail(*, done: list[str]) -> list[str]:
     return [ACTIONS[step] for step in done] + [UNDOINGS[step] for step in reversed(done) if step in UNDOINGS]
 
 
-async def progress(handle: WorkflowHandle[Any, Any]) -> Progress:
-    return await handle.query("progress", result_type=Progress)
+async def progress(handle: WorkflowHandle[Any, Any]) -> SagaProgress:
+    return await handle.query("progress", result_type=SagaProgress)
 
 
 async def test_a_committed_request_becomes_a_tenant_with_all_that_it_starts_with(stage: Stage) -> None:
@@ -79,7 +79,7 @@ async def test_a_committed_request_becomes_a_tenant_with_all_that_it_starts_with
     assert await stage.audited(handle.id) == list(ACTIONS.values())
     [event] = await stage.heard("tenant.created")
     assert (event["stream"], event["name"]) == (f"tenant-{stage.tenant_id}", "Acme")
-    assert end == Progress("done", "complete", 100, STEPS, [], [], "", [])
+    assert end == SagaProgress("done", "complete", 100, STEPS, [], [], "", [])
 
 
 async def test_without_a_company_name_there_is_no_company(stage: Stage) -> None:
@@ -185,7 +185,7 @@ async def test_a_step_that_fails_leaves_nothing_of_the_tenant_and_all_of_its_nei
     done = STEPS[: STEPS.index(step)]
     assert await stage.audited(handle.id) == trail(done=done)
     undone = [name for name in reversed([*done, step]) if name in UNDOINGS]
-    assert end == Progress("undone", step, 0, done, undone, [], "", [])
+    assert end == SagaProgress("undone", step, 0, done, undone, [], "", [])
     assert stage.ear.events == []
 
 
@@ -225,7 +225,7 @@ async def test_cancelled_by_a_command_in_any_step_nothing_is_left(stage: Stage, 
         handle = await create(stage)
         await gate.wait_reached()
         if way == "update":
-            answer = await handle.execute_update("cancel", CANCEL, result_type=Progress)
+            answer = await handle.execute_update("cancel", CANCEL, result_type=SagaProgress)
             assert (answer.step, answer.cancelled_by) == (step, "ops")
         else:
             await stage.signal(handle.id, "cancel", CANCEL)

@@ -15,7 +15,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from outbox_workflows.organization.dns import FileDns
-from outbox_workflows.organization.types import Bootstrap, Progress
+from outbox_workflows.organization.types import Bootstrap, BootstrapProgress
 from outbox_workflows.shared.database import Application
 from outbox_workflows.shared.mail import Mailer
 from outbox_workflows.worker.families import FAMILIES, Ports, collect
@@ -118,7 +118,7 @@ async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_brings_no_
         handle = await stage.start("OrganizationBootstrap", f"org-{bootstrap.organization_id}", bootstrap)
         with pytest.raises(WorkflowFailureError) as caught:
             await handle.result()
-        progress = await handle.query("progress", result_type=Progress)
+        progress = await handle.query("progress", result_type=BootstrapProgress)
     assert isinstance(caught.value.cause, ActivityError)
     assert isinstance(caught.value.cause.cause, ApplicationError)
     assert caught.value.cause.cause.type == "TenantDeleted"

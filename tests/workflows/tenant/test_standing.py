@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import CancelledError
 
-from outbox_workflows.shared.saga_types import Cancel, Progress
+from outbox_workflows.shared.saga_types import Cancel, SagaProgress
 from outbox_workflows.tenant.types import Deleted, TenantOrder, Turned
 from tests.support.eventually import eventually
 from tests.support.running import fetch
@@ -29,7 +29,7 @@ async def in_grace(stage: Stage) -> WorkflowHandle[Any, Any]:
     handle = await turn(stage, "TenantDeletion", grace_s=LONG_S)
 
     async def done() -> list[str]:
-        return (await handle.query("progress", result_type=Progress)).done
+        return (await handle.query("progress", result_type=SagaProgress)).done
 
     await eventually(done, lambda steps: steps == ["close"])
     assert await status(stage) == "suspended"

@@ -14,7 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
-from outbox_workflows.approval.types import Command, EscalatingRequest, SimpleRequest
+from outbox_workflows.approval.types import ApprovalCommand, EscalatingRequest, SimpleRequest
 from outbox_workflows.client import CommandRefused, Workflows, WorkflowUnknown
 from outbox_workflows.organization.types import Bootstrap
 from outbox_workflows.tenant.passwords import hashed_password
@@ -65,11 +65,13 @@ async def test_families_are_started_asked_and_told(
 
         approval = await workflows.approvals.of(tenant_id, "7").started()
         assert (await approval.standing()).approver == "alice@acme.example"
-        standing = await approval.approve(Command("c1", actor="alice@acme.example"))
+        standing = await approval.approve(ApprovalCommand("c1", actor="alice@acme.example"))
         assert (standing.state, standing.decided_by) == ("approved", "alice@acme.example")
-        assert await approval.approve(Command("c1", actor="alice@acme.example")) == standing, "answered as before"
+        assert await approval.approve(ApprovalCommand("c1", actor="alice@acme.example")) == standing, (
+            "answered as before"
+        )
         with pytest.raises((CommandRefused, WorkflowUnknown)):
-            await approval.reject(Command("c2", actor="bob@acme.example"))
+            await approval.reject(ApprovalCommand("c2", actor="bob@acme.example"))
         assert (await approval.result()).state == "approved"
 
         bootstrap = Bootstrap(organization_id, tenant_id, f"organization-{organization_id}", "Acme Ltd", "acme")
@@ -98,7 +100,7 @@ async def test_a_refused_command_names_the_refusal(
             await workflows.approvals.simple(application, request)
         approval = await workflows.approvals.of(request.tenant_id, "1").started()
         with pytest.raises(CommandRefused, match="turn") as refused:
-            await approval.approve(Command("c1", actor="mallory@a.example"))
+            await approval.approve(ApprovalCommand("c1", actor="mallory@a.example"))
         assert refused.value.code == "NotYourTurn"
 
 

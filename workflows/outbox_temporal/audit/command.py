@@ -19,8 +19,8 @@ from outbox.loops.signals import stopping
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.model.plain_text import plain
 from outbox_temporal.audit.executions import Executions, TemporalRefused, started_between
-from outbox_temporal.audit.findings import Report
-from outbox_temporal.audit.history import Extent, Ledger
+from outbox_temporal.audit.findings import AuditReport
+from outbox_temporal.audit.history import AuditHistory, Extent
 from outbox_temporal.audit.reconcile import Audit, completing
 from outbox_temporal.audit.records import Scope
 from outbox_temporal.audit.view import show, write_finding, write_summary
@@ -34,7 +34,7 @@ _NO_LIMIT = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AuditOptions:
     """What the command line asks for."""
 
     since: str
@@ -92,7 +92,7 @@ def audit(
     telling what was found so far.
     """
     retention_s = None if retention is None else duration_s(retention)
-    wish = Wish(
+    wish = AuditOptions(
         since,
         until,
         duration_s(settle),
@@ -112,14 +112,14 @@ def audit(
     chosen = config.load()
     if not chosen.history:
         raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
-    report = Report(limit or (_NO_LIMIT if as_json else _SHOWN), tell=write_finding if as_json else None)
-    scope = ask(partial(with_store, chosen, Ledger, partial(compare, wish, chosen.history_days, report)))
+    report = AuditReport(limit or (_NO_LIMIT if as_json else _SHOWN), tell=write_finding if as_json else None)
+    scope = ask(partial(with_store, chosen, AuditHistory, partial(compare, wish, chosen.history_days, report)))
     (write_summary if as_json else show)(report, scope)
     sys.stdout.flush()
     _leave(report)
 
 
-def _leave(report: Report) -> None:
+def _leave(report: AuditReport) -> None:
     """Say what the findings do not, and set the exit code."""
     for trouble in report.troubles:
         sys.stderr.write(f"outbox: not compared: {trouble}\n")
@@ -130,7 +130,7 @@ def _leave(report: Report) -> None:
         raise typer.Exit(1)
 
 
-async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger) -> Scope:
+async def compare(wish: AuditOptions, history_days: int, report: AuditReport, ledger: AuditHistory) -> Scope:
     """Compare both sides as asked, and return what that came to. Findings and troubles go into the report."""
     path = settings.load().routes_file()
     routes = None if path is None else Routes.load(path)
@@ -156,7 +156,7 @@ async def compare(wish: Wish, history_days: int, report: Report, ledger: Ledger)
     return scope
 
 
-async def _terminate(work: Audit, executions: Executions, report: Report) -> None:
+async def _terminate(work: Audit, executions: Executions, report: AuditReport) -> None:
     """Terminate the ghosts, unless the audit could not see everything."""
     if fault := await work.home_fault():
         report.troubles.append(f"no ghost was terminated: {fault} (`outbox adopt`, if it is meant to be the outbox)")
@@ -170,7 +170,7 @@ async def _terminate(work: Audit, executions: Executions, report: Report) -> Non
         sys.stderr.write(plain(f"outbox: {run.namespace}/{run.workflow_id} run {run.run_id}: {done}") + "\n")
 
 
-def window(wish: Wish, now: datetime) -> tuple[datetime, datetime]:
+def window(wish: AuditOptions, now: datetime) -> tuple[datetime, datetime]:
     """From when until when. Raises ConfigurationError for times that are none, or leave nothing between them."""
     since, until = _time(wish.since, now), min(_time(wish.until, now), now - timedelta(seconds=wish.settle_s))
     if since >= until:
@@ -203,7 +203,7 @@ def _named(extent: Extent, routes: Routes | None) -> set[str]:
 
 
 async def _retentions(
-    wish: Wish, own: str, named: set[str], executions: Executions, report: Report
+    wish: AuditOptions, own: str, named: set[str], executions: Executions, report: AuditReport
 ) -> dict[str, float]:
     """The namespaces to look at, each with how long it keeps what has ended.
 
@@ -226,7 +226,7 @@ async def _retentions(
     return retention_s
 
 
-async def _carry_out(work: Audit, scope: Scope, extent: Extent, executions: Executions, report: Report) -> None:
+async def _carry_out(work: Audit, scope: Scope, extent: Extent, executions: Executions, report: AuditReport) -> None:
     """Compare from both sides. The first signal ends the work after its page.
 
     An error ends the work. The report shows it beside what was found before it.

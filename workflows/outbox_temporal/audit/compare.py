@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from outbox.cli.format import moment, span
-from outbox_temporal.audit.findings import Finding, Kind
+from outbox_temporal.audit.findings import Difference, Kind
 from outbox_temporal.audit.records import Entry, Run, Scope
 
 
@@ -66,7 +66,7 @@ def questions(sight: Sight) -> list[str]:
     return list(dict.fromkeys(run_id for run_id in _doubtful(sight) if run_id not in sight.answers))
 
 
-def findings(sight: Sight, scope: Scope) -> Iterator[Finding]:
+def findings(sight: Sight, scope: Scope) -> Iterator[Difference]:
     """How the message differs from Temporal, once every question is answered."""
     entry, first, last = sight.entry, sight.first, sight.last
     if entry.delivered:
@@ -80,18 +80,18 @@ def findings(sight: Sight, scope: Scope) -> Iterator[Finding]:
             yield _finding(Kind.TWICE, entry, last, f"chains that began with the runs {one} and {two}")
 
 
-def found_elsewhere(entry: Entry, run: Run) -> Finding:
+def found_elsewhere(entry: Entry, run: Run) -> Difference:
     """Of a message whose workflow is not where it should be: it is here."""
     return _finding(Kind.ELSEWHERE, entry, run, f"found there, and not in {entry.namespace}")
 
 
-def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Finding | list[Entry]:
+def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Difference | list[Entry]:
     """Of a run with a message's id, and the messages of that id: what seems wrong, or which of them to judge."""
     starting = [entry for entry in entries if entry.may_start]
     if not starting:
         kind = Kind.ORPHAN if entries else Kind.GHOST
         what = f"message {run.message_id} " + (f"asks for {entries[0].operation}" if entries else "is nowhere")
-        return Finding(kind, run.message_id, run.namespace, run.workflow_id, run.run_id, what)
+        return Difference(kind, run.message_id, run.namespace, run.workflow_id, run.run_id, what)
     known = [entry for entry in starting if entry.workflow_id in (None, run.workflow_id)]
     here = [entry for entry in known if entry.namespace == run.namespace or not entry.delivered]
     if not here:
@@ -102,10 +102,10 @@ def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Finding | l
     return [entry._replace(workflow_id=run.workflow_id, namespace=run.namespace) for entry in further]
 
 
-def stranger(run: Run) -> Finding:
+def stranger(run: Run) -> Difference:
     """Of a run that nobody but the outbox should have started."""
     what = f"a {run.workflow} on {run.task_queue}, begun {_began(run)}"
-    return Finding(Kind.STRANGER, None, run.namespace, run.workflow_id, run.run_id, what)
+    return Difference(Kind.STRANGER, None, run.namespace, run.workflow_id, run.run_id, what)
 
 
 def enqueued_at(message_id: UUID) -> datetime | None:
@@ -127,7 +127,7 @@ def _doubtful(sight: Sight) -> Iterator[str]:
         yield last.run_id
 
 
-def _of_delivered(sight: Sight, scope: Scope) -> Iterator[Finding]:
+def _of_delivered(sight: Sight, scope: Scope) -> Iterator[Difference]:
     entry, recorded = sight.entry, sight.recorded
     if recorded is None and (entry.run_id is None or entry.status == "duplicate"):
         recorded = sight.first or sight.other
@@ -141,7 +141,7 @@ def _of_delivered(sight: Sight, scope: Scope) -> Iterator[Finding]:
             yield _finding(kind, entry, recorded, what)
 
 
-def _of_absent(sight: Sight, scope: Scope) -> Iterator[Finding]:
+def _of_absent(sight: Sight, scope: Scope) -> Iterator[Difference]:
     """Of a delivery whose run Temporal does not have."""
     entry, last, other = sight.entry, sight.last, sight.other
     tried_at, retention_s = entry.tried_at or entry.at, scope.retention_s[entry.namespace or ""]
@@ -159,13 +159,13 @@ def _of_absent(sight: Sight, scope: Scope) -> Iterator[Finding]:
         yield _finding(Kind.MISSING, entry, None, what)
 
 
-def of_ghosts(finding: Finding) -> Finding:
+def of_ghosts(finding: Difference) -> Difference:
     """Of a delivery to a workflow whose own message is nowhere: this message's payload has reached nothing."""
     what = f"started by message {finding.starter}, which is nowhere: a crash, failover or restore lost it"
     return finding._replace(kind=Kind.TAKEN, what=what)
 
 
-def _of_foreign(entry: Entry, recorded: Run, scope: Scope) -> Finding:
+def _of_foreign(entry: Entry, recorded: Run, scope: Scope) -> Difference:
     """Of a delivery to a workflow that this message has not started."""
     if recorded.message_id is not None:
         begun_at = enqueued_at(recorded.message_id) or recorded.started_at
@@ -184,11 +184,11 @@ def _deviations(entry: Entry, run: Run) -> Iterator[tuple[Kind, str]]:
         yield Kind.WRONG_QUEUE, f"it is on {run.task_queue}, and should be on {entry.task_queue}"
 
 
-def _finding(kind: Kind, entry: Entry, run: Run | None, what: str) -> Finding:
+def _finding(kind: Kind, entry: Entry, run: Run | None, what: str) -> Difference:
     """A finding about a message; `run` is the one that was found."""
     namespace = entry.namespace or "" if run is None else run.namespace
     run_id = entry.run_id if run is None else run.run_id
-    return Finding(kind, entry.message_id, namespace, entry.workflow_id or "", run_id, what)
+    return Difference(kind, entry.message_id, namespace, entry.workflow_id or "", run_id, what)
 
 
 def _began(run: Run) -> str:

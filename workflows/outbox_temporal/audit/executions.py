@@ -49,7 +49,7 @@ class Executions:
 
     def __init__(self, client: Client, *, rate: float, concurrency: int) -> None:
         self._service = client.workflow_service
-        self._lists, self._looks = Pace(rate), Pace(rate * _CHEAPER)
+        self._lists, self._looks = RequestPace(rate), RequestPace(rate * _CHEAPER)
         self._room = anyio.CapacityLimiter(concurrency)
 
     async def retention_s(self, namespace: str) -> float:
@@ -129,7 +129,7 @@ class Executions:
             raise
         return answer.workflow_execution_info
 
-    async def _asked(self, doing: str, pace: Pace, call: Callable[[], Awaitable[T]]) -> T:
+    async def _asked(self, doing: str, pace: RequestPace, call: Callable[[], Awaitable[T]]) -> T:
         async with self._room:
             await pace.turn()
             try:
@@ -140,7 +140,7 @@ class Executions:
                 raise TemporalRefused(f"{doing}: {error}") from error
 
 
-class Pace:
+class RequestPace:
     """Turns at an even rate."""
 
     def __init__(self, rate: float) -> None:

@@ -115,7 +115,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
 }
 
 
-class Finding(NamedTuple):
+class Difference(NamedTuple):
     """One difference. `what` explains this very one."""
 
     kind: Kind
@@ -128,13 +128,13 @@ class Finding(NamedTuple):
     """The other message that started the workflow, if the history should know it."""
 
 
-class Report:
+class AuditReport:
     """Counts what is found; of each kind it keeps the first `limit`, or hands them to `tell` as they come.
 
     So its memory is bounded, whatever is wrong.
     """
 
-    def __init__(self, limit: int, *, tell: Callable[[Finding], object] | None = None) -> None:
+    def __init__(self, limit: int, *, tell: Callable[[Difference], object] | None = None) -> None:
         self.counts: Counter[Kind] = Counter()
         self.messages = 0
         """Messages that were compared."""
@@ -144,10 +144,10 @@ class Report:
         """What could not be looked at, and why: a line each."""
         self.interrupted = False
         self._limit, self._tell = limit, tell
-        self._kept: defaultdict[Kind, list[Finding]] = defaultdict(list)
+        self._kept: defaultdict[Kind, list[Difference]] = defaultdict(list)
         self._told: set[int] = set()
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: Difference) -> None:
         """Take a finding, unless it was told already."""
         fingerprint = hash((finding.kind, finding.message_id, finding.namespace, finding.workflow_id))
         if fingerprint in self._told:
@@ -159,7 +159,7 @@ class Report:
         if self.counts[finding.kind] <= self._limit:
             (self._tell or self._kept[finding.kind].append)(finding)
 
-    def shown(self, kind: Kind) -> list[Finding]:
+    def shown(self, kind: Kind) -> list[Difference]:
         """The first findings of a kind."""
         return self._kept[kind]
 

@@ -22,7 +22,7 @@ class Extent(NamedTuple):
     """Those that messages name."""
 
 
-class Ledger(Statements):
+class AuditHistory(Statements):
     """What the outbox has written down. Every method may raise DatabaseUnavailable or DatabaseRefused."""
 
     async def audit_clock(self) -> datetime:

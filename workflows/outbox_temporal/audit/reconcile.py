@@ -25,8 +25,8 @@ from outbox_temporal.audit.compare import (
     unaccounted,
 )
 from outbox_temporal.audit.executions import Executions, listable, started_between, with_ids
-from outbox_temporal.audit.findings import Finding, Kind, Report
-from outbox_temporal.audit.history import Ledger
+from outbox_temporal.audit.findings import AuditReport, Difference, Kind
+from outbox_temporal.audit.history import AuditHistory
 from outbox_temporal.audit.records import Entry, Run, Scope
 from outbox_temporal.target.table import Routes
 
@@ -42,7 +42,12 @@ class Audit:
     """Compares both sides and adds what it finds to a report. May raise DatabaseUnavailable and TemporalRefused."""
 
     def __init__(
-        self, ledger: Ledger, executions: Executions, scope: Scope, report: Report, complete: Callable[[Entry], Entry]
+        self,
+        ledger: AuditHistory,
+        executions: Executions,
+        scope: Scope,
+        report: AuditReport,
+        complete: Callable[[Entry], Entry],
     ) -> None:
         self._ledger, self._executions = ledger, executions
         self._scope, self._report = scope, report
@@ -102,7 +107,7 @@ class Audit:
             for run in page:
                 for sight in sights.get(run.workflow_id, ()):
                     sight.see(run)
-        found: list[list[Finding]] = [[] for _ in sights]
+        found: list[list[Difference]] = [[] for _ in sights]
         async with anyio.create_task_group() as tasks:  # where many are missing, each of them is a question of its own
             for its_sights, its_findings in zip(sights.values(), found, strict=True):
                 tasks.start_soon(self._judge_one, namespace, its_sights, its_findings)
@@ -112,7 +117,7 @@ class Audit:
         for finding in told:
             self._report.add(of_ghosts(finding) if finding.starter in starters - known else finding)
 
-    async def _judge_one(self, namespace: str, its_sights: Sequence[Sight], found: list[Finding]) -> None:
+    async def _judge_one(self, namespace: str, its_sights: Sequence[Sight], found: list[Difference]) -> None:
         """Judge the messages of one workflow id, and put down what is found in their order."""
         for sight in its_sights:
             while asked := questions(sight):
@@ -131,7 +136,7 @@ class Audit:
                 run = await self._executions.look(namespace, workflow_id, "")
                 yield [] if run is None else [run]
 
-    async def _sought(self, entry: Entry, finding: Finding) -> Finding:
+    async def _sought(self, entry: Entry, finding: Difference) -> Difference:
         """The finding; of a run that is not where it should be, after the other namespaces were searched for it."""
         if finding.kind in (Kind.MISSING, Kind.REPLACED):
             for namespace in self._scope.retention_s:
@@ -152,13 +157,13 @@ class Audit:
             for run in runs:
                 entries = known[run.message_id] if run.message_id else []
                 verdict = unaccounted(run, entries, self._scope)
-                if isinstance(verdict, Finding):
+                if isinstance(verdict, Difference):
                     tasks.start_soon(self._confirm, verdict, run, entries)
                 else:
                     further.update(verdict)
         await self._judge(further)
 
-    async def _confirm(self, finding: Finding, run: Run, entries: Sequence[Entry]) -> None:
+    async def _confirm(self, finding: Difference, run: Run, entries: Sequence[Entry]) -> None:
         """Add what is found of a run, unless it is gone meanwhile, of a known chain, or older than the history."""
         answer = await self._executions.look(run.namespace, run.workflow_id, run.run_id)
         if answer is None or any(entry.run_id == answer.first_run_id for entry in entries if entry.run_id):

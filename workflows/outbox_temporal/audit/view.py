@@ -11,13 +11,13 @@ from rich.text import Text
 from outbox.cli.console import Console
 from outbox.cli.format import moment
 from outbox.model.plain_text import plain
-from outbox_temporal.audit.findings import Finding, Kind, Report
+from outbox_temporal.audit.findings import AuditReport, Difference, Kind
 from outbox_temporal.audit.records import Scope
 
 _WIDE = 10_000
 
 
-def show(report: Report, scope: Scope) -> None:
+def show(report: AuditReport, scope: Scope) -> None:
     """The table, then the findings kind by kind, faults first. No line is cut: it may be piped."""
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
     console.print(_heading(report, scope))
@@ -37,7 +37,7 @@ def show(report: Report, scope: Scope) -> None:
         console.print(Text("no fault found", "green"))
 
 
-def line(finding: Finding) -> str:
+def line(finding: Difference) -> str:
     """A finding in one line: what it is about, why it was found, what to do."""
     run = f" run {finding.run_id}" if finding.run_id else ""
     message = f", message {finding.message_id}" if finding.message_id else ""
@@ -45,14 +45,14 @@ def line(finding: Finding) -> str:
     return plain(f"{subject}: {finding.what}; {finding.kind.cure}").replace("\n", "\\n")
 
 
-def write_finding(finding: Finding) -> None:
+def write_finding(finding: Difference) -> None:
     """A finding as a JSON line, at once."""
     about = {"cure": finding.kind.cure, "fault": finding.kind.is_fault}
     _write(finding._asdict() | about)
     sys.stdout.buffer.flush()
 
 
-def write_summary(report: Report, scope: Scope) -> None:
+def write_summary(report: AuditReport, scope: Scope) -> None:
     """The last JSON line."""
     _write(
         {
@@ -72,13 +72,13 @@ def _write(row: dict[str, object]) -> None:
     sys.stdout.buffer.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _heading(report: Report, scope: Scope) -> str:
+def _heading(report: AuditReport, scope: Scope) -> str:
     where = ", ".join(sorted(scope.retention_s))
     what = f"{report.messages:,} messages and {report.runs:,} runs compared in {plain(where)}"
     return f"{moment(scope.since)} to {moment(scope.until)}: {what}"
 
 
-def _found(report: Report) -> list[Kind]:
+def _found(report: AuditReport) -> list[Kind]:
     return [kind for kind in Kind if report.counts[kind]]
 
 

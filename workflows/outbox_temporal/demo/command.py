@@ -26,7 +26,7 @@ from outbox.store.migrations import migrate
 from outbox.worker.worker import Worker
 from outbox_temporal.demo.definitions import OrderWorkflow
 from outbox_temporal.demo.shop import Shop
-from outbox_temporal.demo.tally import Tally, Verdict, compare, percentile_ms
+from outbox_temporal.demo.tally import DemoCounts, DemoResult, compare, percentile_ms
 from outbox_temporal.sdk.client import connect
 from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.postgres import PostgresServer, running
@@ -98,7 +98,7 @@ async def _run(console: Console, servers: Servers, orders: int, rate: float) -> 
     await migrate(settings.dsn, settings.schema_name)
     run = uuid4().hex[:8]
     shop = Shop(servers.dsn, settings.schema_name, run, task_queue=f"demo-{run}", orders=orders, rate=rate)
-    tally = Tally()
+    tally = DemoCounts()
     relay = Worker(settings, temporal_sink, Events(tally))
     client = await connect()
     temporal_worker = TemporalWorker(client, task_queue=shop.task_queue, workflows=[OrderWorkflow])
@@ -119,7 +119,7 @@ async def _run(console: Console, servers: Servers, orders: int, rate: float) -> 
 
 
 @contextmanager
-def _live(console: Console, shop: Shop, tally: Tally) -> Iterator[Callable[[], Coroutine[None, None, None]]]:
+def _live(console: Console, shop: Shop, tally: DemoCounts) -> Iterator[Callable[[], Coroutine[None, None, None]]]:
     """Show two bars, what was committed and what was started, and yield the task that keeps them moving."""
     columns = (
         TextColumn("{task.description:<22}"),
@@ -146,7 +146,7 @@ def _live(console: Console, shop: Shop, tally: Tally) -> Iterator[Callable[[], C
         show()
 
 
-def _report(shop: Shop, tally: Tally, verdict: Verdict, ui_url: str | None) -> Table:
+def _report(shop: Shop, tally: DemoCounts, verdict: DemoResult, ui_url: str | None) -> Table:
     """The table at the end."""
     latencies = tally.latencies_ms(shop)
     table = Table(title="counted in Temporal's own list of executions", show_header=False)

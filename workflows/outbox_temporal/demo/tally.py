@@ -22,7 +22,7 @@ _VISIBLE_WITHIN_S = 30.0
 
 
 @dataclass
-class Tally:
+class DemoCounts:
     """A subscriber of the relay's events."""
 
     started: int = 0
@@ -67,7 +67,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DemoResult:
     """The shop's books against Temporal's list of workflow executions."""
 
     found: Counter[str]
@@ -90,7 +90,7 @@ class Verdict:
         return [f"{kind}: {', '.join(sorted(ids)[:5])}" for kind, ids in kinds.items() if ids]
 
 
-async def compare(client: Client, shop: Shop) -> Verdict:
+async def compare(client: Client, shop: Shop) -> DemoResult:
     """Read Temporal's list until it shows as many executions as orders were committed, and judge it."""
     query = f'WorkflowType = "DemoOrder" AND WorkflowId STARTS_WITH "demo-{shop.run}-"'
     found: Counter[str] = Counter()
@@ -100,7 +100,7 @@ async def compare(client: Client, shop: Shop) -> Verdict:
             if found.total() >= len(shop.committed):
                 break
             await anyio.sleep(0.1)
-    return Verdict(
+    return DemoResult(
         found,
         missing=shop.committed - found.keys(),
         ghosts=found.keys() & shop.rolled_back,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from outbox.model.errors import ConfigurationError
 from outbox.model.finding import Check, Finding
 from outbox.model.sink import Demand
-from outbox_temporal.sink.allow_list import Allowed, Wish
+from outbox_temporal.sink.allow_list import Allowed, RequestedAction
 from outbox_temporal.sink.settings import TemporalSettings
 from outbox_temporal.target.check import warnings
 from outbox_temporal.target.table import Routes
@@ -76,7 +76,11 @@ def examine_allowed(allowed: Allowed, routes: Routes | None, demand: Demand | No
     )
     if demand is None:
         return [*found, ALLOWED.untried("what the waiting messages ask for is not known without the outbox")]
-    ways = [Wish(way.operation, way.namespace, way.task_queue) for way in demand.ways if way.operation is not None]
+    ways = [
+        RequestedAction(way.operation, way.namespace, way.task_queue)
+        for way in demand.ways
+        if way.operation is not None
+    ]
     faults = sorted({fault for way in ways if (fault := allowed.fault(way)) is not None})
     found += [ALLOWED.fault(f"messages wait that would become dead letters: {fault}", _ALLOW) for fault in faults]
     return found or [ALLOWED.good(allowed.described())]

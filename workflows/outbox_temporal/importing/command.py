@@ -22,8 +22,8 @@ from outbox.store.migrations import require_current
 from outbox_temporal.importing import mapping as mappings
 from outbox_temporal.importing.journal import TIMEOUT_S, Books, Import
 from outbox_temporal.importing.mapping import ImportMapping
-from outbox_temporal.importing.mover import Mover
-from outbox_temporal.importing.report import Report
+from outbox_temporal.importing.mover import RowMover
+from outbox_temporal.importing.report import ImportReport
 from outbox_temporal.importing.rollback import Rollback, Started
 from outbox_temporal.importing.source import FLAG, opened
 from outbox_temporal.importing.temporal_lookup import temporal
@@ -31,7 +31,7 @@ from outbox_temporal.importing.verify import verify
 from outbox_temporal.importing.view import SHOWN, progress, show
 
 Advance = Callable[[int], object]
-Work = Callable[[ImportMapping, Report, Books], Awaitable[None]]
+Work = Callable[[ImportMapping, ImportReport, Books], Awaitable[None]]
 _GO_ON = "the same command goes on with the rest"
 
 
@@ -68,12 +68,12 @@ def import_rows(
         raise ConfigurationError(f"--started is {started!r}: use {', '.join(get_args(Started))}")
     chosen, settings = mappings.load(mapping), config.load()
     if rollback:
-        result = Report.of(chosen, "rollback, dry run" if dry_run else "rollback")
+        result = ImportReport.of(chosen, "rollback, dry run" if dry_run else "rollback")
         work: Work = partial(_roll_back, started=cast("Started", started), dry_run=dry_run, yes=yes)
     elif check:
-        result, work = Report.of(chosen, "verify"), _verify
+        result, work = ImportReport.of(chosen, "verify"), _verify
     else:
-        result = Report.of(chosen, "dry run" if dry_run else "import")
+        result = ImportReport.of(chosen, "dry run" if dry_run else "import")
         dsn = source_url or settings.dsn
         work = partial(_move, dsn=dsn, foreign=bool(source_url), batch=batch, dry_run=dry_run)
     try:
@@ -96,17 +96,17 @@ async def _with_books(settings: config.Settings, work: Callable[[Books], Awaitab
 
 
 async def _move(
-    chosen: ImportMapping, result: Report, books: Books, *, dsn: Where, foreign: bool, batch: int, dry_run: bool
+    chosen: ImportMapping, result: ImportReport, books: Books, *, dsn: Where, foreign: bool, batch: int, dry_run: bool
 ) -> None:
     """Move the rows, or only say what would become of them."""
     async with opened(chosen, dsn, foreign=foreign) as source:
-        mover = Mover(chosen, books, result, dry_run=dry_run)
+        mover = RowMover(chosen, books, result, dry_run=dry_run)
         result.rows = await source.count()
         async with _watched(result, "looked at" if dry_run else "done with") as (stop, advance):
             await mover.run(source, batch, stop, advance)
 
 
-async def _verify(chosen: ImportMapping, result: Report, books: Books) -> None:
+async def _verify(chosen: ImportMapping, result: ImportReport, books: Books) -> None:
     """Compare the rows with Temporal."""
     found = await _begun(chosen, books)
     result.rows = found.moved
@@ -115,7 +115,7 @@ async def _verify(chosen: ImportMapping, result: Report, books: Books) -> None:
 
 
 async def _roll_back(
-    chosen: ImportMapping, result: Report, books: Books, *, started: Started, dry_run: bool, yes: bool
+    chosen: ImportMapping, result: ImportReport, books: Books, *, started: Started, dry_run: bool, yes: bool
 ) -> None:
     """Take rows back, or only say which."""
     found = await _begun(chosen, books)
@@ -137,7 +137,7 @@ async def _begun(chosen: ImportMapping, books: Books) -> Import:
 
 
 @asynccontextmanager
-async def _watched(result: Report, doing: str) -> AsyncIterator[tuple[Stop, Advance]]:
+async def _watched(result: ImportReport, doing: str) -> AsyncIterator[tuple[Stop, Advance]]:
     """Show progress and heed signals while the block runs."""
     with progress(doing, result.rows) as bar:
         async with stopping() as stop:
@@ -156,7 +156,7 @@ def _consent(name: str, found: Import, started: Started) -> None:
     consent(f"Roll back {found.moved} rows of {name}{ends}?", cure=cure)
 
 
-def _tell(result: Report, path: Path | None) -> None:
+def _tell(result: ImportReport, path: Path | None) -> None:
     """Show the report, keep it, and leave with its exit code."""
     if path is None and len(result.findings) > SHOWN:
         path = Path(f"{result.name}.report.json")

@@ -30,7 +30,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Source(_Table):
+class SourceTable(_Table):
     """`[source]`: which rows."""
 
     identity: Annotated[str, Field(min_length=1)]
@@ -83,7 +83,7 @@ class ImportMapping:
     file: TomlFile
     name: str
     """What bookkeeping knows the import by."""
-    source: Source
+    source: SourceTable
     query: str | None
     """The text of `source.query`."""
     route: Route
@@ -122,14 +122,14 @@ class ImportMapping:
 
 def load(path: Path) -> ImportMapping:
     """Read a mapping. Raises ConfigurationError with a line for every fault in it, in the file's order."""
-    check = _Check(read(path))
+    check = _MappingCheck(read(path))
     mapping = check.mapping()
     if mapping is None or check.faults:
         raise ConfigurationError(*(f"{path}:{line}: {text}" for line, text in sorted(set(check.faults))))
     return mapping
 
 
-class _Check:
+class _MappingCheck:
     """One pass over a file; `faults` grows meanwhile."""
 
     def __init__(self, file: TomlFile) -> None:
@@ -141,7 +141,7 @@ class _Check:
         for key in self._file.document.keys() - {"name", *_TABLES}:
             self._fault((key,), f"{key} is not known here: {_advice(key, ('name', *_TABLES))}")
         name = self._name()
-        source = self._table(Source, "source")
+        source = self._table(SourceTable, "source")
         query = self._query(source) if source else None
         route = self._route()
         envelope = self._table(Envelope, "message")
@@ -197,7 +197,7 @@ class _Check:
                     self._fault((name, key), f"{name}.{key} is {table[key]!r}: {text[:1].lower()}{text[1:]}")
         return None
 
-    def _query(self, source: Source) -> str | None:
+    def _query(self, source: SourceTable) -> str | None:
         """The query's text. Faults: neither query nor table, both, or a file that cannot be read."""
         if (source.query is None) == (source.table is None):
             which = "query or table is missing" if source.query is None else "query and table exclude each other"
@@ -257,7 +257,7 @@ class _Check:
     def _text(self, text: str | None) -> Template | str | None:
         return None if text is None else compiled(text, may_be_empty=False)
 
-    def _uses(self, source: Source | None, given: Input | None) -> Iterator[Use]:
+    def _uses(self, source: SourceTable | None, given: Input | None) -> Iterator[Use]:
         """Every column that is named anywhere."""
         if source is not None:
             yield Use(("source", "identity"), source.identity)

@@ -11,8 +11,8 @@ from outbox.loops.signals import Stop
 from outbox.model.errors import ConfigurationError, DatabaseRefused, OutboxError
 from outbox_temporal.importing.journal import Books, Import, Known, is_for_values, rollback_topic
 from outbox_temporal.importing.mapping import ImportMapping
-from outbox_temporal.importing.report import Finding, Report
-from outbox_temporal.importing.rows import Planned, Refusal, planned
+from outbox_temporal.importing.report import ImportReport, RowFault
+from outbox_temporal.importing.rows import Planned, RowRefusal, planned
 from outbox_temporal.importing.source import RowSource
 
 SAMPLES = 3
@@ -23,10 +23,10 @@ Workflow = tuple[str, str]
 """A workflow id and its namespace: at most one row's."""
 
 
-class Mover:
+class RowMover:
     """Moves the rows of one import, or with `dry_run` finds out what would become of them."""
 
-    def __init__(self, mapping: ImportMapping, books: Books, report: Report, *, dry_run: bool) -> None:
+    def __init__(self, mapping: ImportMapping, books: Books, report: ImportReport, *, dry_run: bool) -> None:
         self._mapping = mapping
         self._books = books
         self._report = report
@@ -75,7 +75,7 @@ class Mover:
                 "those started now in their place: let a worker deliver its messages first"
             )
 
-    async def _move(self, plans: Sequence[Planned | Refusal]) -> None:
+    async def _move(self, plans: Sequence[Planned | RowRefusal]) -> None:
         """Move a part of a batch. Where PostgreSQL refuses it, find out which rows are to blame, and move the rest."""
         try:
             await self._moved(plans)
@@ -84,7 +84,7 @@ class Mover:
                 raise
             await self._moved(await self._with_faults(plans))  # refused again if no message is to blame
 
-    async def _moved(self, plans: Sequence[Planned | Refusal]) -> None:
+    async def _moved(self, plans: Sequence[Planned | RowRefusal]) -> None:
         assert self._import is not None
         import_id = self._import.import_id
         async with self._books.transaction() as connection:
@@ -100,7 +100,7 @@ class Mover:
                 await self._books.note_rows(connection, import_id, fresh)
         self._tell(len(fresh), refused, already)
 
-    async def _judge(self, plans: Sequence[Planned | Refusal]) -> None:
+    async def _judge(self, plans: Sequence[Planned | RowRefusal]) -> None:
         """What would become of a part of a batch."""
         import_id = None if self._import is None else self._import.import_id
         judged = await self._with_faults(plans)
@@ -110,21 +110,21 @@ class Mover:
             self._report.samples.append({"identity": row.identity, "message": row.message})
         self._tell(len(fresh), refused, already)
 
-    async def _with_faults(self, plans: Sequence[Planned | Refusal]) -> list[Planned | Refusal]:
+    async def _with_faults(self, plans: Sequence[Planned | RowRefusal]) -> list[Planned | RowRefusal]:
         """The plans, with refusals for those whose message PostgreSQL would refuse."""
         places = [place for place, plan in enumerate(plans) if isinstance(plan, Planned)]
         messages = [plan.message for plan in plans if isinstance(plan, Planned)]
         faults = await self._books.message_faults(messages) if messages else {}
         judged = list(plans)
         for number, fault in faults.items():
-            judged[places[number]] = Refusal(plans[places[number]].identity, fault)
+            judged[places[number]] = RowRefusal(plans[places[number]].identity, fault)
         return judged
 
-    def _tell(self, fresh: int, refused: Sequence[Refusal], already: int) -> None:
+    def _tell(self, fresh: int, refused: Sequence[RowRefusal], already: int) -> None:
         self._report.count(self._moves, fresh)
         self._report.count("already there", already)
         for refusal in refused:
-            self._report.find(Finding(refusal.identity, "refused", refusal.reason))
+            self._report.find(RowFault(refusal.identity, "refused", refusal.reason))
 
     def _rolled_back(self) -> OutboxError:
         return OutboxError(
@@ -134,8 +134,8 @@ class Mover:
 
 
 def sorted_out(
-    plans: Sequence[Planned | Refusal], known: Sequence[Known], seen: dict[Workflow, str]
-) -> tuple[list[Planned], list[Refusal], int]:
+    plans: Sequence[Planned | RowRefusal], known: Sequence[Known], seen: dict[Workflow, str]
+) -> tuple[list[Planned], list[RowRefusal], int]:
     """Tell rows that are to be moved from those that are refused, and count those that were moved before.
 
     `seen` has the workflows of rows that were to be moved, and grows.
@@ -143,32 +143,32 @@ def sorted_out(
     there = {row.identity for row in known if row.same_row}
     taken = {(row.workflow_id, row.namespace): row for row in known}
     fresh: list[Planned] = []
-    refused: list[Refusal] = []
+    refused: list[RowRefusal] = []
     already = 0
     for plan in plans:
         if plan.identity in there:
             already += 1
-        elif isinstance(plan, Refusal):
+        elif isinstance(plan, RowRefusal):
             refused.append(plan)
         elif (other := taken.get(workflow := (plan.workflow_id, plan.namespace))) is not None:
             whose = f"row {other.identity!r} of the import {other.name!r}"
-            refused.append(Refusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of {whose}"))
+            refused.append(RowRefusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of {whose}"))
         elif (first := seen.setdefault(workflow, plan.identity)) != plan.identity:
-            refused.append(Refusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of row {first!r}"))
+            refused.append(RowRefusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of row {first!r}"))
         else:
             fresh.append(plan)
     return fresh, refused, already
 
 
-def _asked(plans: Sequence[Planned | Refusal]) -> tuple[list[str], list[Workflow]]:
+def _asked(plans: Sequence[Planned | RowRefusal]) -> tuple[list[str], list[Workflow]]:
     """The rows and workflows to look for in the books."""
     workflows = [(plan.workflow_id, plan.namespace) for plan in plans if isinstance(plan, Planned)]
     return [plan.identity for plan in plans], workflows
 
 
-def _parts(plans: Sequence[Planned | Refusal]) -> Iterator[list[Planned | Refusal]]:
+def _parts(plans: Sequence[Planned | RowRefusal]) -> Iterator[list[Planned | RowRefusal]]:
     """A batch in parts that are not too large for one statement."""
-    part: list[Planned | Refusal] = []
+    part: list[Planned | RowRefusal] = []
     size = 0
     for plan in plans:
         part.append(plan)

@@ -14,7 +14,7 @@ from outbox.model.errors import OutboxError
 from outbox_temporal.importing.mapping import ImportMapping
 
 
-class Finding(NamedTuple):
+class RowFault(NamedTuple):
     """A row that somebody should look at."""
 
     identity: str
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
+class ImportReport:
     """One run. `counts` are in the order in which they are shown."""
 
     name: str
@@ -36,14 +36,14 @@ class Report:
     done: int = 0
     """How many were looked at."""
     counts: dict[str, int] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RowFault] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun_s: float = field(default_factory=monotonic)
 
     @classmethod
-    def of(cls, mapping: ImportMapping, mode: str) -> Report:
+    def of(cls, mapping: ImportMapping, mode: str) -> ImportReport:
         """An empty report."""
         return cls(mapping.name, str(mapping.path), mode)
 
@@ -51,7 +51,7 @@ class Report:
         """Count."""
         self.counts[what] = self.counts.get(what, 0) + number
 
-    def find(self, finding: Finding) -> None:
+    def find(self, finding: RowFault) -> None:
         """Count a row that somebody should look at, and keep it."""
         self.count(finding.what)
         self.findings.append(finding)

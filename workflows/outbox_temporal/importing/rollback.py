@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from outbox.loops.signals import Stop
 from outbox.model.errors import OutboxError
 from outbox_temporal.importing.journal import Books, Import, Moved, rollback_topic
-from outbox_temporal.importing.report import Finding, Report
+from outbox_temporal.importing.report import ImportReport, RowFault
 from outbox_temporal.importing.temporal_lookup import Lookup, Seen
 from outbox_temporal.importing.verify import pages, workflows_of
 
@@ -28,7 +28,7 @@ _WORDS = {
 """What is counted of messages that were not delivered. A try of theirs may have got through all the same."""
 
 
-class Verdict(NamedTuple):
+class RowDecision(NamedTuple):
     """What is to become of a row. `stays` says why it stays; else it goes, and is counted as `what`."""
 
     what: str
@@ -37,34 +37,43 @@ class Verdict(NamedTuple):
     """Whether its workflow is to be ended through the outbox."""
 
 
-def verdict(row: Moved, seen: Seen | None, started: Started) -> Verdict:
+def verdict(row: Moved, seen: Seen | None, started: Started) -> RowDecision:
     """What becomes of a row whose workflow Temporal was asked about, unless `started` is `list`.
 
     A workflow that the row's message has started counts for more than what the outbox knows of the message.
     """
     if row.fate == "in flight":
-        return Verdict("in flight", "a worker holds its message: run the rollback again")
+        return RowDecision("in flight", "a worker holds its message: run the rollback again")
     words = _WORDS.get(row.fate or "")
     if seen is not None and seen.ours:
         if seen.runs:
-            return Verdict(words or "workflows to be ended", ends=True)
+            return RowDecision(words or "workflows to be ended", ends=True)
         if seen.ended_by_hand:
-            return Verdict(words or "workflows ended before")
-        return Verdict("workflows left", f"it has {seen.status}: imported again, its work would be done twice")
+            return RowDecision(words or "workflows ended before")
+        return RowDecision("workflows left", f"it has {seen.status}: imported again, its work would be done twice")
     if words:
-        return Verdict(words)
+        return RowDecision(words)
     if row.fate == "duplicate" or seen is not None:
-        return Verdict("workflows of somebody else left alone")
+        return RowDecision("workflows of somebody else left alone")
     if started == "list":
-        return Verdict("workflows left", "it was delivered: look at it, or end it with --started cancel or terminate")
-    return Verdict("workflows that are gone")
+        return RowDecision(
+            "workflows left", "it was delivered: look at it, or end it with --started cancel or terminate"
+        )
+    return RowDecision("workflows that are gone")
 
 
 class Rollback:
     """One rollback. Without a lookup, Temporal is not asked and `started` is `list`."""
 
     def __init__(
-        self, books: Books, found: Import, report: Report, *, started: Started, lookup: Lookup | None, dry_run: bool
+        self,
+        books: Books,
+        found: Import,
+        report: ImportReport,
+        *,
+        started: Started,
+        lookup: Lookup | None,
+        dry_run: bool,
     ) -> None:
         self._books = books
         self._import_id = found.import_id
@@ -99,7 +108,7 @@ class Rollback:
         for row in page:
             self._tell(row, verdicts[row.identity], gone=row.identity in gone)
 
-    async def _take_back(self, rows: Sequence[Moved], verdicts: Mapping[str, Verdict]) -> set[str]:
+    async def _take_back(self, rows: Sequence[Moved], verdicts: Mapping[str, RowDecision]) -> set[str]:
         if not rows:
             return set()
         settled = [row.fate not in _UNSETTLED for row in rows]
@@ -123,13 +132,13 @@ class Rollback:
             target["namespace"] = row.namespace
         return {"topic": rollback_topic(self._report.name), "target": target}
 
-    def _tell(self, row: Moved, judged: Verdict, *, gone: bool) -> None:
+    def _tell(self, row: Moved, judged: RowDecision, *, gone: bool) -> None:
         """Report what stays, and what may have a workflow although it goes."""
         if judged.stays:
-            self._report.find(Finding(row.identity, judged.what, judged.stays, row.workflow_id))
+            self._report.find(RowFault(row.identity, judged.what, judged.stays, row.workflow_id))
         elif not gone:
             text = "its message was settled or requeued just now: run the rollback again"
-            self._report.find(Finding(row.identity, "changed meanwhile", text, row.workflow_id))
+            self._report.find(RowFault(row.identity, "changed meanwhile", text, row.workflow_id))
         elif self._lookup is None and row.tried and row.fate in _WORDS:
             text = "its message had been tried before it was taken back: if that got through, a workflow runs"
-            self._report.find(Finding(row.identity, "tried before", text, row.workflow_id))
+            self._report.find(RowFault(row.identity, "tried before", text, row.workflow_id))

@@ -42,21 +42,21 @@ class Planned(NamedTuple):
     payload_bytes: int
 
 
-class Refusal(NamedTuple):
+class RowRefusal(NamedTuple):
     """A row that becomes nothing, and why."""
 
     identity: str
     reason: str
 
 
-def planned(mapping: ImportMapping, row: Row) -> Planned | Refusal:
+def planned(mapping: ImportMapping, row: Row) -> Planned | RowRefusal:
     """The message that a row becomes, or why it cannot become one. What only PostgreSQL can judge is left to it."""
     try:
         return _planned(mapping, row)
     except Unfilled as error:
-        return Refusal(row.identity or "", str(error).replace("in the payload", "in the row"))
+        return RowRefusal(row.identity or "", str(error).replace("in the payload", "in the row"))
     except ValueError as error:
-        return Refusal(row.identity or "", str(error))
+        return RowRefusal(row.identity or "", str(error))
 
 
 def _planned(mapping: ImportMapping, row: Row) -> Planned:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from outbox.loops.signals import Stop
 from outbox_temporal.importing.journal import Books, Import, Moved
-from outbox_temporal.importing.report import Finding, Report
+from outbox_temporal.importing.report import ImportReport, RowFault
 from outbox_temporal.importing.temporal_lookup import Lookup, Seen
 
 PAGE = 500
@@ -20,14 +20,14 @@ _UNDELIVERED = {
 
 
 async def verify(
-    books: Books, found: Import, lookup: Lookup, report: Report, stop: Stop, advance: Callable[[int], object]
+    books: Books, found: Import, lookup: Lookup, report: ImportReport, stop: Stop, advance: Callable[[int], object]
 ) -> None:
     """Look at every row. What is in order is counted by its workflow's status."""
     async for page in pages(books, found.import_id, stop):
         seen = await workflows_of([row for row in page if row.fate not in _UNDELIVERED], lookup)
         for row in page:
             finding = _undelivered(row) or judged(row, seen.get(row.identity))
-            if isinstance(finding, Finding):
+            if isinstance(finding, RowFault):
                 report.find(finding)
             else:
                 report.count(finding)
@@ -51,23 +51,23 @@ async def workflows_of(rows: Sequence[Moved], lookup: Lookup) -> dict[str, Seen]
     return {row.identity: seen for row, seen in zip(rows, found, strict=True) if seen is not None}
 
 
-def judged(row: Moved, seen: Seen | None) -> Finding | str:
+def judged(row: Moved, seen: Seen | None) -> RowFault | str:
     """What is wrong with a delivered row's workflow, or its status when all is well."""
     if seen is None:
         text = "Temporal knows none of this id: it never was, was deleted, or ended longer ago than the retention"
-        return Finding(row.identity, "no workflow", text, row.workflow_id)
+        return RowFault(row.identity, "no workflow", text, row.workflow_id)
     if not seen.ours:
         text = f"the workflow of this id was not started by message {row.message_id}"
-        return Finding(row.identity, "somebody else's workflow", text, row.workflow_id)
+        return RowFault(row.identity, "somebody else's workflow", text, row.workflow_id)
     if seen.workflow != row.workflow:
         text = f"it is a {seen.workflow}, and should be a {row.workflow}"
-        return Finding(row.identity, "another workflow type", text, row.workflow_id)
+        return RowFault(row.identity, "another workflow type", text, row.workflow_id)
     return seen.status
 
 
-def _undelivered(row: Moved) -> Finding | None:
+def _undelivered(row: Moved) -> RowFault | None:
     what = _UNDELIVERED.get(row.fate or "")
     if what is None:
         return None
     error = f": {row.error}" if row.error else ""
-    return Finding(row.identity, what, f"message {row.message_id}{error}", row.workflow_id)
+    return RowFault(row.identity, what, f"message {row.message_id}{error}", row.workflow_id)

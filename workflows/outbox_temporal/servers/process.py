@@ -114,7 +114,7 @@ def _new_scratch() -> tuple[Path, int]:
     return scratch, _lock(scratch, fcntl.LOCK_EX)
 
 
-class Server(ABC):
+class EmbeddedServer(ABC):
     """A server process with a scratch directory that `close` removes; a `directory` given by the caller stays."""
 
     title: ClassVar[str]

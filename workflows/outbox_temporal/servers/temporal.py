@@ -18,10 +18,10 @@ from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
 from outbox.model.errors import ConfigurationError
 from outbox_temporal.servers.postgres import MISSING
-from outbox_temporal.servers.process import Server
+from outbox_temporal.servers.process import EmbeddedServer
 
 
-class TemporalServer(Server):
+class TemporalServer(EmbeddedServer):
     """Temporal's dev server with namespace `default`.
 
     It keeps its state in a file, so that a restart loses nothing, or in memory, which is several times faster.

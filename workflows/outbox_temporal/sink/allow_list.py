@@ -15,7 +15,7 @@ SYSTEM_PREFIX = "temporal-sys-"
 _STARTS = ("start_workflow", "signal_with_start_workflow")
 
 
-class Wish(NamedTuple):
+class RequestedAction(NamedTuple):
     """What is to be asked, as far as it is known; None is unknown, or the worker's own."""
 
     operation: str
@@ -25,9 +25,9 @@ class Wish(NamedTuple):
     workflow_id: str | None = None
 
 
-def wish_of(target: Target, workflow_id: str | None) -> Wish:
+def wish_of(target: Target, workflow_id: str | None) -> RequestedAction:
     """What a target asks for."""
-    return Wish(target.operation, target.namespace, target.task_queue, target.workflow, workflow_id)
+    return RequestedAction(target.operation, target.namespace, target.task_queue, target.workflow, workflow_id)
 
 
 class Allowed:
@@ -60,7 +60,7 @@ class Allowed:
             parts.append(f"{what.replace('_', ' ')} {'all' if names is None else ', '.join(names)}")
         return "; ".join(parts)
 
-    def fault(self, wish: Wish) -> str | None:
+    def fault(self, wish: RequestedAction) -> str | None:
         """Why a wish is refused, with the setting that would allow it."""
         chosen, namespace = self._chosen, wish.namespace or self._own
         if namespace == SYSTEM_NAMESPACE:

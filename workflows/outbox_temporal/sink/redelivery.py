@@ -94,7 +94,7 @@ def unasked(error: RPCError, *, foreign_namespace: bool) -> Outcome:
             return outcome
 
 
-class Repeats:
+class EarlierDeliveries:
     """Looks for what earlier deliveries did. Its calls raise RPCError, and RuntimeError where none can be made."""
 
     def __init__(self, namespace: str, timeout: timedelta) -> None:

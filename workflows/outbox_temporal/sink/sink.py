@@ -43,7 +43,7 @@ from outbox_temporal.sink.frontend import Frontend, reach
 from outbox_temporal.sink.link import Link, Reach, timed_out
 from outbox_temporal.sink.outcomes import detail, outcome_of
 from outbox_temporal.sink.payloads import InvalidMessage
-from outbox_temporal.sink.redelivery import Aim, Repeats, must_look_back, unasked, was_tried_before
+from outbox_temporal.sink.redelivery import Aim, EarlierDeliveries, must_look_back, unasked, was_tried_before
 from outbox_temporal.sink.requests import NoTaskQueue, Request, Requests
 from outbox_temporal.target.table import Routes
 from outbox_temporal.target.target import NO_TARGET, Command, Record, Target, parse
@@ -107,7 +107,7 @@ class TemporalSink:
         self._connected = False
         """Whether Temporal has answered before: until then a ValueError is about the settings, then about a message."""
         self._timeout = timedelta(seconds=context.deliver_timeout_s * _CALL_SHARE)
-        self._repeats = Repeats(frontend.namespace, self._timeout / 4)
+        self._repeats = EarlierDeliveries(frontend.namespace, self._timeout / 4)
         self._requests = Requests(
             namespace=frontend.namespace,
             identity=context.identity,

@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from outbox_workflows.approval.mails import text_about, title_of
-from outbox_workflows.approval.types import Letter, Step
+from outbox_workflows.approval.types import ApprovalStep, Letter
 from outbox_workflows.shared.database import Application
 from outbox_workflows.shared.event_log import audit, emit
 from outbox_workflows.shared.mail import Mail, Mailer
@@ -45,7 +45,7 @@ class ApprovalActivities:
         return [self.record, self.mail]
 
     @activity.defn(name="approval.record")
-    async def record(self, step: Step) -> None:
+    async def record(self, step: ApprovalStep) -> None:
         """Bring the row to where the approval stands, and add the audit entry and the event: together, and once.
 
         Raises ApplicationError of type ApprovalTaken when the row is another workflow's.
@@ -72,7 +72,7 @@ class ApprovalActivities:
         await self._application.once(UUID(step.tenant_id), type(None), work)
 
 
-async def _keep(connection: Connection, step: Step) -> None:
+async def _keep(connection: Connection, step: ApprovalStep) -> None:
     """Write the row, new or anew."""
     standing, workflow_id = step.standing, activity.info().workflow_id
     kept = await connection.fetchval(

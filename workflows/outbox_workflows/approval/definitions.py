@@ -20,13 +20,13 @@ with workflow.unsafe.imports_passed_through():
     from outbox_workflows.approval.state_machine import Case, Refused, faults, letters
     from outbox_workflows.approval.types import (
         NOTES,
-        Command,
+        ApprovalCommand,
+        ApprovalStep,
         EscalatingRequest,
         Letter,
         Request,
         SimpleRequest,
         Standing,
-        Step,
         Verb,
     )
     from outbox_workflows.shared.arguments import Misfit, begun, read, refuse
@@ -46,7 +46,7 @@ class _Approval:
         request, self._faults = begun(kind, given, faults)
         self._request = request
         self._case = Case(request, workflow.now(), self._faults)
-        self._steps: deque[Step] = deque()
+        self._steps: deque[ApprovalStep] = deque()
         self._recorded = self._case.standing.revision
         self._mails: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
@@ -116,7 +116,7 @@ class _Approval:
 
     def _check(self, verb: Verb, given: Sequence[object]) -> None:
         try:
-            self._case.check(verb, read(Command, given))
+            self._case.check(verb, read(ApprovalCommand, given))
         except Misfit as misfit:
             raise ApplicationError(str(misfit), type="InvalidCommand", non_retryable=True) from None
         except Refused as refusal:
@@ -126,7 +126,7 @@ class _Approval:
         if self._faults:
             return
         try:
-            command = read(Command, given)
+            command = read(ApprovalCommand, given)
         except Misfit as misfit:
             self._queue(self._case.mishear(verb, str(misfit)))
         else:
@@ -134,14 +134,14 @@ class _Approval:
 
     async def _answer(self, verb: Verb, given: Sequence[object]) -> Standing:
         """Carry out what the validator has let through, and wait until it is in the database."""
-        self._queue(self._case.take(verb, read(Command, given), workflow.now()))
+        self._queue(self._case.take(verb, read(ApprovalCommand, given), workflow.now()))
         revision = self._case.standing.revision
         await workflow.wait_condition(lambda: self._recorded >= revision or self._failure is not None)
         if self._failure is not None:
             raise ApplicationError(self._failure, type="ApprovalFailed", non_retryable=True)
         return self._case.standing
 
-    def _queue(self, step: Step | None) -> None:
+    def _queue(self, step: ApprovalStep | None) -> None:
         if step is not None:
             self._steps.append(step)
 
@@ -213,7 +213,7 @@ class _Approval:
                 self._mails.add(mail)
                 mail.add_done_callback(self._mails.discard)
 
-    def _give_up(self, step: Step, error: ActivityError) -> None:
+    def _give_up(self, step: ApprovalStep, error: ActivityError) -> None:
         if step.action in NOTES:  # what was decided stays decided
             workflow.logger.warning("%s could not be recorded: %s", step.name, reason_of(error))
             self._steps.popleft()
@@ -241,7 +241,7 @@ class _Approval:
 
 
 @workflow.defn(name="Approval")
-class Approval(_Approval):
+class ApprovalWorkflow(_Approval):
     """One approver, until answered, cancelled or expired."""
 
     @workflow.init
@@ -268,4 +268,4 @@ class EscalatingApproval(_Approval):
         return await self._run()
 
 
-WORKFLOWS = (Approval, EscalatingApproval)
+WORKFLOWS = (ApprovalWorkflow, EscalatingApproval)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from outbox_workflows.approval.types import Action, Step
+from outbox_workflows.approval.types import Action, ApprovalStep
 
 _TITLES: dict[Action, str] = {
     "requested": "Your decision is needed: {subject}",
@@ -18,13 +18,13 @@ _TITLES: dict[Action, str] = {
 }
 
 
-def title_of(step: Step) -> str:
+def title_of(step: ApprovalStep) -> str:
     """The subject line. A subject that has line breaks loses them."""
     title = _TITLES.get(step.action, "{subject}")
     return " ".join(title.format(subject=step.subject, state=step.standing.state.capitalize()).split())
 
 
-def text_about(step: Step) -> str:
+def text_about(step: ApprovalStep) -> str:
     """The body: who wants what, and what is expected of whom until when."""
     standing = step.standing
     lines = [f"{step.requested_by} asks for approval: {step.subject}", ""]

@@ -14,14 +14,14 @@ from uuid import UUID
 from outbox_workflows.approval.types import (
     SYSTEM,
     Action,
-    Command,
+    ApprovalCommand,
+    ApprovalStep,
     Earlier,
     Heard,
     Letter,
     Request,
     Standing,
     State,
-    Step,
     Verb,
 )
 from outbox_workflows.shared.storable_text import is_storable, storable
@@ -64,9 +64,9 @@ def faults(request: Request) -> list[str]:
     return found
 
 
-def _storable(command: Command) -> Command:
+def _storable(command: ApprovalCommand) -> ApprovalCommand:
     """A command whose texts can be written down, whatever a producer's JSON has made of them."""
-    return Command(*(storable(getattr(command, each.name)) for each in fields(command)))
+    return ApprovalCommand(*(storable(getattr(command, each.name)) for each in fields(command)))
 
 
 def next_reminder(last: datetime, now: datetime, every: timedelta, deadline: datetime) -> datetime | None:
@@ -115,11 +115,11 @@ class Case:
         kept = islice(self._heard.items(), max(0, len(self._heard) - _REMEMBERED), None)
         return Earlier(self.standing, self._next_reminder, dict(kept))
 
-    def open(self) -> Step:
+    def open(self) -> ApprovalStep:
         """The first step."""
         return self._step("requested", self._request.requested_by)
 
-    def check(self, verb: Verb, command: Command) -> None:
+    def check(self, verb: Verb, command: ApprovalCommand) -> None:
         """Raise Refused unless the command can be taken now, or was taken before."""
         command = _storable(command)
         if self._faults:
@@ -138,7 +138,7 @@ class Case:
         elif known.code:
             raise Refused(known.code, known.refusal)
 
-    def take(self, verb: Verb, command: Command, now: datetime) -> Step | None:
+    def take(self, verb: Verb, command: ApprovalCommand, now: datetime) -> ApprovalStep | None:
         """Carry a command out; None if that was done before. Raises Refused, and then nothing has changed."""
         self.check(verb, command)
         command = _storable(command)
@@ -152,7 +152,7 @@ class Case:
         self._end(_ENDS[verb], command.actor, now, command.comment)
         return self._step("cancelled" if verb == "cancel" else "decided", command.actor, **said)
 
-    def hear(self, verb: Verb, command: Command, now: datetime) -> Step | None:
+    def hear(self, verb: Verb, command: ApprovalCommand, now: datetime) -> ApprovalStep | None:
         """Take a command from whom nobody waits for an answer: a refusal is a step, too."""
         command = _storable(command)
         try:
@@ -166,11 +166,11 @@ class Case:
             said = {"command_id": command.command_id, "code": refusal.code, "reason": str(refusal)}
             return self._step("refused", command.actor or "unknown", verb=verb, **said)
 
-    def mishear(self, verb: Verb, reason: str) -> Step:
+    def mishear(self, verb: Verb, reason: str) -> ApprovalStep:
         """Take note of a command that cannot be read."""
         return self._step("refused", "unknown", verb=verb, command_id="", code="InvalidCommand", reason=reason)
 
-    def pass_time(self, now: datetime) -> Step | None:
+    def pass_time(self, now: datetime) -> ApprovalStep | None:
         """Do what is due: remind, ask the next, or let it expire; None if nothing is."""
         deadline, reminder = self.standing.deadline, self._next_reminder
         if self.over or deadline is None:
@@ -184,7 +184,7 @@ class Case:
         self.standing = replace(self.standing, reminders=self.standing.reminders + 1)
         return self._step("reminded", SYSTEM)
 
-    def withdraw(self, reason: str, now: datetime) -> Step | None:
+    def withdraw(self, reason: str, now: datetime) -> ApprovalStep | None:
         """Cancel from outside; None if it was too late for that."""
         if self.over or self._faults:
             return None
@@ -192,16 +192,16 @@ class Case:
         self._end("cancelled", SYSTEM, now, reason)
         return self._step("cancelled", SYSTEM, comment=reason)
 
-    def fail(self, reason: str, now: datetime) -> Step:
+    def fail(self, reason: str, now: datetime) -> ApprovalStep:
         """End because a step could not be recorded, even a decision: what is not recorded has not happened."""
         self._end("failed", SYSTEM, now, reason)
         return self._step("failed", SYSTEM, reason=reason)
 
-    def note(self, action: Action, **detail: str) -> Step:
+    def note(self, action: Action, **detail: str) -> ApprovalStep:
         """A step that changes nothing."""
         return self._step(action, SYSTEM, **detail)
 
-    def _check_new(self, verb: Verb, command: Command) -> None:
+    def _check_new(self, verb: Verb, command: ApprovalCommand) -> None:
         standing, actor = self.standing, command.actor
         if self.over:
             at = standing.decided_at.isoformat(timespec="seconds") if standing.decided_at else "an unknown time"
@@ -243,7 +243,7 @@ class Case:
         asked = self._request.chain[level - 1]
         self.standing = replace(self.standing, level=level, approver=asked, delegate="", deadline=deadline, reminders=0)
 
-    def _escalate(self, now: datetime) -> Step:
+    def _escalate(self, now: datetime) -> ApprovalStep:
         silent = self.standing.approver
         if self.standing.level < len(self._request.chain):
             self._ask(self.standing.level + 1, now)
@@ -254,13 +254,15 @@ class Case:
     def _end(self, state: State, by: str, now: datetime, comment: str) -> None:
         self.standing = replace(self.standing, state=state, decided_by=by, decided_at=now, comment=comment)
 
-    def _step(self, action: Action, actor: str, **detail: str) -> Step:
+    def _step(self, action: Action, actor: str, **detail: str) -> ApprovalStep:
         self.standing = replace(self.standing, revision=self.standing.revision + 1)
         of = self._request
-        return Step(of.tenant_id, of.approval_id, of.subject, of.requested_by, action, actor, self.standing, detail)
+        return ApprovalStep(
+            of.tenant_id, of.approval_id, of.subject, of.requested_by, action, actor, self.standing, detail
+        )
 
 
-def letters(step: Step) -> list[Letter]:
+def letters(step: ApprovalStep) -> list[Letter]:
     """The mails that a step calls for: to those who are to act, or who wait for the end."""
     standing, requester = step.standing, step.requested_by
     concerned: dict[Action, tuple[str, ...]] = {

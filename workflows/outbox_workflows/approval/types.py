@@ -23,7 +23,7 @@ NOTES: tuple[Action, ...] = ("refused", "unsent")
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ApprovalCommand:
     """What an update or a signal carries. `command_id` is the producer's: repeated, the command does nothing more."""
 
     command_id: str = ""
@@ -126,7 +126,7 @@ class EscalatingRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ApprovalStep:
     """Something that happened to an approval, and where it stands since: what the activity `approval.record` writes."""
 
     tenant_id: str
@@ -148,7 +148,7 @@ class Step:
 class Letter:
     """A mail about a step to one of those whom it concerns: what the activity `approval.mail` sends."""
 
-    step: Step
+    step: ApprovalStep
     to: str
     number: int
     """Among the mails about this step."""

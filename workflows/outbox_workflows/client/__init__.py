@@ -7,7 +7,7 @@
         ...
         await workflows.approvals.escalating(database, EscalatingRequest(tenant_id, "7", "A new laptop", ...))
     approval = await workflows.approvals.of(tenant_id, "7").started()
-    standing = await approval.approve(Command("5f0c", actor="alice@example.com"))
+    standing = await approval.approve(ApprovalCommand("5f0c", actor="alice@example.com"))
 
 Starts go through the outbox, in the caller's transaction; what is asked and told afterwards goes to Temporal.
 Raises CommandRefused for a command that a workflow refuses, with the refusal's type as `code`, WorkflowUnknown for a
@@ -39,7 +39,7 @@ _ANSWERS_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ServiceHealth:
     """Whether workflows can be started and carried out now."""
 
     well: bool
@@ -68,7 +68,7 @@ class Workflows:
         """Connect to Temporal as its own variables and profiles say. With `lazy` it need not answer yet."""
         return cls(await connect(lazy=lazy), task_queue=task_queue, schema=schema)
 
-    async def health(self) -> Health:
+    async def health(self) -> ServiceHealth:
         """Ask Temporal how it is, and for the workers at the task queue. Never raises for what is wrong there."""
         request = DescribeTaskQueueRequest(
             namespace=self.client.namespace,
@@ -80,7 +80,7 @@ class Workflows:
                 request, retry=False, timeout=_ANSWERS_WITHIN
             )
         except (RPCError, RuntimeError) as error:  # the SDK's connect raises RuntimeError
-            return Health(well=False, workers=0, fault=f"Temporal does not answer: {error}")
+            return ServiceHealth(well=False, workers=0, fault=f"Temporal does not answer: {error}")
         workers = len(answer.pollers)
         fault = None if workers else f"no worker polls the task queue {self._task_queue!r}: run `outbox workflows run`"
-        return Health(well=bool(workers), workers=workers, fault=fault)
+        return ServiceHealth(well=bool(workers), workers=workers, fault=fault)

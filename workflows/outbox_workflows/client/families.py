@@ -7,13 +7,12 @@ from typing import TypeVar
 from uuid import uuid4
 
 from outbox_workflows.approval.state_machine import faults as faults_of_approval
-from outbox_workflows.approval.types import Command, EscalatingRequest, Request, SimpleRequest, Standing
+from outbox_workflows.approval.types import ApprovalCommand, EscalatingRequest, Request, SimpleRequest, Standing
 from outbox_workflows.client.running import Running
 from outbox_workflows.client.start import Place, Start
-from outbox_workflows.organization.types import Bootstrap, Bootstrapped
-from outbox_workflows.organization.types import Progress as BootstrapProgress
+from outbox_workflows.organization.types import Bootstrap, Bootstrapped, BootstrapProgress
 from outbox_workflows.organization.validation import faults as faults_of_bootstrap
-from outbox_workflows.shared.saga_types import Cancel, Progress
+from outbox_workflows.shared.saga_types import Cancel, SagaProgress
 from outbox_workflows.tenant.types import (
     Change,
     Created,
@@ -51,19 +50,19 @@ class Approval(Running[Standing]):
         """Where it stands."""
         return await self.query("standing", Standing)
 
-    async def approve(self, command: Command) -> Standing:
+    async def approve(self, command: ApprovalCommand) -> Standing:
         """Decide in favour."""
         return await self.command("approve", command, command.command_id, Standing)
 
-    async def reject(self, command: Command) -> Standing:
+    async def reject(self, command: ApprovalCommand) -> Standing:
         """Decide against it."""
         return await self.command("reject", command, command.command_id, Standing)
 
-    async def delegate(self, command: Command) -> Standing:
+    async def delegate(self, command: ApprovalCommand) -> Standing:
         """Let `command.to` decide as well."""
         return await self.command("delegate", command, command.command_id, Standing)
 
-    async def cancel(self, command: Command) -> Standing:
+    async def cancel(self, command: ApprovalCommand) -> Standing:
         """Take the request back, as who asked."""
         return await self.command("cancel", command, command.command_id, Standing)
 
@@ -91,27 +90,27 @@ class Tenants:
         return Deletion(self._place, workflow_id or deletion_id(tenant_id), Deleted)
 
 
-class _OfASaga(Running[R]):
+class _SagaHandle(Running[R]):
     """What every saga of a tenant is asked and told."""
 
-    async def progress(self) -> Progress:
+    async def progress(self) -> SagaProgress:
         """How far it is."""
-        return await self.query("progress", Progress)
+        return await self.query("progress", SagaProgress)
 
-    async def cancel(self, command: Cancel) -> Progress:
+    async def cancel(self, command: Cancel) -> SagaProgress:
         """Have it undone, unless it is too late."""
-        return await self.command("cancel", command, command.command_id, Progress)
+        return await self.command("cancel", command, command.command_id, SagaProgress)
 
 
-class Creation(_OfASaga[Created]):
+class Creation(_SagaHandle[Created]):
     """One tenant's creation."""
 
-    async def change(self, change: Change) -> Progress:
+    async def change(self, change: Change) -> SagaProgress:
         """Change parameters whose step has not begun."""
-        return await self.command("change", change, change.command_id, Progress)
+        return await self.command("change", change, change.command_id, SagaProgress)
 
 
-class Deletion(_OfASaga[Deleted]):
+class Deletion(_SagaHandle[Deleted]):
     """One tenant's deletion. Cancelled, it leaves the tenant as it was."""
 
 

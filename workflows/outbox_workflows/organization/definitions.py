@@ -27,9 +27,9 @@ with workflow.unsafe.imports_passed_through():
         REFUSED,
         Bootstrap,
         Bootstrapped,
+        BootstrapProgress,
         Ending,
         Invitation,
-        Progress,
         Sending,
         Site,
     )
@@ -51,18 +51,18 @@ _RETRIES = RetryPolicy(
 
 
 @workflow.defn(name="OrganizationBootstrap")
-class OrganizationBootstrap:
+class OrganizationBootstrapWorkflow:
     """Bootstraps one organisation, or leaves nothing of it but a row that says why not."""
 
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._bootstrap, self._faults = begun(Bootstrap, given, faults)
-        self._progress = Progress(steps=5 + len(set(self._bootstrap.invitations)))
+        self._progress = BootstrapProgress(steps=5 + len(set(self._bootstrap.invitations)))
         self._undo: list[str] = []
         """Compensations of what may have been done, in that order."""
 
     @workflow.query
-    def progress(self) -> Progress:
+    def progress(self) -> BootstrapProgress:
         """How far it is."""
         return self._progress
 
@@ -175,4 +175,4 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
                 raise
 
 
-WORKFLOWS = (OrganizationBootstrap,)
+WORKFLOWS = (OrganizationBootstrapWorkflow,)

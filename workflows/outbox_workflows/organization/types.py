@@ -75,7 +75,7 @@ class Bootstrapped:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BootstrapProgress:
     """The answer to the query `progress`."""
 
     state: str = "running"

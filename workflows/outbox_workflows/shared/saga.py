@@ -19,7 +19,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from outbox_workflows.shared.failures import reason_of, type_of
-    from outbox_workflows.shared.saga_types import Cancel, Patience, Progress, Undo
+    from outbox_workflows.shared.saga_types import Cancel, SagaProgress, SagaTimeouts, Undo
     from outbox_workflows.shared.storable_text import storable
 
 T = TypeVar("T")
@@ -30,12 +30,12 @@ _LEAST_UNDO_S = 60.0
 _REFUSALS_KEPT = 20
 
 
-class Cancelled(Exception):
+class SagaCancelled(Exception):
     """The saga was cancelled by a command, and everything is undone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SagaStep:
     """One step: an activity under an id of its own, which is how both the database and the undoing know it."""
 
     name: str
@@ -53,10 +53,10 @@ class Step:
 class Saga:
     """What was begun, done and undone, for one run of a workflow."""
 
-    def __init__(self, tenant_id: str, actor: str, patience: Patience) -> None:
+    def __init__(self, tenant_id: str, actor: str, patience: SagaTimeouts) -> None:
         self._tenant_id, self._actor, self._patience = tenant_id, actor, patience
         self._steps: asyncio.Task[Any] | None = None
-        self._to_undo: list[Step] = []
+        self._to_undo: list[SagaStep] = []
         self._cancel: Cancel | None = None
         self._cancelled_by_temporal = False
         self._heard: set[str] = set()
@@ -73,12 +73,12 @@ class Saga:
         """Whether there is still something to cancel, and a way back."""
         return not self._final and self._status == "running"
 
-    def progress(self) -> Progress:
+    def progress(self) -> SagaProgress:
         """How far it is."""
         by = self._cancel.actor if self._cancel else ""
         lists = [list(names) for names in (self._done, self._undone, self._left, self._refused)]
         done, undone, left, refused = lists
-        return Progress(self._status, self._step, self._percent, done, undone, left, by, refused)
+        return SagaProgress(self._status, self._step, self._percent, done, undone, left, by, refused)
 
     def hear(self, command_id: str) -> bool:
         """Note a command, and say whether it is new."""
@@ -101,7 +101,7 @@ class Saga:
             if self._steps is not None:
                 self._steps.cancel()
 
-    async def take(self, step: Step, argument: object, kind: type[T]) -> T:
+    async def take(self, step: SagaStep, argument: object, kind: type[T]) -> T:
         """Take a step. Raises what it failed with, or that the saga is cancelled."""
         self._go_on()
         self.begun.append(step.name)
@@ -167,7 +167,7 @@ class Saga:
         elif self._cancelled_by_temporal:
             end = CancelledError("cancelled, and undone")
         elif self._cancel is not None:
-            end = Cancelled()
+            end = SagaCancelled()
         else:
             end = ApplicationError(
                 f"{self._step} failed: {_reason(error)}", type=type_of(error) or "StepFailed", non_retryable=True
@@ -194,7 +194,7 @@ class Saga:
                 self._undone.append(step.name)
         self._percent = self._percent if self._left else 0
 
-    async def _undo(self, step: Step, reason: str, within_s: float) -> None:
+    async def _undo(self, step: SagaStep, reason: str, within_s: float) -> None:
         patience = self._patience
         await workflow.execute_activity(
             step.undo or "",

@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SagaTimeouts:
     """How long to try, in seconds. Less than one second counts as one."""
 
     step_s: float = 3600.0
@@ -36,7 +36,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SagaProgress:
     """How far a workflow is."""
 
     status: Literal["running", "undoing", "undone", "failed", "done"]

@@ -11,8 +11,8 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from outbox_workflows.shared.arguments import Misfit, begun, command_id_of, read, refuse
-    from outbox_workflows.shared.saga import Cancelled, Saga, Step
-    from outbox_workflows.shared.saga_types import Cancel, Progress
+    from outbox_workflows.shared.saga import Saga, SagaCancelled, SagaStep
+    from outbox_workflows.shared.saga_types import Cancel, SagaProgress
     from outbox_workflows.tenant import validation as rules
     from outbox_workflows.tenant.types import (
         AdminToMake,
@@ -27,34 +27,34 @@ with workflow.unsafe.imports_passed_through():
         Turned,
     )
 
-VALIDATE = Step("validate", "validate_tenant", 10)
-CREATE = Step("create-tenant", "create_tenant", 40, undo="undo_create_tenant")
-ADMIN = Step("create-admin-user", "create_admin_user", 65, undo="undo_create_admin_user")
-DATA = Step("set-up-data", "set_up_data", 90, undo="undo_set_up_data")
-COMPLETE = Step("complete", "complete_tenant", 100, final=True)
+VALIDATE = SagaStep("validate", "validate_tenant", 10)
+CREATE = SagaStep("create-tenant", "create_tenant", 40, undo="undo_create_tenant")
+ADMIN = SagaStep("create-admin-user", "create_admin_user", 65, undo="undo_create_admin_user")
+DATA = SagaStep("set-up-data", "set_up_data", 90, undo="undo_set_up_data")
+COMPLETE = SagaStep("complete", "complete_tenant", 100, final=True)
 
-CLOSE = Step("close", "close_tenant", 20, undo="reopen_tenant")
-CONDEMN = Step("condemn", "condemn_tenant", 30, final=True)
-DELETE_ROWS = Step("delete-rows", "delete_rows", 90, final=True, long=True)
-FORGET = Step("forget", "forget_tenant", 100, final=True)
+CLOSE = SagaStep("close", "close_tenant", 20, undo="reopen_tenant")
+CONDEMN = SagaStep("condemn", "condemn_tenant", 30, final=True)
+DELETE_ROWS = SagaStep("delete-rows", "delete_rows", 90, final=True, long=True)
+FORGET = SagaStep("forget", "forget_tenant", 100, final=True)
 
 C = TypeVar("C", Cancel, Change)
 Why = tuple[str, ...]
 """Why a command is refused: the error's type and its message, or nothing."""
 
 
-class _OfASaga:
+class _CancellableSaga:
     """What every workflow answers whose saga can be cancelled: how far it is, and the command to cancel."""
 
     _saga: Saga
 
     @workflow.query
-    def progress(self) -> Progress:
+    def progress(self) -> SagaProgress:
         """How far it is."""
         return self._saga.progress()
 
     @workflow.update
-    def cancel(self, *command: object) -> Progress:
+    def cancel(self, *command: object) -> SagaProgress:
         """Undo everything and end. Refused, with type TooLate, once there is no way back."""
         return self._cancel(read(Cancel, command))
 
@@ -67,7 +67,7 @@ class _OfASaga:
         """As the update `cancel`; a refusal stands in the progress."""
         self._hear(Cancel, command, self._why_not_cancel, self._cancel)
 
-    def _cancel(self, command: Cancel) -> Progress:
+    def _cancel(self, command: Cancel) -> SagaProgress:
         if self._saga.hear(command.command_id):
             self._saga.cancel(command)
         return self._saga.progress()
@@ -80,7 +80,7 @@ class _OfASaga:
         return "TooLate", "there is nothing to cancel any more: see the progress"
 
     def _hear(
-        self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], Progress]
+        self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], SagaProgress]
     ) -> None:
         """Take a command from whom nobody waits for an answer."""
         if why := _why_not(kind, given, why_not):
@@ -90,7 +90,7 @@ class _OfASaga:
 
 
 @workflow.defn(name="TenantCreation")
-class TenantCreation(_OfASaga):
+class TenantCreation(_CancellableSaga):
     """Creates a tenant as a whole or not at all: validate, create-tenant, create-admin-user, set-up-data, complete."""
 
     @workflow.init
@@ -108,7 +108,7 @@ class TenantCreation(_OfASaga):
         refuse(self._faults)
         try:
             return await self._saga.run(self._steps())
-        except Cancelled:
+        except SagaCancelled:
             return Created("cancelled", self._request.tenant_id)
 
     async def _steps(self) -> Created:
@@ -124,7 +124,7 @@ class TenantCreation(_OfASaga):
         return Created("created", tenant_id, made.company_id, user_id)
 
     @workflow.update
-    def change(self, *change: object) -> Progress:
+    def change(self, *change: object) -> SagaProgress:
         """Go on with other parameters. Refused, with type TooLate, for what a step uses that has begun, as a whole."""
         return self._change(read(Change, change))
 
@@ -137,7 +137,7 @@ class TenantCreation(_OfASaga):
         """As the update `change`; a refusal stands in the progress."""
         self._hear(Change, change, self._why_not_change, self._change)
 
-    def _change(self, change: Change) -> Progress:
+    def _change(self, change: Change) -> SagaProgress:
         if self._saga.hear(change.command_id):
             self._request = rules.changed(self._request, change)
         return self._saga.progress()
@@ -158,7 +158,7 @@ class TenantCreation(_OfASaga):
 
 
 @workflow.defn(name="TenantDeletion")
-class TenantDeletion(_OfASaga):
+class TenantDeletion(_CancellableSaga):
     """Deletes what a tenant has: close, the grace period, condemn, delete-rows, forget. The tenant's id stays taken.
 
     Cancelled, which it can be until the grace period is over, it leaves the tenant as it was.
@@ -179,7 +179,7 @@ class TenantDeletion(_OfASaga):
         refuse(self._faults)
         try:
             return await self._saga.run(self._steps(self._order))
-        except Cancelled:
+        except SagaCancelled:
             return Deleted("cancelled", self._order.tenant_id)
 
     async def _steps(self, order: DeletionOrder) -> Deleted:
@@ -225,7 +225,7 @@ async def _turned(activity: str, given: Sequence[object]) -> Turned:
     order, faults = begun(TenantOrder, given, rules.faults_of_order)
     refuse(faults)
     saga = Saga(order.tenant_id, order.requested_by, order.patience)
-    return await saga.run(saga.take(Step(activity, f"{activity}_tenant", 100, final=True), order, Turned))
+    return await saga.run(saga.take(SagaStep(activity, f"{activity}_tenant", 100, final=True), order, Turned))
 
 
 def _why_not(kind: type[C], given: Sequence[object], why_not: Callable[[C], Why]) -> Why:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from outbox_workflows.shared.saga_types import Patience
+from outbox_workflows.shared.saga_types import SagaTimeouts
 
 DEFAULT_PLAN = "Standard"
 ADMIN_ROLE = "Admin"
@@ -36,7 +36,7 @@ class NewTenant:
     """By name; they come over the usual ones."""
     requested_by: str = "system"
     """For the audit trail."""
-    patience: Patience = Patience()
+    patience: SagaTimeouts = SagaTimeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class TenantOrder:
     tenant_id: str = ""
     requested_by: str = "system"
     reason: str = ""
-    patience: Patience = Patience()
+    patience: SagaTimeouts = SagaTimeouts()
 
 
 @dataclass(frozen=True, slots=True)

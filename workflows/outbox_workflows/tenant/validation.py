@@ -6,7 +6,7 @@ import re
 from dataclasses import fields, replace
 from uuid import UUID
 
-from outbox_workflows.shared.saga_types import Patience
+from outbox_workflows.shared.saga_types import SagaTimeouts
 from outbox_workflows.shared.storable_text import is_storable
 from outbox_workflows.tenant.types import Change, DeletionOrder, NewTenant, TenantOrder
 
@@ -92,7 +92,7 @@ def is_empty(change: Change) -> bool:
     return all(getattr(change, name) is None for name in _CHANGES)
 
 
-def _faults_of_patience(patience: Patience) -> list[str]:
+def _faults_of_patience(patience: SagaTimeouts) -> list[str]:
     times = [field.name for field in fields(patience)]
     return [_no_time(f"patience.{name}") for name in times if not 0 <= getattr(patience, name) <= _LONGEST_S]
 

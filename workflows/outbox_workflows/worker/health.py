@@ -31,12 +31,12 @@ _ANSWERS_WITHIN = timedelta(seconds=3)
 @asynccontextmanager
 async def serving(settings: Settings, worker: WorkflowWorker) -> AsyncIterator[None]:
     """Serve for the block. Raises ConfigurationError when the port cannot be had."""
-    health = Health(worker)
+    health = HealthPages(worker)
     async with served(settings, {LIVE: health.live, READY: health.ready}, health.pulse, [health.asked]):
         yield
 
 
-class Health:
+class HealthPages:
     """The pages of one workflow worker. `live` and `ready` may be called in any thread."""
 
     def __init__(self, worker: WorkflowWorker) -> None:

@@ -29,12 +29,12 @@ from outbox_bench.load.arrivals import arrive, schedule
 from outbox_bench.load.definitions import WORKFLOW
 from outbox_bench.scenarios.latency import clocks
 from outbox_bench.scenarios.latency.observed import Sightings, relaying
-from outbox_bench.scenarios.latency.tally import Direct, Event, Tally
+from outbox_bench.scenarios.latency.tally import Direct, Event, LatencyMeasurement
 from outbox_temporal.sdk.client import connect
 
 if TYPE_CHECKING:
     from outbox_bench.load.lab import Lab
-    from outbox_bench.report.report import Report, Tell
+    from outbox_bench.report.report import Measurements, Tell
 
 _INPUT = {"organization_id": 42}
 _KEPT_OPEN_AT_MOST = timedelta(hours=1)
@@ -52,7 +52,7 @@ Mode = Literal["listen", "realtime", "poll"]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LatencyOptions:
     """What to measure."""
 
     mode: Literal["listen", "realtime", "poll", "all"] = "all"
@@ -69,12 +69,15 @@ class Options:
     """Run a Temporal worker in a process of its own, and measure to the first workflow task."""
 
     @classmethod
-    def brief(cls) -> Options:
+    def brief(cls) -> LatencyOptions:
         """A few of each."""
         return cls(duration_s=1.0, pairs=10, runs=1)
 
 
-async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> None:
+OPTIONS = LatencyOptions
+
+
+async def measure(lab: Lab, options: LatencyOptions, report: Measurements, tell: Tell) -> None:
     """Measure every mode in turn, run by run."""
     tell("starting PostgreSQL and Temporal", 0.0)
     dsn, os.environ["TEMPORAL_ADDRESS"] = await lab.database(), await lab.temporal()
@@ -93,7 +96,7 @@ async def measure(lab: Lab, options: Options, report: Report, tell: Tell) -> Non
     tell("done", 1.0)
 
 
-def _modes(dsn: str, options: Options, report: Report) -> list[Mode]:
+def _modes(dsn: str, options: LatencyOptions, report: Measurements) -> list[Mode]:
     """The modes that can be measured; what cannot is noted, or refused if it was asked for by name."""
     if options.mode == "all":
         if config.load(database_url=dsn).realtime() is not None:
@@ -112,7 +115,7 @@ class _Bench:
     """Everything that outlasts one run."""
 
     def __init__(
-        self, dsn: str, client: Client, pool: asyncpg.Pool[asyncpg.Record], options: Options, *, tidy: bool
+        self, dsn: str, client: Client, pool: asyncpg.Pool[asyncpg.Record], options: LatencyOptions, *, tidy: bool
     ) -> None:
         self._dsn = dsn
         self._client = client
@@ -121,14 +124,14 @@ class _Bench:
         self._tidy = tidy
         self._seed = random.SystemRandom().getrandbits(32)
 
-    async def run(self, mode: Mode, report: Report, passed: Callable[[float], None]) -> None:
+    async def run(self, mode: Mode, report: Measurements, passed: Callable[[float], None]) -> None:
         """One mode once: open loop, then one at a time. What was measured before a cancellation is reported."""
         options = self._options
         passed(0.0)
         await self._pool.execute("truncate outbox.message, outbox.history")
         database = await clocks.of_database(self._dsn)
         task_queue = f"outbox-bench-{uuid4().hex[:8]}"
-        tally = Tally(mode, options.rate, database)
+        tally = LatencyMeasurement(mode, options.rate, database)
         serving = executions.workflow_worker(task_queue) if options.workflow_worker else nullcontext()
         async with serving, relaying(config.load(database_url=self._dsn, mode=mode)) as seen:
             starts = _Starts(self._client, self._pool, seen, task_queue)
@@ -142,7 +145,7 @@ class _Bench:
             finally:
                 tally.fill(report, seen)
 
-    async def _open_loop(self, starts: _Starts, tally: Tally, passed: Callable[[float], None]) -> None:
+    async def _open_loop(self, starts: _Starts, tally: LatencyMeasurement, passed: Callable[[float], None]) -> None:
         """Both kinds by schedule, and the time until the last message is settled."""
         options = self._options
         already = len(starts.seen.settled)
@@ -160,14 +163,14 @@ class _Bench:
         with anyio.move_on_after(_SETTLED_WITHIN_S):
             await starts.seen.settlements(already + len(tally.events))
 
-    async def _one_at_a_time(self, starts: _Starts, tally: Tally, passed: Callable[[float], None]) -> None:
+    async def _one_at_a_time(self, starts: _Starts, tally: LatencyMeasurement, passed: Callable[[float], None]) -> None:
         for number in range(self._options.pairs):
             event_s, direct_s = await starts.pair()
             tally.alone_events_s.append(event_s)
             tally.alone_directs_s.append(direct_s)
             passed(0.7 + 0.3 * number / self._options.pairs)
 
-    async def _ask_temporal(self, starts: _Starts, tally: Tally) -> None:
+    async def _ask_temporal(self, starts: _Starts, tally: LatencyMeasurement) -> None:
         """Temporal's own times of what was started by schedule; then end what would stay open."""
         started: list[Event | Direct] = [*tally.events[:_LOOKED_UP], *tally.directs[:_LOOKED_UP]]
         ids = [each.workflow_id for each in started]

@@ -15,7 +15,7 @@ from outbox_bench.scenarios.latency.clocks import Offset
 
 if TYPE_CHECKING:
     from outbox_bench.load.executions import Times
-    from outbox_bench.report.report import Report
+    from outbox_bench.report.report import Measurements
     from outbox_bench.scenarios.latency.observed import Sightings
 
 _AS_FAST_AS_DIRECT = Goal("≤", 1.10)
@@ -45,7 +45,7 @@ class Direct:
 
 
 @dataclass(slots=True)
-class Tally:
+class LatencyMeasurement:
     """One mode in one run."""
 
     mode: str
@@ -58,7 +58,7 @@ class Tally:
     executions: dict[str, Times] = field(default_factory=dict)
     wall_minus_monotonic_s: float = 0.0
 
-    def fill(self, report: Report, seen: Sightings) -> None:
+    def fill(self, report: Measurements, seen: Sightings) -> None:
         """Add samples and figures of this run to the report."""
         self._fill_scheduled(report, seen)
         self._fill_stages(report, seen)
@@ -69,7 +69,7 @@ class Tally:
         if missing := sum(event.message_id not in seen.acknowledged for event in self.events):
             report.notes.append(f"mode {self.mode}: {missing} of {len(self.events)} messages were not delivered")
 
-    def _fill_scheduled(self, report: Report, seen: Sightings) -> None:
+    def _fill_scheduled(self, report: Measurements, seen: Sightings) -> None:
         """From the moment for which it was due to Temporal's acknowledgement: late senders hide nothing."""
         group = f"{self.mode}, {self.rate:g}/s, from when it was due"
         got = seen.acknowledged
@@ -91,7 +91,7 @@ class Tally:
             times = _PUBLISHED_MS / percentile(events, 50)
             report.measured(f"{self.mode}: {_PUBLISHED_MS:g} ms ÷ event → start, p50", "×", times, Goal("≥", 50))
 
-    def _fill_stages(self, report: Report, seen: Sightings) -> None:
+    def _fill_stages(self, report: Measurements, seen: Sightings) -> None:
         """From before the insert, and from the answer to the commit, to every later moment that was seen."""
         before, after = f"{self.mode}, from before the insert", f"{self.mode}, from the commit"
         report.sampled(f"{before}: committed", _ms(event.committed_s - event.began_s for event in self.events))
@@ -155,7 +155,7 @@ class Tally:
             if each.workflow_id in self.executions
         )
 
-    def _fill_alone(self, report: Report) -> None:
+    def _fill_alone(self, report: Measurements) -> None:
         """One at a time."""
         if not self.alone_events_s:
             return
@@ -167,7 +167,7 @@ class Tally:
             goal = _AS_FAST_AS_DIRECT if self.mode == "listen" else None
             report.measured(f"{self.mode}: event ÷ direct one at a time, p{percent}", "×", ratio, goal)
 
-    def _fill_offsets(self, report: Report) -> None:
+    def _fill_offsets(self, report: Measurements) -> None:
         """How far the other clocks were from ours, and how surely that is known."""
         for name, offset in (("database", self.database), ("Temporal", self._temporal_clock())):
             if offset is not None:
