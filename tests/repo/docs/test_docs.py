@@ -69,11 +69,10 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_every_setting_is_documented_with_its_default(field: str) -> None:
     info = Settings.model_fields[field]
-    row = next(
-        line
-        for line in DOCS["docs/configuration.md"].splitlines()
-        if line.startswith(f"| `{environment_name(field)}` |")
-    )
+    begin = f"| `{environment_name(field)}` |"
+    rows = [line for line in DOCS["docs/configuration.md"].splitlines() if line.startswith(begin)]
+    assert rows, f"docs/configuration.md has no row that begins with {begin}"
+    [row] = rows
     assert info.description
     assert info.description in row
     if info.default_factory is None and not info.is_required():
@@ -188,7 +187,7 @@ def test_every_documented_setting_exists() -> None:
 
 @pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_is_documented_and_has_help(command: str) -> None:
-    assert f"outbox {command}" in ALL_DOCS
+    assert f"outbox {command}" in ALL_DOCS, f"no page mentions `outbox {command}`"
     assert commands()[command].help
 
 
