@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import resolve_name
 from typing import Annotated, NoReturn
 
@@ -65,7 +65,7 @@ def add_commands(asked: str | None = None) -> None:
     """Join the command that was asked for, or all of them if there is none of that name."""
     loads: dict[str, Callable[[], object]] = {}
     if asked not in COMMANDS:
-        loads |= {entry.name: entry.load for entry in entry_points(group="outbox.commands")}
+        loads |= {entry.name: partial(_load_foreign, entry) for entry in entry_points(group="outbox.commands")}
     loads |= {name: partial(resolve_name, place) for name, place in COMMANDS.items()}
     for name in [asked] if asked in loads else loads:
         _add_command(name, loads[name])
@@ -109,6 +109,17 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         sys.stdout.write(f"outbox {__version__}\n")
         raise typer.Exit
+
+
+def _load_foreign(entry: EntryPoint) -> object:
+    """The command of an entry point. Where a module is missing, the error names the extra that the entry asks for."""
+    try:
+        return entry.load()
+    except ImportError as error:
+        if not entry.extras or entry.dist is None:
+            raise
+        wanted = f"{entry.dist.name}[{','.join(entry.extras)}]"
+        raise ImportError(f"{error}: pip install '{wanted}'") from error
 
 
 def _add_command(name: str, load: Callable[[], object]) -> None:

@@ -46,6 +46,8 @@ NEEDED_FUNCTIONS = (
 )
 """Functions that a worker calls."""
 _MIGRATE = "outbox migrate"
+_SHOWN = 5
+"""Missing rights that one line names; the cure grants all."""
 
 
 async def examine_schema(ground: Ground) -> list[Finding]:
@@ -100,7 +102,8 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
         inherits = f"grant {schema}_worker to {quoted(user)} with inherit true;"
         cure = inherits if rights["grants_inherit"] else f"alter role {quoted(user)} inherit;"
     if missing:
-        yield GRANTS.fault(f"{user} lacks {', '.join(missing)}", cure)
+        more = f" and {len(missing) - _SHOWN} more rights" if len(missing) > _SHOWN else ""
+        yield GRANTS.fault(f"{user} lacks {', '.join(missing[:_SHOWN])}{more}", cure)
     if rights["hidden"]:
         yield GRANTS.fault(f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}", cure)
     if not rights["partitions"] and not missing:

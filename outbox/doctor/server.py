@@ -23,12 +23,13 @@ TLS = Check("TLS", ("warning", "fault"))
 CREDENTIALS = Check("credentials", ("warning", "fault"))
 WRITES = Check("takes writes", ("fault",))
 VERSION = Check("server version", ("fault",))
+ENCODING = Check("encoding", ("fault",))
 CLOCK = Check("clock", ("warning",))
 POOLER = Check("pooler", ("warning",))
 WAY = (REACHABILITY, TLS, CREDENTIALS)
 DISK = Check("durable writes", ("warning",))
 STANDBYS = Check("standbys", ("warning",))
-SERVER = (WRITES, VERSION, CLOCK, DISK, STANDBYS)
+SERVER = (WRITES, VERSION, ENCODING, CLOCK, DISK, STANDBYS)
 CHECKS = (*WAY, *SERVER, POOLER)
 
 _STAGES = {"reach": REACHABILITY, "tls": TLS, "enter": CREDENTIALS}
@@ -125,6 +126,14 @@ def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> 
         yield VERSION.fault(f"PostgreSQL {facts['version']}", f"upgrade it to PostgreSQL {_OLDEST_VERSION} or later")
     else:
         yield VERSION.good(f"PostgreSQL {facts['version']}")
+    if facts["encoding"] == "UTF8":
+        yield ENCODING.good("UTF8")
+    else:
+        yield ENCODING.fault(
+            f"the database's encoding is {facts['encoding']}, the outbox needs UTF8",
+            f"create database {quoted(facts['database'] + '_utf8')} encoding 'UTF8' template template0;"
+            "  -- and move the data there",
+        )
     if abs(ahead_s) - uncertain_s > _CLOCK_TOLERANCE_S:
         where = "ahead of" if ahead_s > 0 else "behind"
         yield CLOCK.warning(

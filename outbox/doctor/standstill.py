@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from outbox.doctor.runner import Missing
 from outbox.model.blockers import read
+from outbox.model.errors import DatabaseRefused
 from outbox.model.finding import Check, Finding
 
 if TYPE_CHECKING:
     from outbox.doctor.runner import Ground
+
+_NO_RIGHT = "42501"
+"""SQLSTATE insufficient_privilege."""
 
 LOCKS = Check("locks", ("warning", "fault"))
 PAUSES = Check("pauses", ("warning",))
@@ -21,8 +26,13 @@ FORGOTTEN_S = 3600.0
 
 
 async def examine_locks(ground: Ground) -> list[Finding]:
-    """Raises OutboxError."""
-    return list(judged_locks(await ground.questions().lock_facts()))
+    """Raises OutboxError, Missing if this login may not look."""
+    try:
+        return list(judged_locks(await ground.questions().lock_facts()))
+    except DatabaseRefused as error:
+        if error.sqlstate == _NO_RIGHT:
+            raise Missing("this login lacks rights: see grants") from error
+        raise
 
 
 def judged_locks(rows: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -197,7 +197,7 @@ def hear_warnings(connection: Connection, tell: Callable[[str], None]) -> None:
 
     def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            tell(" HINT: ".join(filter(None, (message.message, message.hint))).removeprefix("outbox: "))
+            tell(": ".join(filter(None, (message.message, message.hint))).removeprefix("outbox: "))
 
     connection.add_log_listener(hear)
 

@@ -41,7 +41,7 @@ def translated_errors(doing: str) -> Iterator[None]:
             f"{doing}: PostgreSQL refused the connection: {line(error)} (setting DATABASE_URL)"
         ) from error
     except asyncpg.ReadOnlySQLTransactionError as error:
-        raise DatabaseReadOnly(f"{doing}: {line(error)}") from error
+        raise DatabaseReadOnly(f"{doing}: {line(error)}: `outbox doctor` says why, and what to do") from error
     except PASSING as error:
         kind = StatementTimedOut if isinstance(error, _GIVEN_UP) else DatabaseUnavailable
         raise kind(f"{doing}: {line(error)}") from error
@@ -69,6 +69,6 @@ def line(error: BaseException) -> str:
     """
     text = str(error)
     if isinstance(error, asyncpg.PostgresError) and error.args:
-        text = f"{error.args[0]} HINT: {error.hint}" if error.hint else str(error.args[0])
+        text = f"{error.args[0]}: {error.hint}" if error.hint else str(error.args[0])
     text = " ".join(text.split()).removeprefix("outbox: ")
     return text or type(error).__name__

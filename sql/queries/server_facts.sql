@@ -2,6 +2,7 @@
 select json_build_object(
     'version', current_setting('server_version'),
     'version_num', current_setting('server_version_num')::int,
+    'encoding', current_setting('server_encoding'),
     'user', current_user,
     'database', current_database(),
     'standby', pg_is_in_recovery(),

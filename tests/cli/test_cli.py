@@ -83,7 +83,7 @@ async def test_a_foreign_command_spoils_nothing_and_takes_no_name_of_ours(tmp_pa
     folder = tmp_path / "foreign-1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n", encoding="utf-8")
-    entries = "[outbox.commands]\nbroken = foreign:nothing\nmine = foreign:mine\nstatus = foreign:mine\n"
+    entries = "[outbox.commands]\nbroken = foreign:nothing\nneedy = absent:app [more]\nmine = foreign:mine\nstatus = foreign:mine\n"
     (folder / "entry_points.txt").write_text(entries, encoding="utf-8")
     code = "def mine() -> None:\n    print('foreign')\n"
     (tmp_path / "foreign.py").write_text(code, encoding="utf-8")
@@ -96,6 +96,8 @@ async def test_a_foreign_command_spoils_nothing_and_takes_no_name_of_ours(tmp_pa
     broken = await outbox(None, "broken", **path)
     assert broken.code == 2
     assert broken.fault.startswith("`outbox broken` cannot be loaded: AttributeError: ")
+    needy = await outbox(None, "needy", **path)
+    assert needy.fault == "`outbox needy` cannot be loaded: No module named 'absent': pip install 'foreign[more]'"
     unknown = await outbox(None, "brokn", **path)
     assert (unknown.code, "Traceback" in unknown.err) == (2, False)
 

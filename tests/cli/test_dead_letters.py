@@ -164,8 +164,10 @@ async def test_list_shows_twenty_and_counts_all(worker: Clock, database: str) ->
     done = await outbox(database, "dead", "list")
     assert done.out.startswith("30 rejected")
     assert sum(str(message_id) in done.out for message_id in ids) == 20
+    assert done.err == "outbox: 10 more are not shown: add --limit 30, or --json for all\n"
     done = await outbox(database, "dead", "list", "--limit", "25")
     assert sum(str(message_id) in done.out for message_id in ids) == 25
+    assert done.err == ""
 
 
 async def test_list_for_machines_is_a_line_each_without_what_the_messages_carry(worker: Clock, database: str) -> None:

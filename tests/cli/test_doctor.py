@@ -94,6 +94,27 @@ async def test_old_server_is_refused(database: str) -> None:
     assert (by_what["server version"].grade, by_what["server version"].detail) == ("fault", "PostgreSQL 13.14")
 
 
+async def test_an_encoding_other_than_utf8_is_a_fault(database: str) -> None:
+    async with questions(database) as ask:
+        facts = await ask.server_facts()
+    by_what = {f.what: f for f in server.judged_server(facts | {"encoding": "SQL_ASCII"}, 0.0, 0.0)}
+    assert by_what["encoding"].detail == "the database's encoding is SQL_ASCII, the outbox needs UTF8"
+    assert "encoding 'UTF8' template template0" in str(by_what["encoding"].cure)
+
+
+async def test_a_login_without_rights_has_one_fault_and_a_short_line(database: str) -> None:
+    async with somebody(database) as (name, dsn):
+        findings = await examined(dsn)
+    assert [finding.what for finding in findings if finding.grade == "fault" and not finding.reason_untried] == [
+        "grants"
+    ]
+    grants = next(finding for finding in findings if finding.what == "grants")
+    assert grants.detail.startswith(f"{name} lacks usage on schema outbox, ")
+    assert grants.detail.endswith(" more rights")
+    assert len(grants.detail) < 250
+    assert "this login lacks rights: see grants" in untried(findings)["locks"]
+
+
 async def test_server_that_does_not_wait_for_its_disk_is_told(database: str) -> None:
     """The tests' servers do not."""
     async with questions(database) as ask:

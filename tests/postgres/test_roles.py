@@ -543,7 +543,7 @@ async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_
         done = await outbox(limited, "migrate", OUTBOX_SCHEMA=schema)
         assert done.code == 0
         [told] = done.err.splitlines()
-        assert f"may not make roles, so these are missing: {roles} HINT: " in told
+        assert f"may not make roles, so these are missing: {roles}: " in told
         assert f"create role {schema}_worker" in told
         assert "run outbox migrate again" in told
         await fetch(limited, f"select {schema}.enqueue('t')")  # owners need no role

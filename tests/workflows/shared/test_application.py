@@ -214,5 +214,5 @@ async def test_the_schema_is_made_and_used_by_whoever_may_make_roles() -> None:
                 assert await connection.fetch("select from app.tenant") == []
                 assert await connection.fetch("select from app.event_chain") == []
         await migrate(others)
-        with pytest.raises(DatabaseRefused, match=r"made by somebody else HINT: .* run: grant app_tenant to other"):
+        with pytest.raises(DatabaseRefused, match=r"made by somebody else: .* run: grant app_tenant to other"):
             await migrate(others, lineage=APPLICATION)

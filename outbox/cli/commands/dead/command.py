@@ -66,18 +66,25 @@ def list_command(
     """
     which = Filter(topic, kind, reason, key, older_than, newer_than, message_ids or None)
 
-    async def read(letters: DeadLetters) -> tuple[list[Total], list[DeadLetter]]:
+    async def read(letters: DeadLetters) -> tuple[list[Total], list[DeadLetter], int]:
         found = [letter.message_id for letter in await letters.find_dead_letters(which, limit)]
         for start in range(0, len(found) if as_json else 0, _PAGE):
             write_json(await letters.read_dead_letters(found[start : start + _PAGE]), whole=False)
         if as_json:
-            return [], []
-        return await letters.dead_letter_totals(which), await letters.read_dead_letters(found[: limit or _SHOWN])
+            return [], [], 0
+        asked = found[: limit or _SHOWN]
+        return (
+            await letters.dead_letter_totals(which),
+            await letters.read_dead_letters(asked),
+            0 if limit else len(found) - len(asked),
+        )
 
-    totals, shown = _asked(read)
+    totals, shown, more = _asked(read)
     if not as_json:
         show_totals(totals)
         show_dead_letters(shown)
+    if more:
+        sys.stderr.write(f"outbox: {more} more are not shown: add --limit {len(shown) + more}, or --json for all\n")
 
 
 @app.command()
