@@ -1,5 +1,10 @@
--- How many messages an audit will read, and which namespaces they name. $1 timestamptz: since · $2 timestamptz: until
-select count(*)::bigint as messages, coalesce(array_agg(distinct namespace) filter (where namespace is not null), '{}') as namespaces
+-- How many messages an audit will read, which namespaces they name, and since when no history was dropped. Older messages may be missing
+-- because they were pruned. $1 timestamptz: since · $2 timestamptz: until
+select count(*)::bigint as messages, coalesce(array_agg(distinct namespace) filter (where namespace is not null), '{}') as namespaces,
+    (select coalesce(min(to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC'), now())
+     from pg_inherits i
+     join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'outbox.history'::regclass and c.relname ~ '^history_[0-9]{8}$') as kept_since
 from (
     select h.namespace
     from outbox.history h

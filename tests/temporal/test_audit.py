@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -542,3 +543,21 @@ async def test_ghosts_are_listed_terminated_on_request_and_their_duplicates_are_
         done = await here.audit("--settle", "0s", "--terminate-ghosts", "--prefix", "lost")
         assert "lost" in done.err
         assert "not terminated: it has ended" in done.err
+
+
+async def test_workflow_whose_history_was_pruned_is_no_ghost(
+    database: str, server: TemporalServer, environment: pytest.MonkeyPatch
+) -> None:
+    async with world(database, server, "ghosts", environment) as here:
+        three_days_ago = int((time() - 3 * 86_400) * 1000)
+        old = UUID(int=three_days_ago << 80 | UUID("00000000-0000-7000-8000-000000000001").int)
+        await here.by_hand("pruned-1", old)
+        await here.shows(1, "WorkflowId STARTS_WITH 'pruned-'")
+        await here.commit("select outbox.create_history_partitions(0, now() - interval '3 days')")
+        findings, _ = await here.found("--prefix", "pruned-", code=1)
+        assert [(each["kind"], each["message_id"]) for each in findings] == [("ghost", str(old))]
+        await here.commit("select outbox.drop_history_partition(part, now()) from outbox.old_history_partitions(now())")
+        findings, _ = await here.found("--prefix", "pruned-", code=0)
+        assert findings == []
+        done = await here.audit("--settle", "0s", "--terminate-ghosts", "--prefix", "pruned-")
+        assert (done.code, done.err) == (0, "")

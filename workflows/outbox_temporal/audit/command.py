@@ -148,7 +148,8 @@ async def compare(wish: AuditOptions, history_days: int, report: AuditReport, le
     executions = Executions(client, rate=wish.rate, concurrency=wish.concurrency)
     extent = await ledger.audit_extent(since, until)
     retention_s = await _retentions(wish, client.namespace, _named(extent, routes), executions, report)
-    scope = Scope(since, until, now, horizon, retention_s, tuple(wish.workflows), tuple(wish.prefixes))
+    kept_since = max(horizon, extent.kept_since)  # days may have been pruned, or other workers keep fewer
+    scope = Scope(since, until, now, kept_since, retention_s, tuple(wish.workflows), tuple(wish.prefixes))
     work = Audit(ledger, executions, scope, report, completing(routes, client.namespace))
     await _carry_out(work, scope, extent, executions, report)
     if wish.terminate:

@@ -20,6 +20,8 @@ class Extent(NamedTuple):
     messages: int
     namespaces: list[str]
     """Those that messages name."""
+    kept_since: datetime
+    """No history that was settled since then has been dropped."""
 
 
 class AuditHistory(Statements):
