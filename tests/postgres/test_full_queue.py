@@ -7,6 +7,7 @@ import pytest
 
 from outbox.store.migrations import migrate
 from outbox_temporal.servers.postgres import PostgresServer
+from tests.support.examining import examined, wrong
 from tests.support.sql import connected
 
 SMALL_QUEUE = {"max_notify_queue_pages": "64"}
@@ -27,3 +28,7 @@ async def test_producers_and_switches_commit_while_the_notification_queue_is_ful
                 await db.execute("""select outbox.set_switch('mode', '"poll"')""")
                 await db.execute("select outbox.pause('a'), outbox.resume('a')")
             assert await db.fetchval("select count(*) from outbox.message") == 3
+            await db.execute("""select outbox.set_switch('mode', '"auto"')""")
+            listen = wrong(await examined(server.dsn()))["LISTEN"]
+            assert listen.detail.startswith("PostgreSQL's notification queue is ")
+            assert "pg_terminate_backend" in str(listen.cure)
