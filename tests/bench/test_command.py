@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from outbox_bench.cli.command import app
 from outbox_bench.scenarios.registry import SCENARIOS, name_of
+from tests.support.commands import run
 from tests.support.running import counts
 
 OUTBOX = str(Path(sys.executable).parent / "outbox")
@@ -22,14 +23,7 @@ NAMES = [name_of(scenario) for scenario in SCENARIOS]
 
 
 def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OUTBOX, "bench", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
+    return run(["bench", *arguments], env={**os.environ, "COLUMNS": "200", **environment}, timeout_s=150)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "all", "show"])

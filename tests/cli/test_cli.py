@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from outbox.postgres.address.address import NOTHING_SET
 from outbox.producer import NewMessage
 from outbox.store.sql import migrations
 from outbox_temporal.servers.postgres import PostgresServer
+from tests.support.commands import run
 from tests.support.eventually import eventually
 from tests.support.running import counts, running
 from tests.support.sql import connected
@@ -60,16 +60,7 @@ async def outbox(dsn: str | None, *arguments: str, stdin: str = "", **environmen
         if not name.startswith(("OUTBOX_", "DATABASE_", "DB_", "PG", "LOG_", "COLUMNS"))
     }
     env |= environment | ({} if dsn is None else {"DATABASE_URL": dsn})
-    command: Callable[[], subprocess.CompletedProcess[str]] = partial(
-        subprocess.run,
-        [sys.executable, "-m", "outbox.cli.main", *arguments],
-        env=env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=45,
-    )
-    done = await to_thread.run_sync(command)
+    done = await to_thread.run_sync(partial(run, arguments, env=env, stdin=stdin))
     return Done(done.returncode, done.stdout, done.stderr)
 
 

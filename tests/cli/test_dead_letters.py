@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
@@ -24,6 +23,7 @@ from outbox.model.sink import Rejected
 from outbox.store.dead_letters import DeadLetters, Filter
 from outbox.store.messages import Burial, Retry
 from tests.cli.test_cli import outbox
+from tests.support.commands import Command
 from tests.support.eventually import eventually
 from tests.support.running import counts, enqueue, running
 from tests.support.sinks import deliver_all
@@ -339,13 +339,12 @@ async def test_two_requeues_at_once_put_each_back_once(worker: Clock, database: 
 
 def _start(database: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOX_", "DATABASE_", "PG"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "outbox.cli.main", "dead", *arguments],
+    return Command(
+        ["dead", *arguments],
         env=env | NULL | {"DATABASE_URL": database} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -426,13 +425,12 @@ async def test_on_a_terminal_a_person_is_shown_what_and_asked(
 ) -> None:
     [dead] = await bury(worker, "t")
     terminal, inside = pty.openpty()
-    command = subprocess.Popen(
-        [sys.executable, "-m", "outbox.cli.main", "dead", "discard", "--topic", "t"],
+    command = Command(
+        ["dead", "discard", "--topic", "t"],
         env=os.environ | {"DATABASE_URL": database},
         stdin=inside,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     os.write(terminal, f"{answer}\n".encode())
     out, _ = await to_thread.run_sync(command.communicate)

@@ -32,9 +32,8 @@ from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.running import fetch, running
 from tests.support.sinks import FakeSink
 from tests.support.sql import connected
-from tests.worker.test_failover import (
-    start_standby,
-)
+from tests.worker.test_failover import directory as directory  # noqa: PLC0414 - a fixture
+from tests.worker.test_failover import start_standby
 
 pytestmark = pytest.mark.timeout(120)
 _numbers = count(1)

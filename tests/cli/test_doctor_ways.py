@@ -7,11 +7,11 @@ import pytest
 from outbox.doctor import CHECKS, housekeeping, schema
 from outbox.doctor import server as of_server
 from outbox.store.migrations import migrate
-from tests.cli.test_connecting import (
-    FAULTS,
-    Ground,
-    set_all,  # noqa: PLC0414
-)
+from tests.cli.test_connecting import FAULTS, Ground, set_all
+from tests.cli.test_connecting import environment as environment  # noqa: PLC0414 - a fixture, as the others
+from tests.cli.test_connecting import ground as ground  # noqa: PLC0414
+from tests.cli.test_connecting import prepared as prepared  # noqa: PLC0414
+from tests.cli.test_connecting import silence as silence  # noqa: PLC0414
 from tests.support.examining import examined, safe, untried, wrong
 from tests.support.running import fetch
 from tests.support.secured import PASSWORD, needs_tls
@@ -49,7 +49,7 @@ async def test_stage_at_which_a_way_ends_is_the_fault(
     variables, _, words = FAULTS[fault]
     set_all(environment, variables(prepared))
     findings = await examined(None)
-    faults = [finding for finding in findings if finding.grade == "fault"]
+    faults = [found for found in findings if found.grade == "fault" and found.reason_untried is None]
     assert {finding.what for finding in faults} == {STAGES[fault]}
     assert not safe(findings)
     told = "; ".join(f"PostgreSQL at {finding.detail}: {finding.cure}" for finding in faults)

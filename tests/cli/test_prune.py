@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from outbox.cli.commands.prune import _BATCH, Pruned, _prune
 from outbox.postgres.pool import open_pool
 from outbox.store.retention import Retention
 from tests.cli.test_cli import outbox
+from tests.support.commands import Command
 from tests.support.eventually import eventually
 from tests.support.midnight import on_one_day
 from tests.support.sql import connected
@@ -142,13 +142,12 @@ async def test_an_interrupted_prune_tells_what_it_did_and_the_same_command_goes_
         await holder.execute(f"select pg_advisory_lock({GATE})")
         process = await to_thread.run_sync(
             partial(
-                subprocess.Popen,
-                [sys.executable, "-m", "outbox.cli.main", *command],
+                Command,
+                command,
                 env=os.environ | {"DATABASE_URL": database},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
             )
         )
         waiting = "select exists (select from pg_locks where locktype = 'advisory' and objid = $1 and not granted)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,6 +14,7 @@ from asyncpg import Connection
 from outbox.model.events import WorkerStarted
 from outbox.store.sql import migrations
 from tests.cli.test_cli import outbox
+from tests.support.commands import Command
 from tests.support.running import enqueue, running
 from tests.support.sql import connected
 
@@ -106,13 +106,12 @@ async def test_running_workers_are_named_or_with_force_go_on(database: str) -> N
 async def test_on_a_terminal_the_databases_name_has_to_be_typed(db: Connection, database: str, right: bool) -> None:
     name = await db.fetchval("select current_database()") if right else "y"
     terminal, inside = pty.openpty()
-    command = subprocess.Popen(
-        [sys.executable, "-m", "outbox.cli.main", "reset"],
+    command = Command(
+        ["reset"],
         env=os.environ | {"DATABASE_URL": database},
         stdin=inside,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     os.write(terminal, f"{name}\n".encode())
     out, _ = await to_thread.run_sync(command.communicate)

@@ -14,9 +14,9 @@ from outbox_temporal.servers.postgres import PostgresServer
 from tests.cli.test_cli import outbox
 from tests.support.examining import examined, wrong
 from tests.support.running import counts, enqueue, fetch, running
-from tests.worker.test_failover import (
-    start_standby,
-)
+from tests.worker.test_failover import directory as directory  # noqa: PLC0414 - a fixture
+from tests.worker.test_failover import primary as primary  # noqa: PLC0414 - a fixture
+from tests.worker.test_failover import start_standby
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -45,6 +44,7 @@ from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from tests.cli.test_cli import Done, outbox
+from tests.support.commands import Command
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running, settings
 from tests.support.sinks import FakeSink
@@ -461,9 +461,9 @@ async def test_an_interrupted_audit_tells_what_it_has_found(
         await here.start("missing")
         await here.delete("missing")
         # The second list is ten seconds away.
-        command = [sys.executable, "-m", "outbox.cli.main", "audit", "--json", "--settle", "0s", "--rate", "0.1"]
+        command = ["audit", "--json", "--settle", "0s", "--rate", "0.1"]
         env = os.environ | {"DATABASE_URL": database}
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with Command(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             first = json.loads(await to_thread.run_sync(process.stdout.readline))
             process.send_signal(signal.SIGINT)

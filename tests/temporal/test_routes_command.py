@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from time import process_time
 
@@ -14,6 +12,7 @@ from outbox_temporal.doctor import routes_command
 from outbox_temporal.sink import settings
 from outbox_temporal.sink.allow_list import Allowed
 from outbox_temporal.target.table import Routes
+from tests.support.commands import run
 
 ROUTES = """\
 [[route]]
@@ -34,15 +33,7 @@ signal = "in vain"
 def check(directory: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOX_", "DATABASE_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "outbox.cli.main", "routes", "check", *arguments],
-        cwd=directory,
-        env=env | environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=45,
-    )
+    done = run(["routes", "check", *arguments], cwd=directory, env=env | environment)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from outbox_temporal.importing import command
 from outbox_temporal.importing.mapping import load
 from outbox_temporal.importing.report import ImportReport
 from outbox_temporal.importing.rollback import Started
+from tests.support.commands import Command
 from tests.support.running import fetch, settings
 from tests.support.sql import connected
 
@@ -106,14 +106,13 @@ def start(
     """`outbox import` as a process of its own."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOX_", "DATABASE_", "PG"))}
     ours["PYTHONPATH"] = str(Path(__file__).parents[3])
-    return subprocess.Popen(
-        [sys.executable, "-m", "outbox.cli.main", "import", *map(str, arguments)],
+    return Command(
+        ["import", *arguments],
         cwd=cwd,
         env=ours | {"DATABASE_URL": dsn} | environment,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
