@@ -266,6 +266,60 @@ begin
 end
 $$;
 
+-- Adds a message unless another one stands for it: one that waits with its id or dedup_key, or one delivered under its dedup_key lately.
+-- given_id is the id that the producer gave, if it gave one.
+create function outbox.add_once(
+    given_id uuid, seq bigint, id uuid, due timestamptz, start timestamptz, now timestamptz, bytes integer, priority integer, topic text,
+    tenant text, key text, dedup_key text, dedup_window interval, expires_at timestamptz, on_expiry text, target json, headers json,
+    payload json
+) returns uuid
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    gated boolean := tenant is not null or key is not null;
+    taken uuid;
+    earlier uuid;
+begin
+    loop
+        begin
+            insert into outbox.message as m
+                (message_id, seq, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
+                 expires_at, on_expiry, target, headers, payload)
+            overriding system value
+            values (id, seq, due, start, now, bytes, priority, topic, tenant, key, gated, not gated or start <= now,
+                    dedup_key, case when dedup_key is not null then dedup_window end,
+                    expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
+            on conflict do nothing
+            returning m.message_id into taken;
+            if found then
+                -- After the insert, not before: the message that had the key until then left it with the commit that delivered it, and
+                -- this statement sees that commit.
+                earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
+                if earlier is null then
+                    return taken;
+                end if;
+                raise exception using errcode = 'OBDUP';  -- takes the insert back
+            end if;
+        exception when sqlstate 'OBDUP' then
+            return earlier;
+        end;
+        -- The row that stands in the way may be settled before it can be read: then there is room again.
+        select m.message_id into taken
+        from outbox.message m
+        where m.message_id = id or m.dedup_key = dedup_key
+        order by m.message_id = id desc
+        limit 1;
+        if found then
+            if taken = given_id then
+                perform outbox.check_same('', taken, topic, target);
+            end if;
+            return taken;
+        end if;
+    end loop;
+end
+$$;
+
 create function outbox.enqueue(
     topic        text,
     payload      json        default null,
@@ -294,8 +348,6 @@ declare
     ready boolean;
     id    uuid := coalesce(message_id, outbox.new_message_id());
     bytes integer;
-    taken uuid;
-    earlier uuid;
 begin
     if key is not null or dedup_key is not null then
         key := outbox.scoped(key);
@@ -316,41 +368,8 @@ begin
                 case when expires_at is not null then on_expiry end, target, headers, payload);
         return id;
     end if;
-    loop
-        begin
-            insert into outbox.message as m
-                (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
-                 expires_at, on_expiry, target, headers, payload)
-            values (id, due, start, now, bytes, priority, topic, tenant, key, gated, ready,
-                    dedup_key, case when dedup_key is not null then dedup_window end,
-                    expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
-            on conflict do nothing
-            returning m.message_id into taken;
-            if found then
-                -- After the insert, not before: whoever had the key until then has left it with the commit that delivered him, and
-                -- this statement sees that commit.
-                earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
-                if earlier is null then
-                    return taken;
-                end if;
-                raise exception using errcode = 'OBDUP';  -- takes the insert back
-            end if;
-        exception when sqlstate 'OBDUP' then
-            return earlier;
-        end;
-        -- The row that stands in the way may be settled before it can be read: then there is room again.
-        select m.message_id into taken
-        from outbox.message m
-        where m.message_id = id or m.dedup_key = dedup_key
-        order by m.message_id = id desc
-        limit 1;
-        if found then
-            if taken = message_id then
-                perform outbox.check_same('', taken, topic, target);
-            end if;
-            return taken;
-        end if;
-    end loop;
+    return outbox.add_once(message_id, nextval('outbox.message_seq_seq'), id, due, start, now, bytes, priority, topic, tenant, key, dedup_key,
+                           dedup_window, expires_at, on_expiry, target, headers, payload);
 end
 $$;
 comment on function outbox.enqueue is
@@ -412,10 +431,10 @@ begin
             r.message_id,
             r.topic,
             e.message -> 'payload' as payload,  -- as it was written, which a record would not keep
-            r.key,
+            outbox.scoped(r.key) as key,
             coalesce(r.headers, '{}') as headers,
             r.target,
-            r.dedup_key,
+            outbox.scoped(r.dedup_key) as dedup_key,
             r.available_at,
             coalesce(r.priority, 0) as priority,
             r.tenant,
@@ -424,7 +443,7 @@ begin
             r.expires_at,
             coalesce(r.on_expiry, 'bury') as on_expiry,
             clock_timestamp() as now,
-            -- A message that may meet its like, or waits for a key's lock, takes enqueue's careful way, and then all do, to keep their order.
+            -- A message that may meet its like, or waits for a key's lock, takes the careful way, and then all do.
             bool_and(r.message_id is null and r.dedup_key is null and coalesce(not r.commit_order, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
@@ -443,19 +462,36 @@ begin
             (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target,
              headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
-               c.bytes, c.priority, c.topic, c.tenant, outbox.scoped(c.key),
+               c.bytes, c.priority, c.topic, c.tenant, c.key,
                c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
                case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
         from checked c
         where c.all_new
         order by c.place
     )
-    select case when c.all_new then c.new_id
-                else outbox.enqueue(c.topic, c.payload, c.key, c.headers, c.target, c.message_id, c.dedup_key, c.available_at, c.priority,
-                                c.tenant, c.commit_order, c.dedup_window, c.expires_at, c.on_expiry)
-           end
-    from checked c
-    order by c.place;
+    -- The careful way: each lock is taken in one order, whatever the array's is, so that two transactions with the same keys wait for one
+    -- another and do not deadlock. First the locks of keys, then the numbers in the array's order, then the rows by their dedup keys.
+    select m.id
+    from (
+        select n.place,
+               case when n.all_new then n.new_id
+                    else outbox.add_once(n.message_id, n.seq, coalesce(n.message_id, n.new_id),
+                                         outbox.due_at(coalesce(n.available_at, n.now), n.priority, n.now), coalesce(n.available_at, n.now),
+                                         n.now, n.bytes, n.priority, n.topic, n.tenant, n.key, n.dedup_key, n.dedup_window, n.expires_at,
+                                         n.on_expiry, n.target, n.headers, n.payload)
+               end as id
+        from (
+            select l.*, case when not l.all_new then nextval('outbox.message_seq_seq') end as seq
+            from (
+                select c.*, case when c.commit_order and c.key is not null then outbox.lock_key(c.key)::text end as locked
+                from checked c
+                order by c.key
+            ) l
+            order by l.place
+        ) n
+        order by n.dedup_key, n.message_id, n.place
+    ) m
+    order by m.place;
 exception when data_exception then
     if sqlstate <> '22023' then  -- a value that its type does not take: find out whose
         perform outbox.check_values(format('messages[%s]: ', e.place - 1), e.message)
