@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
+from anyio import run_process
 
 from outbox.model.sink import SinkContext, Unavailable
 from outbox_temporal.sdk.client import connect
@@ -25,6 +29,40 @@ def test_the_sdks_text_becomes_a_cause_and_a_setting(text: str, cause: str, sett
     found = explain(text)
     assert found.cause == cause
     assert found.cure.startswith(setting)
+
+
+@pytest.mark.parametrize(
+    ("make", "cause", "setting"),
+    [
+        ("x509 -req -in leaf.csr -CA ca.crt -CAkey ca.key", "is of X.509 version 1", "CERT_PATH"),
+        ("x509 -in ca.crt -outform der", "the client's certificate cannot be read", "CERT_PATH"),
+        ("x509 -in ca.crt", "the client's key is not that of its certificate", "KEY_PATH"),
+    ],
+    ids=["version 1", "no PEM", "other key"],
+)
+async def test_faults_of_the_clients_certificate_are_named_as_the_clients(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: str, cause: str, setting: str
+) -> None:
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=ca",
+        "req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=client",
+        f"{make} -out leaf.crt",
+    ):
+        await run_process(["openssl", *command.split()], cwd=tmp_path)
+    with socket.create_server(("localhost", 0)) as server:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", f"localhost:{server.getsockname()[1]}")
+        monkeypatch.setenv("TEMPORAL_TLS_CLIENT_CERT_PATH", str(tmp_path / "leaf.crt"))
+        monkeypatch.setenv("TEMPORAL_TLS_CLIENT_KEY_PATH", str(tmp_path / "leaf.key"))
+        with pytest.raises(TemporalUnreachable) as raised:
+            await connect()
+    assert "server's certificate" not in str(raised.value)
+    assert cause in str(raised.value)
+    assert f"check TEMPORAL_TLS_CLIENT_{setting};" in str(raised.value)
+
+
+def test_a_servers_certificate_of_version_1_is_named_as_the_servers() -> None:
+    found = explain("(Transport, ConnectError(Custom { error: InvalidCertificate(Other(UnsupportedCertVersion)) }))")
+    assert found.cause.startswith("the server's certificate is of X.509 version 1")
 
 
 async def test_a_failed_connect_is_one_line_with_cause_and_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,25 @@ from dataclasses import dataclass
 from outbox.model.errors import OutboxError
 
 _ADDRESS = "TEMPORAL_ADDRESS=host:7233"
+_OWN = "Transport, "
+"""Stands before what the SDK finds wrong with the client's certificate, before it connects."""
 _WAYS = {
+    rf"{_OWN}InvalidCertificate\(.*UnsupportedCertVersion": (
+        "the client's certificate is of X.509 version 1, Temporal's SDK takes version 3",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH=…  # issue it again: openssl x509 -req -extfile …",
+    ),
+    f"{_OWN}(NoCertificatesPresented|InvalidCertificate)": (
+        "the client's certificate cannot be read",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH=…  # a file in PEM",
+    ),
+    f"{_OWN}(InconsistentKeys|PrivateKeyParseError)": (
+        "the client's key is not that of its certificate",
+        "TEMPORAL_TLS_CLIENT_KEY_PATH=…  # the key of TEMPORAL_TLS_CLIENT_CERT_PATH, in PEM",
+    ),
+    "UnsupportedCertVersion": (
+        "the server's certificate is of X.509 version 1, Temporal's SDK takes version 3",
+        f"{_ADDRESS}  # issue the certificate again there",
+    ),
     "dns error": ("the name is not known", f"{_ADDRESS}  # is the name right?"),
     "ConnectionRefused": ("refused, nothing listens there", f"{_ADDRESS}  # is it right, and Temporal running?"),
     "TimedOut|[Tt]ime(d )?out|[Dd]eadline": (
