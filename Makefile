@@ -79,7 +79,7 @@ lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra realtime --extra passwords --extra opentelemetry --group image --constraints requirements/dev.txt --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra realtime --extra workflows --extra opentelemetry --group image --constraints requirements/dev.txt --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
 		--output-file requirements/runtime.txt
 	$(BIN)/uv pip compile bench/outbox_bench/peers/requirements.in --universal --python-version 3.11 --generate-hashes \

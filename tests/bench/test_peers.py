@@ -27,7 +27,7 @@ BRIEF = PeersOptions(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, ca
 
 FAKE = """
 import asyncio
-from bench.contenders.talk import obey, say
+from outbox_bench.peers.talk import obey, say
 
 async def work(every):
     say(job=1, at_ns=1)
@@ -91,7 +91,7 @@ async def test_a_contender_that_cannot_start_says_why() -> None:
 
 async def test_a_contender_with_another_clock_is_refused() -> None:
     with pytest.raises(ContenderFailed, match="another monotonic clock"):
-        async with fake("from bench.contenders.talk import say; say(ready=5); input()"):
+        async with fake("from outbox_bench.peers.talk import say; say(ready=5); input()"):
             pass
 
 
@@ -116,7 +116,7 @@ async def test_a_killed_benchmark_leaves_no_process() -> None:
 import anyio, sys
 from dataclasses import replace
 from pathlib import Path
-from bench.contenders.process import contending
+from outbox_bench.peers.process import contending
 
 async def main():
     async with contending("fake", [sys.executable, "-c", {FAKE!r}], Path({str(ROOT)!r}), {{}}) as contender:

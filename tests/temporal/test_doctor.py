@@ -243,7 +243,7 @@ async def test_task_queue_without_a_worker_is_a_warning_whoever_names_it(
     findings = [finding for finding in await examined(database) if finding.what == "task queues"]
     assert [finding.grade for finding in findings] == ["warning"] * 3
     for name in ("of-a-message", "of-a-route", "of-the-setting"):
-        assert any(f"nobody polls {name}:" in finding.detail for finding in findings)
+        assert any(f"no worker polls {name}:" in finding.detail for finding in findings)
 
 
 async def test_messages_that_name_no_task_queue_are_told(database: str) -> None:

@@ -30,7 +30,7 @@ def schedule(rate: float, duration_s: float, *sends: Send, seed: int) -> list[tu
 async def arrive(arrivals: Sequence[tuple[float, Send]], passed: Callable[[float], None]) -> None:
     """Begin every arrival when it is due, whether or not earlier ones are through; return when all are.
 
-    `passed` is told the seconds that have passed of the schedule.
+    `passed` gets the seconds of the schedule that have passed.
     """
     began_s = monotonic()
     async with anyio.create_task_group() as tasks:

@@ -39,7 +39,7 @@ class Counters:
     async def read(cls, connection: Connection) -> Self:
         """Read them once all of our workers have left: a session's counters are added when it ends at the latest."""
         with anyio.move_on_after(_LEAVE_TIMEOUT_S):
-            while await connection.fetchval(_AT_WORK, f"outbox {NAME}%"):  # noqa: ASYNC110 - nobody tells us
+            while await connection.fetchval(_AT_WORK, f"outbox {NAME}%"):  # noqa: ASYNC110 - nothing notifies us
                 await anyio.sleep(0.02)
         if connection.get_server_version().major < 15:  # there a process of its own adds them, now and then
             await anyio.sleep(1.0)

@@ -18,4 +18,4 @@ class BenchWorkflow:
 
 
 NAME = "outbox-bench"
-"""The name of the worker, and of whoever starts workflows."""
+"""The name that the worker and its clients use."""

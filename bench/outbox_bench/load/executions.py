@@ -60,7 +60,7 @@ async def _of(client: Client, workflow_id: str) -> Times | None:
 
 
 async def finish(client: Client, workflow_ids: Iterable[str], *, terminate: bool) -> None:
-    """Wait until these workflows have ended, or where nobody runs them, end them: a server of somebody's stays tidy."""
+    """Wait until these workflows have ended, or end them if no worker runs them: none stays on the server."""
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
     async def end(workflow_id: str) -> None:

@@ -159,4 +159,4 @@ async def frontend(report: Measurements) -> AsyncIterator[StubFrontend]:
 
 
 async def _keep(_connection: object) -> None:
-    """Give a connection back as it is: nobody changes its state here."""
+    """Give a connection back as it is: nothing here changes its state."""

@@ -17,7 +17,7 @@ class Door:
     def __init__(self, host: str, port: int) -> None:
         self._there = host, port
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))  # the port is ours, and nobody listens yet
+        self._socket.bind(("127.0.0.1", 0))  # the port is ours, and nothing listens yet
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
 

@@ -1,6 +1,6 @@
 """A relay at work in this process, with its events at hand, and the rows that it works on.
 
-Whatever stands in the outbox of the database is thrown away.
+Everything in the outbox of the database is deleted.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class _Watch:
 
 
 async def relay() -> None:
-    """Run a worker until told to stop."""
+    """Run a worker until it has to stop."""
     watch = _Watch()
     spare_collector()
     settings = config.load(worker_name=NAME)

@@ -66,7 +66,7 @@ class MoverProcess:
         await self._process.stdin.send(b"\n")
 
     async def account(self) -> Account:
-        """What it did, told when it ends."""
+        """What it did. It reports this when it ends."""
         line = await self.read()
         while not (isinstance(line, dict) and "began_s" in line):
             line = await self.read()

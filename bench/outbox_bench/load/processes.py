@@ -1,4 +1,4 @@
-"""`outbox run` as a process of its own, told by the lines that it logs."""
+"""`outbox run` as a separate process, observed through its log lines."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WorkerProcess:
             raise OutboxError(f"the worker process {why}; its last words: {' · '.join(self._last) or 'none'}")
 
     async def ready(self) -> float:
-        """Return when `/readyz` told that the worker is ready, in monotonic seconds. The worker must be `probed`.
+        """Return when `/readyz` said that the worker is ready, in monotonic seconds. The worker must be `probed`.
 
         Raises OutboxError if the worker ends before, or takes too long.
         """

@@ -1,6 +1,6 @@
 """A Temporal worker with one trivial workflow: `python -m bench.workflow_worker TASK_QUEUE`.
 
-Says `ready` when it polls, and ends with its standard input, so that it never outlives whoever started it.
+Says `ready` when it polls. It ends with its standard input, so it never outlives the process that started it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the peers and their libraries stand: a virtual environment and a node_modules of their own, made on first use.
 
 Versions are pinned with hashes in `requirements.txt` and `package-lock.json`; when either changes, or the Python that
-runs us does, the folder is made anew.
+runs us does, the folder is made again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The folder. Several processes may share it; whoever comes first installs, the others wait for it."""
+    """The folder. Several processes may share it: the first one installs, the others wait."""
 
     folder: Path
 
@@ -90,10 +90,10 @@ class Cache:
     async def copy_sources(self) -> None:
         """Copy the contenders' files: Node looks for libraries above the file that imports them."""
         async with self._locked():
-            target = self.sources / "bench" / "contenders"
+            target = self.sources / "outbox_bench" / "peers"
             target.mkdir(parents=True, exist_ok=True)
             for path in (HERE.parent / "__init__.py", *HERE.glob("*.py"), *HERE.glob("*.mjs")):
-                copy = self.sources / "bench" / path.relative_to(HERE.parent)
+                copy = self.sources / "outbox_bench" / path.relative_to(HERE.parent)
                 if not copy.exists() or copy.read_bytes() != path.read_bytes():
                     shutil.copy(path, copy)
             modules = self.sources / "node_modules"

@@ -19,12 +19,12 @@ from outbox_bench.peers.cache import HERE, Cache
 from outbox_bench.peers.process import Contender, contending
 
 PATIENCE_S = 60.0
-"""For whatever a contender is asked to do once; for a backlog, `Drain` has a limit of its own."""
+"""For a single task of a contender. A backlog has the limit of `Drain` instead."""
 _MARKS = 50
 _SETTLED_EVERY_S = 0.002
 _WARM_UP = 5
 _PAUSE_S = (0.01, 0.03)
-"""Between two pick-ups, after the queue has been seen empty; at random, so that no timer is met in step."""
+"""Pause between two pick-ups once the queue is empty. It is random, so that it does not follow a timer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RaceServers:
 
     @asynccontextmanager
     async def database(self, entrant: Entrant) -> AsyncIterator[None]:
-        """Its database, made anew, and dropped at the end."""
+        """A new database for it, dropped at the end."""
         drop = f'drop database if exists "{entrant.database}" with (force)'
         await self._administer(drop, f'create database "{entrant.database}"')
         try:
@@ -102,7 +102,7 @@ class RaceServers:
             directory = self.cache.sources
             command = {
                 "python": [str(self.cache.python), "-m", f"outbox_bench.peers.{entrant.program.removesuffix('.py')}"],
-                "node": [str(self.node), f"bench/outbox_bench/peers/{entrant.program}"],
+                "node": [str(self.node), f"outbox_bench/peers/{entrant.program}"],
             }[entrant.language]
         address = self.temporal_address if entrant.starts_workflows else None
         environment = {"TEMPORAL_ADDRESS": address} if address else {}
@@ -189,7 +189,7 @@ class Trial:
         return picked
 
     async def _settled_ns(self) -> int:
-        """Return the time at which no job was left unfinished. Asked only while few are, so that it costs nobody."""
+        """Return when the last job was finished. It asks only while few are left, so that it costs little."""
         while await self._connection.fetchval(self._unfinished):  # noqa: ASYNC110 - no peer tells
             await anyio.sleep(_SETTLED_EVERY_S)
         return time.monotonic_ns()

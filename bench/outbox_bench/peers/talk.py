@@ -51,7 +51,7 @@ async def timed(enqueue: Awaitable[object]) -> dict[str, int]:
 
 
 async def obey(commands: Mapping[str, Command]) -> None:
-    """Run commands, one after the other, until the input ends; then end the process, whatever it is doing."""
+    """Run commands, one after the other, until the input ends. Then end the process, even if it is busy."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     say(ready=time.monotonic_ns())

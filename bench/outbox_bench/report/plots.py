@@ -71,7 +71,7 @@ class Plot:
 
 
 def draw(results: list[Result], folder: Path) -> list[Path]:
-    """Draw whatever the results hold; return the files. Raises ConfigurationError for a folder that cannot be."""
+    """Draw all results and return the files. Raises ConfigurationError for a folder that cannot be made."""
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def _panel(axes: Axes, curves: dict[str, list[tuple[float, float]]], unit: str) 
 
 
 def _short(value: float) -> str:
-    """A count that fits beneath a narrow panel."""
+    """A count that fits under a narrow panel."""
     for suffix, size in (("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:,.4g}{suffix}"
@@ -302,7 +302,7 @@ def _bar(axes: Axes, figures: list[Figure], unit: str) -> None:
 
 
 def _sign(canvas: Canvas, result: Result) -> None:
-    """Say beneath where this was measured; no plot shall travel without it."""
+    """Say under the plot where this was measured, so that a copied plot still shows it."""
     env = result.environment
     own = " (embedded)" if "PostgreSQL" in env["embedded"] else ""
     parts = [f"{env['processor']}, {env['cores']} cores"]

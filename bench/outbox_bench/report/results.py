@@ -84,7 +84,7 @@ def _told(body: dict[str, Any]) -> Result:
     return Result(report, body["environment"], body["ended"], body["took_s"], body["interrupted"])
 
 
-def _short(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+def _short(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
     """Five significant digits, which is more than any clock here can tell, in a fifth of the room."""
     match value:
         case bool():

@@ -130,7 +130,7 @@ async def _drain(dsn: str, connection: Connection, count: int) -> tuple[float, l
 
 
 def _draw(report: Measurements, sizes: list[int]) -> None:
-    """The curves, anew after each turn."""
+    """The curves, updated after each turn."""
     names = {
         "drain rate": "drain rate, {:,} waiting",
         "claim": "claim, {:,} waiting",

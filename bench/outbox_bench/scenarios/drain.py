@@ -36,7 +36,7 @@ class DrainOptions:
     rate: float = 200.0
     """Events a second."""
     work_s: float = 5.0
-    """How long the worker is at work before it is told to end; up to a second longer, at random."""
+    """Seconds of work before the worker has to end; up to a second longer, at random."""
     runs: int = 10
 
     @classmethod

@@ -2,7 +2,7 @@
 
 A session opens a repeatable-read transaction, looks once and idles, as a forgotten console or a long report does. From
 then on vacuum can remove nothing that is newer. Rounds of messages are committed and drained by one worker; the same
-with nobody in the way is measured in turn.
+without such a transaction is measured in turn.
 """
 
 from __future__ import annotations

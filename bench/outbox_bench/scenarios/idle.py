@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GOALS = {"statements/s": Goal("≤", 0.5), "% of a core": Goal("≤", 1.0), "MiB": Goal("≤", 100.0)}
 _JUDGED = {"listen", "auto"}
-"""The modes that the goals are for: `poll` asks every second because it is told to."""
+"""The modes that the goals are for. `poll` asks every second by definition."""
 _CALLS = """
 select coalesce(sum(calls), 0)::bigint from pg_stat_statements
 where dbid = (select oid from pg_database where datname = current_database())
@@ -125,7 +125,7 @@ async def _counter(connection: Connection, report: Measurements) -> tuple[str, s
         add_note(
             report,
             "statements are the database's transactions (pg_stat_statements is not to be had): "
-            "each of the worker's is one, and whatever else works in the database counts too",
+            "each of the worker's is one, and everything else that works in the database counts too",
         )
         return "pg_stat_database", _TRANSACTIONS
     return "pg_stat_statements", _CALLS

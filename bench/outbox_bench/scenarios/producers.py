@@ -267,7 +267,7 @@ async def _possible(admin: Connection, report: Measurements) -> list[ProducerWay
 
 
 def _draw(report: Measurements, ways: list[ProducerWay], connections: tuple[int, ...]) -> None:
-    """Each way's ratio over the number of connections, anew after each round."""
+    """Each way's ratio over the number of connections, updated after each round."""
     found = {figure.name: median(figure.runs) for figure in report.figures}
     for way, company in product(ways, (ALONE, LISTENING)):
         names = {number: f"{way.name} ÷ plain: {_where(number, company)}" for number in connections}

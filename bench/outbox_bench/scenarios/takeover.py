@@ -39,7 +39,7 @@ _CHANCE_S = 1.0
 """Span from which the moment of the kill is drawn: longer than the survivor's pause between two looks."""
 _SURPLUS_S = 30.0
 """How long after the end of the lease a takeover is given up as failed."""
-_BY_LEASE = "takeovers came when the lease ran out: nothing told that the worker was dead, as behind a pooler"
+_BY_LEASE = "takeovers came when the lease ran out: nothing showed that the worker was dead, as behind a pooler"
 _NEAR_S = 1.0
 """Nearer than this to the end of the lease, a takeover was the lease's doing."""
 
@@ -137,7 +137,7 @@ async def _kill(
                 await survivor.until(lambda: len(survivor.claimed_s) >= options.messages)
                 add_samples(report, "kill to claim", [at_s - killed_s for at_s in survivor.claimed_s.values()])
                 return max(survivor.claimed_s.values()) - killed_s, left_s
-    add_note(report, f"after a kill nobody had taken over {_SURPLUS_S:g} s after the end of the leases")
+    add_note(report, f"after a kill no worker had taken over {_SURPLUS_S:g} s after the end of the leases")
     return None
 
 

@@ -161,7 +161,7 @@ class FakeFrontend:
         if dice < self._options.throttled:
             return _refuse(RPCStatusCode.RESOURCE_EXHAUSTED, "namespace rate limit exceeded", _OVERLOADED)
         if dice < self._refused:
-            return GrpcRefusal(RPCStatusCode.UNAVAILABLE, "the stand-in was told to be unavailable at times")
+            return GrpcRefusal(RPCStatusCode.UNAVAILABLE, "the stand-in is set to be unavailable at times")
         return None
 
     def _start(self, message: bytes) -> bytes | GrpcRefusal:

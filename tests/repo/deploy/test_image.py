@@ -33,11 +33,11 @@ def test_the_lock_names_no_package_index() -> None:
     assert "index" not in (ROOT / ".dockerignore").read_text(encoding="utf-8")
 
 
-def test_the_image_carries_what_the_wheel_needs_for_realtime_passwords_and_the_benchmarks() -> None:
+def test_the_image_carries_what_the_wheel_needs_for_realtime_workflows_and_the_benchmarks() -> None:
     wanted = [
         *PROJECT["project"]["dependencies"],
         *PROJECT["project"]["optional-dependencies"]["realtime"],
-        *PROJECT["project"]["optional-dependencies"]["passwords"],
+        *PROJECT["project"]["optional-dependencies"]["workflows"],
         *PROJECT["dependency-groups"]["image"],
     ]
     names = {Requirement(requirement).name for requirement in locked("runtime.txt")}

@@ -7,15 +7,20 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
 import anyio
+import asyncpg
 import pytest
 from anyio import to_thread
+from temporalio.client import Client
+from temporalio.service import RPCError
 
+from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +44,35 @@ async def sink(context):
     yield MySink()
 """
 
+MY_CONVERTER = """
+from dataclasses import replace
+from temporalio.converter import DataConverter, PayloadCodec
+import workflows
+
+class Codec(PayloadCodec):
+    async def encode(self, payloads):
+        for payload in payloads:
+            payload.metadata["encoded-by"] = workflows.NAME.encode()
+        return list(payloads)
+
+    async def decode(self, payloads):
+        return list(payloads)
+
+converter = replace(DataConverter.default, payload_codec=Codec())
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of a user whose files have the names of folders and modules in this repository."""
+    for name in ("workflows", "bench", "config", "logs"):
+        (tmp_path / f"{name}.py").write_text(f"NAME = {f'of the project: {name}'!r}\n")
+    for folder in ("sql", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("NAME = 'the project'\n")
+    (tmp_path / "converter.py").write_text(MY_CONVERTER)
+    return tmp_path
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,12 +85,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["everything", "no temporalio"])
 def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The `bin` folder of an environment with the wheel in it, and of its dependencies all, or all but temporalio.
+    """The `bin` folder of an environment with the wheel and its dependencies: all, or all but temporalio."""
+    without = {"temporalio"} if request.param == "no temporalio" else set()
+    with environment_with(wheel, tmp_path_factory.mktemp("environment"), without) as programs:
+        yield programs
 
-    The dependencies are borrowed by links from the environment of the tests. That one's own installation of this
-    project is not among them.
+
+@pytest.fixture
+def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The `bin` folder of an environment with the wheel and all its dependencies."""
+    with environment_with(wheel, tmp_path_factory.mktemp("complete"), set()) as programs:
+        yield programs
+
+
+@contextmanager
+def environment_with(wheel: Path, environment: Path, without: set[str]) -> Iterator[Path]:
+    """Install the wheel in a new environment, and yield its `bin` folder.
+
+    The dependencies are links into the environment of the tests. Its own installation of this project is left out.
     """
-    missing = {
+    missing = without | {
         "temporal_outbox",
         "__editable__",
         "_temporal_outbox",
@@ -65,9 +113,6 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
         "outbox_temporal",
         "outbox_workflows",
     }
-    if request.param == "no temporalio":
-        missing |= {"temporalio"}
-    environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
     site = next(environment.glob("lib/python*/site-packages"))
     for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
@@ -78,7 +123,7 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
     yield environment / "bin"
     for link in site.iterdir():
         if link.is_symlink():
-            link.unlink()  # nobody shall follow it when the folder is cleaned
+            link.unlink()  # cleaning the folder must not follow it
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -164,6 +209,64 @@ async def test_installed_relay_delivers_to_a_sink_of_ones_own(
         assert await worker.wait() == 0
     assert (tmp_path / "delivered").read_text() == message_id
     assert '"completed"' in await outbox("status", "--json")
+
+
+@pytest.mark.timeout(400)
+async def test_a_project_with_files_of_our_names_can_use_everything(
+    complete: Path, project: Path, empty_database: str, temporal_server: TemporalServer, temporal_client: Client
+) -> None:
+    settings = {
+        "DATABASE_URL": empty_database,
+        "TEMPORAL_ADDRESS": temporal_server.address,
+        "OUTBOX_TEMPORAL_DATA_CONVERTER": "converter:converter",
+        "PYTHONPATH": str(project),
+    }
+
+    async def outbox(*arguments: str) -> str:
+        return await to_thread.run_sync(partial(run, complete / "outbox", *arguments, cwd=project, **settings))
+
+    await outbox("migrate")
+    await outbox("workflows", "migrate")
+    connection = await asyncpg.connect(empty_database, timeout=10)
+    start = "select outbox.start_workflow('Greeting', 'names', '{}', task_queue => 'names')"
+    await connection.execute(start)
+    await connection.close(timeout=10)
+    async with started(complete, project, settings, "run"):
+        await eventually(partial(first_input_of, temporal_client, "names"), lambda encoder: encoder is not None)
+    assert await first_input_of(temporal_client, "names") == b"of the project: workflows"
+    assert "safe to start" in await outbox("doctor")
+    async with started(complete, project, settings, "workflows", "run") as log:
+        await eventually(anyio.Path(log).read_text, lambda text: "workflow worker started" in text)
+    assert "orders committed" in await outbox("demo", "--orders", "10", "--rate", "100")
+    assert "brief" in await outbox("bench", "gates", "--brief", "--dsn", empty_database, "--yes")
+
+
+async def first_input_of(client: Client, workflow_id: str) -> bytes | None:
+    """Who encoded the workflow's input; None while there is no such workflow."""
+    try:
+        history = await client.get_workflow_handle(workflow_id).fetch_history()
+    except RPCError:
+        return None
+    [payload] = history.events[0].workflow_execution_started_event_attributes.input.payloads
+    return payload.metadata["encoded-by"]
+
+
+@asynccontextmanager
+async def started(programs: Path, cwd: Path, settings: dict[str, str], *command: str) -> AsyncIterator[Path]:
+    """Run a command of `outbox` for the block, and yield its log. SIGTERM must end it in order."""
+    log = cwd / f"{'-'.join(command)}.log"
+    with log.open("wb") as out:
+        process = await anyio.open_process(
+            [programs / "outbox", *command], env=clean(settings), cwd=cwd, stdout=out, stderr=out
+        )
+    async with process:
+        try:
+            yield log
+        except BaseException as error:
+            error.add_note(log.read_text()[-3000:])
+            raise
+        process.terminate()
+        assert await process.wait() == 0, log.read_text()[-3000:]
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def test_an_empty_password_is_refused() -> None:
 
 def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "argon2", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'temporal-outbox\[passwords\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'temporal-outbox\[workflows\]'"):
         hashed_password(PASSWORD)
 
 

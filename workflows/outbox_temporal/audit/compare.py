@@ -2,7 +2,7 @@
 
 The lists of Temporal show runs, not which of them are a chain. Of one workflow id at most one run is open at a time, so
 its chains follow one another: if the message's first and last run have the same beginning, all between them have. And
-a run that continued as new has its successor, so that where only one has not, nobody need be asked.
+a run that continued as new has its successor, so if only one run has none, Temporal need not be asked.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def unaccounted(run: Run, entries: Sequence[Entry], scope: Scope) -> Difference 
 
 
 def stranger(run: Run) -> Difference:
-    """Of a run that nobody but the outbox should have started."""
+    """Of a run that only the outbox should have started."""
     what = f"a {run.workflow} on {run.task_queue}, begun {_began(run)}"
     return Difference(Kind.STRANGER, None, run.namespace, run.workflow_id, run.run_id, what)
 

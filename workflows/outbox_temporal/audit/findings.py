@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 _REMEMBERED = 100_000
-"""Findings of which it is known that they were told: one may show itself on several pages."""
+"""How many reported differences it remembers: one may appear on several pages."""
 
 
 class Kind(StrEnum):
@@ -131,7 +131,7 @@ class Difference(NamedTuple):
 class AuditReport:
     """Counts what is found; of each kind it keeps the first `limit`, or hands them to `tell` as they come.
 
-    So its memory is bounded, whatever is wrong.
+    So its memory is bounded, however much is wrong.
     """
 
     def __init__(self, limit: int, *, tell: Callable[[Difference], object] | None = None) -> None:
@@ -148,7 +148,7 @@ class AuditReport:
         self._told: set[int] = set()
 
     def add(self, finding: Difference) -> None:
-        """Take a finding, unless it was told already."""
+        """Take a difference, unless it was reported already."""
         fingerprint = hash((finding.kind, finding.message_id, finding.namespace, finding.workflow_id))
         if fingerprint in self._told:
             return

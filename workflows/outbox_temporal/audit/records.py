@@ -55,7 +55,7 @@ class Run(NamedTuple):
     workflow: str
     task_queue: str
     message_id: UUID | None
-    """The message that its memo names: who started its chain. None: nobody through an outbox."""
+    """The message that its memo names: the one that started its chain. None: no outbox started it."""
     started_at: datetime
     continued: bool = False
     """Whether it continued as new, so that another run of its chain follows."""
@@ -87,9 +87,9 @@ class Scope:
 
     @property
     def narrowed(self) -> bool:
-        """Whether only workflows are looked for that nobody but this outbox should start."""
+        """Whether it looks only for workflows that only this outbox should start."""
         return bool(self.workflows or self.prefixes)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether the message is looked at for its own sake, not only because its workflow was met."""
+        """Whether the message itself is in the scope, not only its workflow."""
         return entry.tried_at is not None and self.since <= entry.at < self.until and entry.workflow_id is not None

@@ -100,7 +100,7 @@ def _astray(routes: Routes | None, chosen: TemporalSettings, topics: Iterable[st
 
 
 def wanted(routes: Routes | None, default: str | None, namespace: str, demand: Demand | None) -> Wanted:
-    """What will be needed, as far as it can be told without a message's payload. `namespace` is the connection's."""
+    """What will be needed, as far as it is known without a message's payload. `namespace` is the connection's."""
     ways = demand.ways if demand else ()
     starts = [way for way in ways if way.operation in _STARTS]
     targets = [

@@ -106,7 +106,7 @@ def refusal(error: Exception, address: str) -> Finding:
 
 
 async def _examine_namespace(asked: Asked, namespace: str, kept_s: dict[str, float | None]) -> list[Finding]:
-    """Look a namespace up. Unless there is none, its retention goes to `kept_s`, None where that is not told."""
+    """Look a namespace up. If it is there, its retention goes to `kept_s`: None if Temporal does not say it."""
     try:
         kept_s[namespace] = await asked.retention_s(namespace)
     except (RPCError, RuntimeError) as error:
@@ -126,7 +126,7 @@ def _unknown_namespace(error: Exception, asked: Asked, namespace: str) -> Findin
     if status is RPCStatusCode.PERMISSION_DENIED:  # a key may start workflows and not read namespaces
         cure = "allow these credentials to describe it; or start a worker and see /readyz"
         return NAMESPACE.warning(
-            f"the credentials may not describe {namespace}: nobody knows whether it is there", cure
+            f"the credentials may not describe {namespace}: whether it is there is not known", cure
         )
     if status is RPCStatusCode.UNAUTHENTICATED:
         return refusal(error, asked.address)
@@ -191,7 +191,7 @@ async def _examine_queue(asked: Asked, queue: Queue) -> Finding:
     if pollers:
         return QUEUES.good(f"{label} is polled")
     cure = f"start a worker of task queue {queue.name}, or correct the name"
-    return QUEUES.warning(f"nobody polls {label}: workflows are started and stand still", cure)
+    return QUEUES.warning(f"no worker polls {label}: workflows are started and stand still", cure)
 
 
 def _operate(asked: Asked, what: str, namespace: str) -> str:

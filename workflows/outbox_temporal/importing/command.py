@@ -138,7 +138,7 @@ async def _begun(chosen: ImportMapping, books: Books) -> Import:
 
 @asynccontextmanager
 async def _watched(result: ImportReport, doing: str) -> AsyncIterator[tuple[Stop, Advance]]:
-    """Show progress and heed signals while the block runs."""
+    """Show progress and watch for signals while the block runs."""
     with progress(doing, result.rows) as bar:
         async with stopping() as stop:
 

@@ -163,7 +163,7 @@ class Books(Statements):
         return [Moved._make(row) for row in rows]
 
     async def begin_rollback(self, import_id: int) -> int | None:
-        """Have nobody move rows of an import from now on; return the rollback's number, None where it is gone."""
+        """Stop all moves of this import's rows. Return the rollback's number, None if the import is gone."""
         async with self._errors("begin the rollback"):
             number: int | None = await self._pool.fetchval(self._sql("begin_rollback"), import_id)
         return number

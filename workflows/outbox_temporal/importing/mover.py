@@ -38,7 +38,7 @@ class RowMover:
         """Of a dry run: what the books would know by now."""
 
     async def run(self, source: RowSource, batch: int, stop: Stop, advance: Callable[[int], object]) -> None:
-        """Take every row of the source. Between two batches it looks whether it shall stop."""
+        """Take every row of the source. Between two batches it checks whether it must stop."""
         await self._open()
         async for rows in source.batches(batch):
             if stop.asked:

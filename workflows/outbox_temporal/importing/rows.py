@@ -142,7 +142,7 @@ def _payload(mapping: ImportMapping, text: str, fields: Fields) -> bytes:
 
 
 def _filled(tree: object, row: str, fields: Fields) -> object:
-    """A tree with its templates filled in; one that is a placeholder and nothing else is whatever stands there."""
+    """A tree with its templates filled in; a text that is only a placeholder becomes the value itself."""
     match tree:
         case Template(parts=(Placeholder(as_text=False) as only,)):
             return orjson.Fragment(cut(row, only))

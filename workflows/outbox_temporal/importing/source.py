@@ -62,7 +62,7 @@ class RowSource:
 async def opened(mapping: ImportMapping, dsn: Where, *, foreign: bool) -> AsyncIterator[RowSource]:
     """Open the source and compare its columns with the mapping. Raises ConfigurationError for every fault at once.
 
-    `foreign`: the connection string came from the command's own flag, which faults of it shall name.
+    `foreign`: the connection string came from the command's own flag, so error messages name that flag.
     """
     async with _connected(dsn, foreign=foreign) as connection, _snapshot(connection):
         relation = await _relation(connection, mapping)

@@ -35,7 +35,7 @@ async def verify(
 
 
 async def pages(books: Books, import_id: int, stop: Stop) -> AsyncIterator[list[Moved]]:
-    """The rows that were moved, until all are told or somebody wants to stop."""
+    """The rows that were moved, until the end or until a signal asks to stop."""
     after = ""
     while not stop.asked:
         page = await books.imported_rows(import_id, after, PAGE)

@@ -103,7 +103,7 @@ def _lock(directory: Path, how: int) -> int:
 
 
 def _new_scratch() -> tuple[Path, int]:
-    """Make a locked temporary directory, and remove those whose owner was killed (nobody holds their lock)."""
+    """Make a locked temporary directory, and remove those whose owner was killed (their lock is free)."""
     for stale in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
         with suppress(OSError):
             if time.time() - stale.lstat().st_mtime > 60:  # a younger one may be about to be locked
@@ -189,7 +189,7 @@ class EmbeddedServer(ABC):
         return self
 
     def _boot(self, *, fresh_ports: bool) -> None:
-        """Start and wait until it serves; anew where only the port or a dying predecessor was in the way."""
+        """Start and wait until it serves. Try again if only the port or a dying predecessor was in the way."""
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while True:
             self._ports = _free_ports(2) if fresh_ports else self._ports

@@ -91,7 +91,7 @@ class TemporalServer(EmbeddedServer):
         return [self._binary, "server", "start-dev", *options]
 
     def _ready(self) -> bool:
-        # The SDK is async only; in a thread of our own it leaves alone whatever event loop the caller may be in.
+        # The SDK is async only; in a thread of our own it does not touch the caller's event loop.
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(anyio.run, self._serves).result()
 

@@ -1,4 +1,4 @@
-"""What a worker may ask of Temporal. Whoever may enqueue has no credentials of its own: it uses the worker's."""
+"""What a worker may ask of Temporal. Producers have no credentials of their own: they use the worker's."""
 
 from __future__ import annotations
 

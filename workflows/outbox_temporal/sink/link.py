@@ -65,7 +65,7 @@ class Link:
                 self._given = found
 
     def heard(self) -> None:
-        """Note that the server has just answered, whatever it said."""
+        """Note that the server has just answered. The answer itself does not matter."""
         self._heard_s = monotonic()
 
     async def missed(self, began_s: float) -> None:

@@ -21,7 +21,7 @@ _TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
 
 
 class InvalidMessage(ValueError):
-    """A message that cannot be sent as it is, whatever the server's state."""
+    """A message that cannot be sent as it is, in any state of the server."""
 
     kind: ClassVar[str] = "INVALID_PAYLOAD"
 

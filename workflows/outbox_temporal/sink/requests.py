@@ -89,7 +89,7 @@ class Requests:
         self._starts: dict[object, StartWorkflowExecutionRequest] = {}
 
     async def build(self, message: Message, command: Command) -> Request:
-        """The request that the command names. It raises whatever the team's codec raises."""
+        """The request that the command names. It raises what the user's codec raises."""
         match command.target.operation:
             case "start_workflow":
                 return await self.start(message, command)

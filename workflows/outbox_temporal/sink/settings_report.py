@@ -39,7 +39,7 @@ def read() -> SinkSettings:
 
 
 def _check_routes() -> None:
-    """Read the file of routes, whatever else is wrong. Raises ConfigurationError."""
+    """Read the file of routes, even if other settings are wrong. Raises ConfigurationError."""
     path = settings.routes_file(os.environ.get("OUTBOX_ROUTES"))
     if path is not None:
         Routes.load(path).require_task_queues(os.environ.get("OUTBOX_TEMPORAL_TASK_QUEUE") or None)

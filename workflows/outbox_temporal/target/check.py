@@ -1,4 +1,4 @@
-"""Checks a file of routes and makes the routes of it. Every fault is found before any is told."""
+"""Checks a file of routes and makes the routes of it. It finds all faults, then reports them together."""
 
 from __future__ import annotations
 

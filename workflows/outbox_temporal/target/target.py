@@ -213,7 +213,7 @@ def _value(text: str, tree: str) -> object:
 
 @lru_cache(maxsize=256)
 def _like(others: bytes) -> Target | None:
-    """The target with these fields, whatever its workflow id, if they are in order."""
+    """The target with these fields, if they are in order. Its workflow id is not checked."""
     target = _validated(orjson.dumps({"workflow_id": "-", **orjson.loads(others)}))
     return target if isinstance(target, Target) else None
 

@@ -26,7 +26,7 @@ class _Number(str):
 
 
 _DECODE_EXACTLY = json.JSONDecoder(parse_int=_Number, parse_float=_Number).decode
-"""Keeps the digits of numbers, and reads what orjson refuses; many times slower, so only for whom it concerns."""
+"""Keeps the digits of numbers, and reads what orjson refuses; many times slower, so used only where needed."""
 
 
 @dataclass(frozen=True, slots=True)

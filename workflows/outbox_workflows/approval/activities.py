@@ -73,7 +73,7 @@ class ApprovalActivities:
 
 
 async def _keep(connection: Connection, step: ApprovalStep) -> None:
-    """Write the row, new or anew."""
+    """Insert or update the row."""
     standing, workflow_id = step.standing, activity.info().workflow_id
     kept = await connection.fetchval(
         _KEEP,

@@ -225,7 +225,7 @@ class _Approval:
         self._failure = self._failure or self._case.standing.comment
 
     async def _mail(self, letter: Letter) -> None:
-        """Send a mail beside the course of things: nobody's decision waits for a mail server."""
+        """Send a mail in the background: no decision waits for a mail server."""
         try:
             await workflow.execute_activity(
                 MAIL,

@@ -25,7 +25,7 @@ def title_of(step: ApprovalStep) -> str:
 
 
 def text_about(step: ApprovalStep) -> str:
-    """The body: who wants what, and what is expected of whom until when."""
+    """The body: who asks for what, who has to act, and until when."""
     standing = step.standing
     lines = [f"{step.requested_by} asks for approval: {step.subject}", ""]
     if standing.state != "pending":

@@ -1,6 +1,6 @@
 """One approval as it stands, and what may be done with it: pure, without Temporal and without a clock of its own.
 
-Every change is a step (`words.Step`), made at once or refused; whoever keeps the case records the steps afterwards.
+Every change is a step (`types.ApprovalStep`), made at once or refused. The workflow records the steps afterwards.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def faults(request: Request) -> list[str]:
 
 
 def _storable(command: ApprovalCommand) -> ApprovalCommand:
-    """A command whose texts can be written down, whatever a producer's JSON has made of them."""
+    """A command whose texts can be stored, even if the producer's JSON had texts that cannot."""
     return ApprovalCommand(*(storable(getattr(command, each.name)) for each in fields(command)))
 
 
@@ -104,7 +104,7 @@ class Case:
 
     @property
     def due(self) -> datetime | None:
-        """When time makes the next step, if nobody makes one before; None when it is over."""
+        """When the next step happens by time, if no command comes before; None when it is over."""
         if self.over or self.standing.deadline is None:
             return None
         return min(self.standing.deadline, self._next_reminder or self.standing.deadline)
@@ -153,7 +153,7 @@ class Case:
         return self._step("cancelled" if verb == "cancel" else "decided", command.actor, **said)
 
     def hear(self, verb: Verb, command: ApprovalCommand, now: datetime) -> ApprovalStep | None:
-        """Take a command from whom nobody waits for an answer: a refusal is a step, too."""
+        """Take a command that gets no answer, such as a signal: a refusal is a step, too."""
         command = _storable(command)
         try:
             return self.take(verb, command, now)

@@ -1,6 +1,6 @@
 """What goes into approvals, between their steps, and out of them. Plain JSON, and every field has a default.
 
-So a message of an older or newer producer fits, and what is missing is told in words (`case.faults`).
+So a message of an older or newer producer fits, and `state_machine.faults` says what is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 DAY_S = 86_400.0
 SYSTEM = "system"
-"""The actor of what nobody commanded: time that passed, a cancellation from Temporal, a failure."""
+"""The actor of steps without a command: time that passed, a cancellation from Temporal, a failure."""
 
 Verb = Literal["approve", "reject", "cancel", "delegate"]
 State = Literal["pending", "approved", "rejected", "cancelled", "expired", "failed"]
@@ -42,7 +42,7 @@ class Standing:
     """Whose turn it is: the first approver is level 1."""
     approver: str = ""
     delegate: str = ""
-    """Who may decide beside the approver, until somebody else is asked. Empty for nobody."""
+    """Who may decide as well as the approver, until the next approver is asked. Empty for none."""
     deadline: datetime | None = None
     reminders: int = 0
     """Sent at this level."""
@@ -146,7 +146,7 @@ class ApprovalStep:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail about a step to one of those whom it concerns: what the activity `approval.mail` sends."""
+    """A mail about a step to one of the people concerned: what the activity `approval.mail` sends."""
 
     step: ApprovalStep
     to: str

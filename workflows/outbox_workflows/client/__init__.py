@@ -9,7 +9,7 @@
     approval = await workflows.approvals.of(tenant_id, "7").started()
     standing = await approval.approve(ApprovalCommand("5f0c", actor="alice@example.com"))
 
-Starts go through the outbox, in the caller's transaction; what is asked and told afterwards goes to Temporal.
+Starts go through the outbox, in the caller's transaction; queries and commands go to Temporal.
 Raises CommandRefused for a command that a workflow refuses, with the refusal's type as `code`, WorkflowUnknown for a
 workflow that does not exist (yet), and what Temporal's SDK raises for the rest.
 """

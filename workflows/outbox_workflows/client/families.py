@@ -91,7 +91,7 @@ class Tenants:
 
 
 class _SagaHandle(Running[R]):
-    """What every saga of a tenant is asked and told."""
+    """The query and the command of every saga of a tenant."""
 
     async def progress(self) -> SagaProgress:
         """How far it is."""

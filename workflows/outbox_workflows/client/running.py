@@ -1,4 +1,4 @@
-"""What can be asked of a workflow that has been started, and told to it."""
+"""Queries and commands to a workflow that has been started."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class OrganizationBootstrapWorkflow:
         )
         for number, invitation in enumerate(invitations, 1):
             await self._step(f"send-invitation-{number}", "organization.send_invitation", Sending(site, invitation))
-        # Others will act on its event, so whoever cancels from here on comes too late.
+        # Others will act on its event, so a cancellation from here on comes too late.
         await _to_its_end(self._take("complete", "organization.complete", site, within=None))
         return Bootstrapped(bootstrap.organization_id, domain, len(invitations))
 
@@ -104,7 +104,7 @@ class OrganizationBootstrapWorkflow:
             if undo is not None and type_of(error) == REFUSED:
                 self._undo.remove(undo)
             raise
-        if workflow.cancellation_reason() is not None:  # of an activity that completed all the same, nobody is told
+        if workflow.cancellation_reason() is not None:  # an activity that completed all the same does not report it
             raise asyncio.CancelledError
         return outcome
 
@@ -146,7 +146,7 @@ class OrganizationBootstrapWorkflow:
         self._progress = replace(self._progress, state=outcome, step=came_to)
 
     async def _compensate(self, step: str, name: str, argument: object) -> None:
-        """Undo one step; one that cannot be undone is noted, and keeps nobody else."""
+        """Undo one step. If it cannot be undone, note it and go on with the others."""
         self._progress = replace(self._progress, step=step)
         try:
             await workflow.execute_activity(
@@ -165,7 +165,7 @@ class OrganizationBootstrapWorkflow:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for work that no cancellation shall stop."""
+    """Wait for work that no cancellation may stop."""
     task = asyncio.create_task(work)
     while True:
         try:

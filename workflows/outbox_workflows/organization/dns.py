@@ -54,7 +54,7 @@ class FileDns:
         part = self._folder / f".{subdomain}.{uuid4().hex}"
         part.write_text(f"{subdomain} {_TTL_S} IN CNAME {self._target}. ; {owner}\n", encoding="ascii")
         try:
-            os.link(part, whole)  # of two that come at once, one is told that there is a file
+            os.link(part, whole)  # of two that come at once, one finds that there is a file
         except FileExistsError:
             if _owner_of(whole) != owner:
                 raise NameRefused(f"{subdomain}.{self._zone} is another organisation's") from None

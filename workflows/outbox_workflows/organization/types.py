@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 REFUSED = "Refused"
-"""Type of the failures that nothing will mend, of steps that have had no effect."""
+"""Type of permanent failures, of steps that have had no effect."""
 
 
 @dataclass(frozen=True)

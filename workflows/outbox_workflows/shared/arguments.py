@@ -1,7 +1,7 @@
 """What workflows are given: JSON from anywhere, read into a family's words, or refused in words of its own. Pure.
 
 Definitions take their arguments as they come, `*given: object`, and read them here. Were they typed, Temporal's SDK
-would convert them, and what it cannot convert fails the workflow's task again and again, or is a signal that nobody
+would convert them, and what it cannot convert fails the workflow's task again and again, or is a signal that nothing
 hears of. Faults name fields and never repeat values, which may be secret.
 """
 
@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 T = TypeVar("T")
 _TOLD = 10
-"""Faults that are told at once. A list of a thousand wrong entries has one cause."""
+"""Faults that are reported at once. A list of a thousand wrong entries has one cause."""
 _WANTED = {str: "a text", float: "a number", int: "a whole number", bool: "true or false"}
 _FOUND = {NoneType: "null", str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
@@ -108,7 +108,7 @@ def _fits(kind: Any, value: object) -> bool:  # noqa: ANN401 - a type hint
         return False
     try:
         value_to_type(kind, value)
-    except Exception:  # noqa: BLE001 - whatever the converter raises, which is not said
+    except Exception:  # noqa: BLE001 - the converter may raise anything: its documentation does not say
         return False
     return True
 

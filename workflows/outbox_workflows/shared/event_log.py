@@ -25,7 +25,7 @@ values (app.current_tenant(), $1, $2, $3, $4, $5::jsonb)
 
 
 class Origin(NamedTuple):
-    """The workflow run that something is told of."""
+    """The workflow run that an event is about."""
 
     workflow_id: str | None
     run_id: str | None

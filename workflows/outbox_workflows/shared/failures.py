@@ -13,7 +13,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def type_of(error: BaseException) -> str | None:
-    """The type by which an activity told that it failed; None where it did not tell, as when its time was up."""
+    """The error type of a failed activity; None if it gave none, for example after a time-out."""
     cause = _cause_of(error)
     return cause.type if isinstance(cause, ApplicationError) else None
 

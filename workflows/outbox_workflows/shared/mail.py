@@ -13,7 +13,7 @@ from anyio import to_thread
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail to one recipient. `mail_id` is the same however often it is sent, so that a repetition can be told."""
+    """A mail to one recipient. `mail_id` stays the same when it is sent again, so that a repetition is recognised."""
 
     mail_id: str
     to: str

@@ -1,7 +1,7 @@
 """A saga: steps forward, and for each what undoes it, registered before it begins and run in reverse order. Pure.
 
-The steps run in a task of their own, and so does the undoing. Whoever waits for them may be cancelled by Temporal, or
-told to cancel by a command; that reaches the steps while there is a way back, and never the undoing.
+The steps run in a task of their own, and so does the undoing. The waiting task may be cancelled by Temporal, or
+by a command. A cancellation reaches the steps while they can be undone, and never the undoing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Saga:
         return command_id in self._heard
 
     def note_refusal(self, command_id: str, why: str) -> None:
-        """Keep, for those who ask, that a command was refused which nobody could be answered."""
+        """Keep a refused command that could get no answer, for the query `progress`."""
         self._refused = [*self._refused, f"{command_id}: {why}"][-_REFUSALS_KEPT:]
 
     def cancel(self, command: Cancel) -> None:
@@ -143,7 +143,7 @@ class Saga:
             await self._until(workflow.all_handlers_finished)
             return forward.result()
         if not isinstance(error, FailureError):
-            raise error  # a bug fails the workflow's task, until a mended worker comes; nothing is undone for it
+            raise error  # a bug fails the workflow's task, until a fixed worker comes; nothing is undone for it
         raise await self._undo_for(error)
 
     async def _undo_for(self, error: FailureError) -> Exception:

@@ -18,7 +18,7 @@ class SagaTimeouts:
     attempt_s: float = 30.0
     """For one try."""
     heartbeat_s: float = 10.0
-    """Without a sign of life from whoever tries, before somebody else does. Cancelling takes up to as long."""
+    """How long a try may go without a heartbeat before another worker tries. Cancelling takes up to as long."""
 
     def of(self, seconds: float) -> timedelta:
         """One of these times, as Temporal takes it."""
@@ -30,7 +30,7 @@ class Cancel:
     """The wish that a workflow undo what it did and end."""
 
     command_id: str = ""
-    """Chosen by whoever asks: a repetition counts once."""
+    """Chosen by the caller: a repetition counts once."""
     actor: str = "system"
     reason: str = ""
 

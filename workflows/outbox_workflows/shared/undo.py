@@ -1,4 +1,4 @@
-"""Taking back what a step did, for sagas: also where nobody knows whether it did anything, or is still at it."""
+"""Undoes a step of a saga, even if it is not known whether the step did anything or still runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def undo(
     effect and has not been taken back. From then on the step is refused, should some worker still be at it: it would
     find its place taken, and a transaction that holds the place is waited for.
 
-    Raises DatabaseUnavailable and DatabaseRefused. Both are worth another try: a half-undone saga serves nobody.
+    Raises DatabaseUnavailable and DatabaseRefused. Both are worth another try: a half-undone saga is of no use.
     """
     info = activity.info()
     async with application.as_tenant(tenant_id, info.activity_type) as connection:

@@ -82,7 +82,7 @@ class _CancellableSaga:
     def _hear(
         self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], SagaProgress]
     ) -> None:
-        """Take a command from whom nobody waits for an answer."""
+        """Take a command that gets no answer, such as a signal."""
         if why := _why_not(kind, given, why_not):
             self._saga.note_refusal(command_id_of(given), why[1])
         else:

@@ -1,14 +1,14 @@
 """Hashing passwords where they are typed in, so that none is ever written down.
 
 A password in a workflow's input would stand in the outbox and in Temporal's history, for everybody to read who may look
-there. Whoever asks for a tenant hashes first, and sends the hash.
+there. The caller hashes first, and sends the hash.
 """
 
 from __future__ import annotations
 
 from outbox.model.errors import ConfigurationError
 
-_MISSING = "hashing passwords needs argon2-cffi: pip install 'temporal-outbox[passwords]'"
+_MISSING = "hashing passwords needs argon2-cffi: pip install 'temporal-outbox[workflows]'"
 
 
 def hashed_password(password: str) -> str:

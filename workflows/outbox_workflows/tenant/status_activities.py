@@ -82,7 +82,7 @@ class StandingActivities:
 
     @activity.defn
     async def condemn_tenant(self, order: TenantOrder) -> Turned:
-        """Mark a tenant as deleted, if nobody has reactivated it meanwhile: from here on there is no way back."""
+        """Mark a tenant as deleted, unless it was reactivated meanwhile. From here on there is no way back."""
         return await self._turn(order, "deleted", {"suspended"}, "tenant condemned")
 
     @activity.defn
@@ -124,7 +124,7 @@ class StandingActivities:
     async def _turn(
         self, order: TenantOrder, status: str, allowed: Collection[str], action: str, event: str | None = None
     ) -> Turned:
-        """Change a tenant's status. Where it is that already nobody is told, but the audit trail."""
+        """Change a tenant's status. If it has that status already, only the audit trail gets a line."""
         if not rules.is_uuid(order.tenant_id):
             refuse("InvalidRequest", "tenant_id is no UUID")
         tenant_id = UUID(order.tenant_id)

@@ -24,7 +24,7 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class NewTenant:
-    """What TenantCreation creates. Whoever asks for it chooses the id, a UUID."""
+    """What TenantCreation creates. The caller chooses the id, a UUID."""
 
     tenant_id: str = ""
     name: str = ""
@@ -44,7 +44,7 @@ class Change:
     """Other parameters for a creation that runs. What is None stays as it is."""
 
     command_id: str = ""
-    """Chosen by whoever asks: a repetition counts once."""
+    """Chosen by the caller: a repetition counts once."""
     actor: str = "system"
     name: str | None = None
     company_name: str | None = None

@@ -87,7 +87,7 @@ def mend_command(
 
 
 async def _mend(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
-    """Mend, tell of each, and return how many there were."""
+    """Repair the approvals, print each, and return how many there were."""
     client = await connect()
     count = 0
     async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:

@@ -61,7 +61,7 @@ class WorkflowWorker:
         return "draining" if self.stopping else "running" if self.polling else "starting"
 
     def stop(self) -> None:
-        """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
+        """Begin the shutdown, at any stage of the worker. Safe to call twice."""
         self.stopping = True
         self._starting.cancel()
         self._stopped.set()
@@ -155,7 +155,7 @@ class WorkflowWorker:
 
 
 def _interceptor(tracer: Tracer) -> Interceptor:
-    """What continues the trace of whoever started a workflow, as the relay or a client has put it into the header."""
+    """Continues the trace of a workflow's starter, which the relay or a client has put into the header."""
     from temporalio.contrib.opentelemetry import TracingInterceptor  # noqa: PLC0415 - it needs an extra
 
     return TracingInterceptor(tracer)

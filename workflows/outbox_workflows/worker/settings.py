@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class WorkflowSettings(BaseModel):
-    """Everything that `outbox workflows run` can be told. Durations are seconds."""
+    """Every setting of `outbox workflows run`. Durations are seconds."""
 
     model_config = fields.named(_PREFIX)
 

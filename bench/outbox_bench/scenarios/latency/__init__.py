@@ -108,7 +108,7 @@ def _modes(dsn: str, options: LatencyOptions, report: Measurements) -> list[Mode
 
 
 async def _keep(_connection: object) -> None:
-    """Give a connection back as it is: nobody changes its state here."""
+    """Give a connection back as it is: nothing here changes its state."""
 
 
 class _Bench:

@@ -1,4 +1,4 @@
-"""How far another host's clock is from ours, as far as can be told from outside."""
+"""How far another host's clock is from ours, as precisely as we can see it from outside."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Sightings:
         with anyio.move_on_after(_READY_WITHIN_S):
             await self._until(lambda: source in self.ready)
             return
-        why = next(iter(self.troubles), "`outbox mode` says otherwise" if self.mode != source else "no error was told")
+        why = next(iter(self.troubles), "`outbox mode` says otherwise" if self.mode != source else "no error was seen")
         raise OutboxError(f"the worker's source {source} was not ready within {_READY_WITHIN_S:.0f} s: {why}")
 
     async def _until(self, holds: Callable[[], bool]) -> None:
