@@ -29,12 +29,15 @@ POOLER = Check("pooler", ("warning",))
 WAY = (REACHABILITY, TLS, CREDENTIALS)
 DISK = Check("durable writes", ("warning",))
 STANDBYS = Check("standbys", ("warning",))
-SERVER = (WRITES, VERSION, ENCODING, CLOCK, DISK, STANDBYS)
+NOTIFICATIONS = Check("notification queue", ("warning",))
+SERVER = (WRITES, VERSION, ENCODING, CLOCK, DISK, STANDBYS, NOTIFICATIONS)
 CHECKS = (*WAY, *SERVER, POOLER)
 
 _STAGES = {"reach": REACHABILITY, "tls": TLS, "enter": CREDENTIALS}
 _OLDEST_VERSION = 14
 _CLOCK_TOLERANCE_S = 2.0
+_FILLING = 0.25
+"""Of the queue of notifications. An empty one is usual; from the half on the outbox sends none."""
 _AROUND = "OUTBOX_LISTEN_URL=postgresql://…  # leads to PostgreSQL itself; Supabase: port 5432 instead of 6543"
 _PRIMARY = (
     "postgresql://user@host-a,host-b/database  # in {}: the primary, or all hosts: the one that takes writes is used"
@@ -144,6 +147,7 @@ def judged_server(facts: dict[str, Any], ahead_s: float, uncertain_s: float) -> 
     else:
         yield CLOCK.good(f"the server's and this machine's differ by {abs(ahead_s):.1f} s")
     yield from _judged_durability(facts)
+    yield _judged_notifications(facts)
 
 
 def _judged_durability(facts: dict[str, Any]) -> Iterator[Finding]:
@@ -166,6 +170,20 @@ def _judged_durability(facts: dict[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield STANDBYS.good("commits wait for a synchronous standby" if standbys else "none follows this server")
+
+
+def _judged_notifications(facts: dict[str, Any]) -> Finding:
+    """Whether the server's queue of notifications is emptied. When it is full, each commit that notifies fails."""
+    usage, deaf = facts["notifications"], facts["deaf"]
+    if usage < _FILLING:
+        return NOTIFICATIONS.good(f"{usage:.0%} full")
+    what = f"{usage:.0%} full: from 50 % on the outbox sends no notification, at 100 % commits of other programs fail"
+    if deaf is None:
+        return NOTIFICATIONS.warning(what, "select pid, state, xact_start from pg_stat_activity order by xact_start;")
+    who = f"{deaf['application'] or 'a program without a name'} in database {deaf['database']}"
+    return NOTIFICATIONS.warning(
+        f"{what}; process {deaf['pid']} of {who} may not read it", f"select pg_terminate_backend({deaf['pid']});"
+    )
 
 
 def _writing(facts: dict[str, Any]) -> str:

@@ -38,6 +38,10 @@ FACTS = {
     "dead_tuples": ("outbox_dead_tuples", "Dead rows in the message table that vacuum has not taken yet."),
     "message_table_bytes": ("outbox_message_table_bytes", "Size of the message table with its indexes."),
     "xmin_age": ("outbox_xmin_age_transactions", "Transactions since the oldest one that keeps dead rows from vacuum."),
+    "notifications": (
+        "outbox_notification_queue_ratio",
+        "Share of PostgreSQL's queue of notifications that is in use, 0 to 1.",
+    ),
     "history_partitions": ("outbox_history_partitions", "Daily partitions of the history."),
     "history_days_ahead": ("outbox_history_days_ahead", "Days from today for which the history has partitions."),
 }

@@ -2,7 +2,8 @@
 --
 -- The notification carries nothing and is only a hint; its channel is `<schema>_wakeup`. One session that listens and stays in a
 -- transaction lets the server's queue of notifications fill up, and then each commit that notifies fails. So nothing here notifies while
--- the queue is half full: polls find the messages meanwhile.
+-- the queue is half full: polls find the messages meanwhile. The four functions that notify each say so for themselves. One function for
+-- all would cost a third of a microsecond a statement, and each role would need the right to call it.
 
 create function outbox.ring() returns trigger
 language plpgsql

@@ -52,6 +52,7 @@ select json_build_object(
     'dead_tuples', pg_stat_get_dead_tuples('outbox.message'::regclass),
     'message_table_bytes', pg_total_relation_size('outbox.message'),
     'xmin_age', coalesce(held.transactions, 0),
+    'notifications', pg_notification_queue_usage(),
     'history_partitions', days.partitions,
     'history_days_ahead', coalesce(days.latest - (now() at time zone 'UTC')::date, 0),
     'workers', (

@@ -16,4 +16,10 @@ select json_build_object(
     'standbys', (select count(*) from pg_stat_replication r
                  where coalesce(r.application_name, '') not in ('pg_basebackup', 'pg_receivewal')
                    and not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')),
+    'notifications', pg_notification_queue_usage(),
+    -- Who may keep the queue of notifications from being emptied: a session in an old transaction, or one whose client reads nothing.
+    'deaf', (select json_build_object('pid', a.pid, 'application', a.application_name, 'database', a.datname)
+             from pg_stat_activity a
+             where a.pid <> pg_backend_pid() and a.backend_type = 'client backend' and (a.xact_start is not null or a.wait_event = 'ClientWrite')
+             order by coalesce(a.xact_start, a.state_change) limit 1),
     'now_s', extract(epoch from clock_timestamp()))

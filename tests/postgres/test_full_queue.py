@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import asyncpg
 import pytest
 
 from outbox.store.migrations import migrate
+from outbox.store.sql import query
 from outbox_temporal.servers.postgres import PostgresServer
+from tests.support.eventually import eventually
 from tests.support.examining import examined, wrong
 from tests.support.sql import connected
 
@@ -32,3 +36,11 @@ async def test_producers_and_switches_commit_while_the_notification_queue_is_ful
             listen = wrong(await examined(server.dsn()))["LISTEN"]
             assert listen.detail.startswith("PostgreSQL's notification queue is ")
             assert "pg_terminate_backend" in str(listen.cure)
+            facts = json.loads(await db.fetchval(query("facts"), 1000))
+            assert facts["notifications"] > 0.9
+            found = wrong(await examined(server.dsn()))["notification queue"]
+            assert f"process {idle.get_server_pid()} of a program without a name" in found.detail
+            await db.execute(str(found.cure))
+            await db.execute("listen other; unlisten other")  # who comes next empties the queue
+            await eventually(lambda: db.fetchval("select pg_notification_queue_usage()"), lambda usage: usage < 0.1)
+            assert "notification queue" not in wrong(await examined(server.dsn()))

@@ -37,6 +37,7 @@ CONSTANT = {
 BY_THE_SERVER = {
     "outbox_dead_tuples",
     "outbox_xmin_age_transactions",
+    "outbox_notification_queue_ratio",
     "outbox_history_partitions",
     "outbox_history_days_ahead",
     "outbox_message_table_bytes",
