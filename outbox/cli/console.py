@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import IO
 
 from rich import console
 from rich.segment import Segment
@@ -12,6 +13,18 @@ from outbox.model.plain_text import plain
 
 class Console(console.Console):
     """Shows every text as `plain` has it, whatever it stands in."""
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself. While a progress bar runs, rich's proxy stands before ours, and rich looks past one."""
+        found: IO[str] = super().file
+        while (inner := getattr(found, "rich_proxied_file", None)) is not None:
+            found = inner
+        return found
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def render(
         self, renderable: console.RenderableType, options: console.ConsoleOptions | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pty
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -91,6 +93,24 @@ async def test_a_foreign_command_spoils_nothing_and_takes_no_name_of_ours(tmp_pa
     assert needy.fault == "`outbox needy` cannot be loaded: No module named 'absent': pip install 'foreign[more]'"
     unknown = await outbox(None, "brokn", **path)
     assert (unknown.code, "Traceback" in unknown.err) == (2, False)
+
+
+async def test_enqueue_on_a_terminal_says_that_it_reads(database: str) -> None:
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "outbox.cli.main", "enqueue"],
+        env=os.environ | {"DATABASE_URL": database},
+        stdin=inside,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(inside)
+    os.write(terminal, b'{"topic": "typed"}\n\x04')
+    out, err = await to_thread.run_sync(partial(process.communicate, timeout=45))
+    os.close(terminal)
+    assert (process.returncode, len(out.splitlines())) == (0, 1)
+    assert err == "outbox: write one JSON object a line, then Ctrl-D; see `outbox enqueue --help`\n"
 
 
 # What cannot be connected to

@@ -110,6 +110,8 @@ def _lines(given: Mapping[str, Any]) -> tuple[list[orjson.Fragment], list[str]]:
     if given:
         options = ", ".join(map(_option, given))
         raise ConfigurationError(f"{options}: without a topic, messages are read from standard input and say it there")
+    if sys.stdin.isatty():
+        sys.stderr.write("outbox: write one JSON object a line, then Ctrl-D; see `outbox enqueue --help`\n")
     lines = [(f"line {number}", line.strip()) for number, line in enumerate(sys.stdin.buffer, 1)]
     # Fragments: the database shall get the payloads as they were written, not as Python reads numbers.
     messages = [(_fragment(line, place), f"{place}: ") for place, line in lines if line]
