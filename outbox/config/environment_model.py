@@ -45,6 +45,11 @@ def names(model: type[BaseModel], field: str) -> tuple[str, ...]:
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (str(alias),)
 
 
+def environment_name(model: type[BaseModel], field: str) -> str:
+    """The environment variable of a field, as a person would write it."""
+    return names(model, field)[0]
+
+
 def load(model: type[M], **flags: object) -> M:
     """Read a model from this process's environment. Raises ConfigurationError that names every fault at once."""
     faults = Faults()

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, cast
 
@@ -288,6 +289,5 @@ def read(**overrides: object) -> Reading:
     return Reading(settings, found.origins, tuple(faults), tuple(doubts), former)
 
 
-def environment_name(field: str) -> str:
-    """The environment variable of a field, as a person would write it."""
-    return fields.names(Settings, field)[0]
+environment_name = partial(fields.environment_name, Settings)
+"""The environment variable of a field, as a person would write it."""

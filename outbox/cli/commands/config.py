@@ -18,9 +18,10 @@ from outbox.config.environment_model import without_credentials
 from outbox.config.report import sink_settings
 from outbox.config.settings import Reading, Settings, environment_name, load_sink, read
 from outbox.model.errors import ConfigurationError
+from outbox.model.mask import MASK
 from outbox.model.sink import Setting
 from outbox.postgres.address import Address, Faults, Given
-from outbox.postgres.address.url import MASK, masked
+from outbox.postgres.address.url import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

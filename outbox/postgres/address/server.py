@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outbox.model.errors import ConfigurationError
+from outbox.model.mask import MASK
 from outbox.postgres.address.environment import Faults, Given, Layer
 from outbox.postgres.address.parameters import PARAMETERS, SECRETS
 from outbox.postgres.address.service_files import PasswordFile
 from outbox.postgres.address.tls import Tls
-from outbox.postgres.address.url import MASK
 
 CONNECT_TIMEOUT_S = 5.0
 """Bounds an attempt to connect, TLS and authentication included. Hosts share it; connect_timeout is for each."""

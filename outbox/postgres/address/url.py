@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from outbox.model.errors import ConfigurationError
+from outbox.model.mask import MASK
 from outbox.postgres.address.environment import Given, Layer
 from outbox.postgres.address.parameters import HARMLESS, NAMES, SECRETS, ssl_mode
 
-MASK = "********"
 _SHAPE = re.compile(r"(?P<scheme>[\w+:]+)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
 _SCHEME = re.compile(r"postgres(ql)?(\+\w+)?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d*))?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,6 +110,5 @@ def routes_file(named: Path | str | None) -> Path | None:
     return Path(named) if named else _DEFAULT_ROUTES if _DEFAULT_ROUTES.exists() else None
 
 
-def environment_name(field: str) -> str:
-    """The environment variable of a field, as a person would write it."""
-    return fields.names(TemporalSettings, field)[0]
+environment_name = partial(fields.environment_name, TemporalSettings)
+"""The environment variable of a field, as a person would write it."""

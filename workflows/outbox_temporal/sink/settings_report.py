@@ -9,13 +9,13 @@ from pathlib import Path
 from temporalio.envconfig import ClientConfigProfile
 
 from outbox.model.errors import ConfigurationError
+from outbox.model.mask import MASK
 from outbox.model.sink import Setting, SinkSettings
 from outbox_temporal.sink import settings
 from outbox_temporal.sink.frontend import DEFAULT_ADDRESS, options, profile
 from outbox_temporal.target.table import Routes
 
 _DEFAULT_FILE = "the file where Temporal's tools look"
-_MASK = "********"
 _SECRET = ("API_KEY", "KEY_DATA", "GRPC_META", "CODEC_AUTH")
 _TLS = {
     "TEMPORAL_TLS_SERVER_NAME": "server_name",
@@ -57,7 +57,7 @@ def _temporal(found: ClientConfigProfile) -> Iterator[Setting]:
     where = f"profile {os.environ.get('TEMPORAL_PROFILE') or 'default'} in {file or _DEFAULT_FILE}"
 
     def setting(name: str, value: str | bool | None, default: str | bool | None = None) -> Setting:
-        shown = _MASK if value and any(word in name for word in _SECRET) else value
+        shown = MASK if value and any(word in name for word in _SECRET) else value
         origin = _origin("default" if value is None else where, name, f"{name}_PATH", f"{name}_DATA")
         return Setting(name, default if value is None else shown, origin)
 
@@ -70,8 +70,8 @@ def _temporal(found: ClientConfigProfile) -> Iterator[Setting]:
     for name, attribute in _TLS.items():
         value = getattr(tls, attribute, None)
         is_place = isinstance(value, Path) or attribute == "server_name"
-        yield setting(name, None if value is None else str(value) if is_place else _MASK)
-    yield from (setting(f"TEMPORAL_GRPC_META_{name}", _MASK) for name in _names(found.grpc_meta))
+        yield setting(name, None if value is None else str(value) if is_place else MASK)
+    yield from (setting(f"TEMPORAL_GRPC_META_{name}", MASK) for name in _names(found.grpc_meta))
 
 
 def _names(headers: Mapping[str, str]) -> list[str]:

@@ -7,10 +7,9 @@ import os
 from pydantic import SecretStr
 
 from outbox.config import environment_model as fields
+from outbox.model.mask import MASK
 from outbox.model.sink import Setting, SinkSettings
 from outbox.postgres.address import Environment, Faults
-
-_MASK = "********"
 
 
 def read() -> SinkSettings:
@@ -32,5 +31,5 @@ def _shown(value: object) -> str | float | bool | None:
     """A value for people. Where mails go by SMTP has a password in it."""
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        return text if text.startswith("file:") else _MASK
+        return text if text.startswith("file:") else MASK
     return value if value is None or isinstance(value, str | float | int | bool) else str(value)

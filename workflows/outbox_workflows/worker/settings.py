@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,5 @@ def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def environment_name(field: str) -> str:
-    """The environment variable of a field."""
-    return fields.names(WorkflowSettings, field)[0]
+environment_name = partial(fields.environment_name, WorkflowSettings)
+"""The environment variable of a field, as a person would write it."""
