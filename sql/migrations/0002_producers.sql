@@ -47,15 +47,19 @@ declare
     written constant text    := concat(payload, headers, target);
     bytes   constant integer := octet_length(written);
 begin
-    -- Most messages are small and plain, and this is all that it takes to see that.
-    if bytes > 65536 or bytes > 1000 and bytes - octet_length(replace(replace(written, '[', ''), '{', '')) > 500 then
-        perform outbox.check_size(place, payload, headers, target);
-    end if;
-    if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
-        perform outbox.check_escapes(place, payload, headers, target);
+    if bytes > 1000 or strpos(written, E'\\') > 0 then
+        perform outbox.check_json(place, written, payload, headers, target);
     end if;
     if target is not null then
         perform outbox.check_target(place, target);
+    end if;
+    if key = '' or dedup_key = '' or tenant = '' or octet_length(concat(key, dedup_key, tenant)) > 1000 then
+        perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
+    end if;
+    -- Most messages are this ordinary. One condition costs less than the many that follow.
+    if topic <> '' and octet_length(topic) <= 255 and priority between 0 and 9 and headers::text = '{}' and available_at is null
+       and expires_at is null and on_expiry = 'bury' and dedup_window between interval '0' and interval '36000 days' then
+        return bytes;
     end if;
     if topic is null or topic = '' then
         perform outbox.refuse(place || 'topic must not be empty');
@@ -81,13 +85,26 @@ begin
     if available_at is not null or expires_at is not null then
         perform outbox.check_time(place, 'available_at', available_at), outbox.check_time(place, 'expires_at', expires_at);
     end if;
-    if key is not null or dedup_key is not null or tenant is not null then
-        perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
-    end if;
     return bytes;
 end
 $$;
 comment on function outbox.check_message is 'Refuses what may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
+
+create function outbox.check_json(place text, written text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+declare
+    bytes constant integer := octet_length(written);
+begin
+    if bytes > 65536 or bytes > 1000 and bytes - octet_length(replace(replace(written, '[', ''), '{', '')) > 500 then
+        perform outbox.check_size(place, payload, headers, target);
+    end if;
+    if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
+        perform outbox.check_escapes(place, payload, headers, target);
+    end if;
+end
+$$;
+comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called for what is long or has escapes.';
 
 create function outbox.check_name(place text, name text, value text) returns void
 language plpgsql
@@ -129,24 +146,21 @@ begin
     elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
         perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
     end if;
-    perform outbox.check_names_of_target(place || operation, target);
-    perform outbox.check_word(place || operation, 'id_reuse_policy', target ->> 'id_reuse_policy',
-                              '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
-    perform outbox.check_word(place || operation, 'id_conflict_policy', target ->> 'id_conflict_policy',
-                              case operation when 'signal_with_start_workflow' then '{use_existing,terminate_existing}'
-                                             else '{fail,use_existing,terminate_existing}' end::text[]);
-    if target ->> 'id_conflict_policy' = 'terminate_existing' and coalesce(target ->> 'id_reuse_policy', 'reject_duplicate') = 'reject_duplicate' then
-        perform outbox.refuse(format('%s%s: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate', place, operation),
-                              'choose another id_reuse_policy');
+    -- Each call costs more than these conditions.
+    if octet_length(given::text) > 1000 then
+        perform outbox.check_names_of_target(place || operation, target);
     end if;
-    perform outbox.check_word(place || operation, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}');
-    perform outbox.check_object(place || operation, 'retry_policy', target -> 'retry_policy');
-    perform outbox.check_object(place || operation, 'memo', target -> 'memo');
-    perform outbox.check_object(place || operation, 'search_attributes', target -> 'search_attributes');
-    if target -> 'memo' ? 'outbox_message_id' then
-        perform outbox.refuse(format('%s%s: memo.outbox_message_id is the outbox''s own', place, operation), 'choose another name');
+    if target ?| '{id_reuse_policy,id_conflict_policy,on_duplicate}' then
+        perform outbox.check_policies(place || operation, operation, target);
     end if;
-    if strpos(given::text, '_s"') > 0 then
+    if target ?| '{retry_policy,memo,search_attributes}' then
+        perform outbox.check_objects(place || operation, target);
+    end if;
+    -- Plain numbers of seconds, up to 31 years, are fine.
+    if strpos(given::text, '_s"') > 0 and (
+        target ? 'retry_policy'
+        or concat_ws(' ', target -> 'execution_timeout_s', target -> 'run_timeout_s', target -> 'task_timeout_s', target -> 'start_delay_s')
+           !~ '^([0-9]{1,9}([.][0-9]{1,6})?( |$))*$') then
         perform outbox.check_durations(place || operation, given),
                 outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);
     end if;
@@ -164,6 +178,40 @@ begin
             perform outbox.refuse(format('%s: %s is %s bytes long, the limit is 1000', place, name, octet_length(target ->> name)));
         end if;
     end loop;
+end
+$$;
+
+create function outbox.check_policies(place text, operation text, target jsonb) returns void
+language plpgsql
+as $$
+begin
+    perform outbox.check_word(place, 'id_reuse_policy', target ->> 'id_reuse_policy',
+                              '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
+    perform outbox.check_word(place, 'id_conflict_policy', target ->> 'id_conflict_policy',
+                              case operation when 'signal_with_start_workflow' then '{use_existing,terminate_existing}'
+                                             else '{fail,use_existing,terminate_existing}' end::text[]);
+    if target ->> 'id_conflict_policy' = 'terminate_existing' and coalesce(target ->> 'id_reuse_policy', 'reject_duplicate') = 'reject_duplicate' then
+        perform outbox.refuse(format('%s: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate', place),
+                              'choose another id_reuse_policy');
+    end if;
+    perform outbox.check_word(place, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}');
+end
+$$;
+
+create function outbox.check_objects(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{retry_policy,memo,search_attributes}'::text[] loop
+        if jsonb_typeof(target -> name) <> 'object' then
+            perform outbox.refuse(format('%s: %s must be a JSON object', place, name));
+        end if;
+    end loop;
+    if target -> 'memo' ? 'outbox_message_id' then
+        perform outbox.refuse(place || ': memo.outbox_message_id is the outbox''s own', 'choose another name');
+    end if;
     if target ? 'search_attributes' then
         perform outbox.check_search_attributes(place, target -> 'search_attributes');
     end if;
@@ -176,16 +224,6 @@ as $$
 begin
     if value <> all (words) then
         perform outbox.refuse(format('%s: %s is %L', place, name, value), 'use ' || array_to_string(words, ', '));
-    end if;
-end
-$$;
-
-create function outbox.check_object(place text, name text, value jsonb) returns void
-language plpgsql
-as $$
-begin
-    if jsonb_typeof(value) <> 'object' then
-        perform outbox.refuse(format('%s: %s must be a JSON object', place, name));
     end if;
 end
 $$;

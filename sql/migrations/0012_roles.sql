@@ -19,8 +19,8 @@ as $$
         -- These only compute, for the functions above and for those that captures write.
         ('{producer,worker}', '{execute}',
          '{arguments, seconds, scoped, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
-           check_target, check_same, check_names_of_target, check_word, check_object, check_time, check_interval, check_durations,
-           check_size, check_depth, check_escapes, check_headers, check_search_attributes}'),
+           check_target, check_same, check_names_of_target, check_word, check_policies, check_objects, check_time, check_interval, check_durations,
+           check_json, check_size, check_depth, check_escapes, check_headers, check_search_attributes}'),
         -- Who installs a capture needs more than these: the table, and `create` on the schema.
         ('{producer}', '{execute}',
          '{capture, uncapture, lock_name, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,

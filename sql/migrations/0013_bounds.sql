@@ -74,10 +74,17 @@ create function outbox.check_depth(place text, name text, value json) returns vo
 language plpgsql
 as $$
 declare
-    written constant text := value::text;
-    fault text;
+    written constant text    := value::text;
+    opened  constant integer := octet_length(written) - octet_length(replace(replace(written, '[', ''), '{', ''));
+    compact text;
+    fault   text;
 begin
-    if octet_length(written) - octet_length(replace(replace(written, '[', ''), '{', '')) <= 500 then
+    if opened <= 500 then
+        return;
+    end if;
+    -- Of siblings only one can be on the way to the deepest value. In text such a pattern takes off no more than the bracket that it counted.
+    compact := replace(written, ', ', ',');
+    if opened - (2 * octet_length(compact) - octet_length(replace(compact, '},{', '')) - octet_length(replace(compact, '],[', ''))) / 3 <= 500 then
         return;
     end if;
     if replace(written, E'\\u0000', E'\\u0001')::jsonb @? 'strict $.**{501}' then
