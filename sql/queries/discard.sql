@@ -1,6 +1,18 @@
--- Delete dead letters for ever. Returns the ids that were there. $1 uuid[]: messages
+-- Delete dead letters for ever, and leave a line of each in the history: a start may have got through, and the audit would take its workflow
+-- for a ghost. Returns the ids that were there. $1 uuid[]: messages
 with chosen as materialized (
     select d.message_id from outbox.dead_letter d where d.message_id = any ($1::uuid[]) order by d.seq for update
+),
+discarded as (
+    delete from outbox.dead_letter d using chosen c where d.message_id = c.message_id
+    returning d.*
+),
+kept as (
+    insert into outbox.history
+        (message_id, seq, created_at, available_at, claimed_at, settled_at, worker_id, deliveries, attempts, outcome, topic, key, dedup_key,
+         operation, workflow, workflow_id)
+    select message_id, seq, created_at, available_at, claimed_at, now(), worker_id, deliveries, attempts, 'discarded', topic, key, dedup_key,
+           target ->> 'operation', target ->> 'workflow', target ->> 'workflow_id'
+    from discarded
 )
-delete from outbox.dead_letter d using chosen c where d.message_id = c.message_id
-returning d.message_id
+select message_id from discarded

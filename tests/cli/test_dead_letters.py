@@ -450,6 +450,8 @@ async def test_discard_deletes_what_was_chosen_for_ever_and_nothing_else(worker:
     assert (done.code, done.out, done.err) == (0, f"{len(old)} discarded\n", "")
     assert set(await rows(worker, "dead_letter")) == {young}
     assert await rows(worker, "message") == {}
+    history = await rows(worker, "history")
+    assert {message_id: row["outcome"] for message_id, row in history.items()} == dict.fromkeys(old, "discarded")
 
 
 async def test_ids_that_are_no_dead_letters_are_named_and_the_others_go_on(worker: Clock, database: str) -> None:

@@ -561,3 +561,26 @@ async def test_workflow_whose_history_was_pruned_is_no_ghost(
         assert findings == []
         done = await here.audit("--settle", "0s", "--terminate-ghosts", "--prefix", "pruned-")
         assert (done.code, done.err) == (0, "")
+
+
+async def test_discarded_dead_letter_leaves_no_ghost(
+    database: str, server: TemporalServer, environment: pytest.MonkeyPatch
+) -> None:
+    async with world(database, server, "ghosts", environment) as here:
+        message_id = await here.start("buried-1")
+        await here.commit(f"""
+            insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority,
+                                            reason, topic, headers, target, errors)
+            select message_id, seq, created_at, available_at, claimed_at, now(), 1, 1, 0, 'exhausted', topic, '{{}}',
+                   json_build_object('operation', operation, 'workflow', workflow, 'workflow_id', workflow_id), '[]'
+            from outbox.history where message_id = '{message_id}';
+            delete from outbox.history where message_id = '{message_id}';
+        """)
+        await here.shows(1, "WorkflowId STARTS_WITH 'buried-'")
+        done = await outbox(here.dsn, "dead", "discard", str(message_id), "--yes")
+        assert done.out == "1 discarded\n"
+        done = await here.audit("--settle", "0s", "--json", "--terminate-ghosts", "--prefix", "buried-")
+        assert ("terminated" in done.err, [line["kind"] for line in map(json.loads, done.out.splitlines()[:-1])]) == (
+            False,
+            ["cancelled"],
+        )
