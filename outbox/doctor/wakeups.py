@@ -58,12 +58,6 @@ SENDING = Check("broadcast", _HURTS)
 BROADCAST = (SEND, BROADCASTER, POLICY)
 ALWAYS = (MODE, TRIGGER, LISTEN)
 CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, SENDING, REALTIME)
-_QUEUE_FULL = 0.5
-"""As in the functions that notify."""
-_QUEUE_CURE = (
-    "select pid, usename, application_name, state, xact_start from pg_stat_activity where xact_start is not null "
-    "order by xact_start limit 5;  -- one of them listens in a long transaction: select pg_terminate_backend(pid);"
-)
 _NO_CURE = "see the reason; the worker polls meanwhile"
 
 
@@ -74,7 +68,7 @@ async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
     found = await section((MODE,), lambda: _examine_mode(settings, ground))
     if mode in ("auto", "listen"):
         found += await section((TRIGGER,), lambda: _looked_up(ground, "service_role", _listen_facts))
-        found += await section((LISTEN,), lambda: _examine_listen(settings, ground))
+        found += await section((LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, ground.store())))
     configured = settings.realtime()
     if configured is not None and mode in ("auto", "realtime"):
         found += await _examine_realtime(*configured, ground)
@@ -139,20 +133,6 @@ async def _looked_up(
     ground: Ground, role: str, judge: Callable[[Facts, str, str], Iterator[Finding]]
 ) -> Iterator[Finding]:
     return judge(await ground.outbox().wakeup_facts(role), ground.schema, role)
-
-
-async def _examine_listen(settings: Settings, ground: Ground) -> list[Finding]:
-    store = ground.store()
-    usage = (await ground.outbox().wakeup_facts("service_role"))["notification_queue"]
-    return judged_queue(usage) or await _try(LISTEN, partial(_listen, settings, store))
-
-
-def judged_queue(usage: float) -> list[Finding]:
-    """The fault of a notification queue so full (0 to 1) that the outbox no longer notifies."""
-    if usage < _QUEUE_FULL:
-        return []
-    detail = f"PostgreSQL's notification queue is {usage:.0%} full: the outbox sends no notification, the worker polls"
-    return [LISTEN.warning(detail, _QUEUE_CURE)]
 
 
 def _listen(settings: Settings, store: Store, wakeup: Wakeup, emit: Emit) -> Source:

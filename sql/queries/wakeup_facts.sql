@@ -9,7 +9,6 @@ asker as (
 )
 select json_build_object(
     'trigger_enabled', (select t.tgenabled in ('O', 'A') from pg_trigger t, message m where t.tgrelid = m.oid and t.tgname = 'wakeup'),
-    'notification_queue', pg_notification_queue_usage(),
     'wal_level', current_setting('wal_level'),
     'publication', exists (select from pg_publication where pubname = 'supabase_realtime'),
     'publishes_inserts', (select pubinsert from pg_publication where pubname = 'supabase_realtime'),
