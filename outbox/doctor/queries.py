@@ -68,7 +68,8 @@ class Questions(Statements):
     async def demand(self, history_s: float) -> Demand:
         """What a sink will be asked for."""
         found = await self._object("demand", _PAGES_READ)
-        return Demand(tuple(Way(*way) for way in found["ways"]), dict(found["dead"]), history_s)
+        recent = tuple((namespace, queue) for namespace, queue in found["recent"])
+        return Demand(tuple(Way(*way) for way in found["ways"]), dict(found["dead"]), history_s, recent)
 
     async def register(self) -> list[Line]:
         """The migrations that were applied, also on a server that takes no writes."""

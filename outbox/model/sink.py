@@ -153,6 +153,8 @@ class Demand:
     """By namespace: for how many seconds the oldest dead letter that starts something has been tried."""
     history_s: float
     """Seconds for which delivered messages stay in the history; 0 where they do not."""
+    recent: tuple[tuple[str | None, str], ...] = ()
+    """Namespace and task queue of messages that were delivered within the last hour."""
 
 
 @runtime_checkable

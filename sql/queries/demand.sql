@@ -3,6 +3,8 @@
 -- "ways": where unsettled messages go: [topic of those without a target, operation, namespace, task queue]. "dead": by namespace, for how
 -- many seconds the oldest dead letter that starts something has been tried (without a target only the sink knows what it does).
 --
+-- "recent": namespace and task queue of what was delivered within the last hour, as far as the last pages of today's history reach.
+--
 -- $1 int: pages of a table that are read at most
 with share as materialized (
     select least(100, 100.0 * $1 * current_setting('block_size')::int / greatest(1, pg_relation_size('outbox.message'))) as message,
@@ -20,7 +22,20 @@ dead as (
     from share, lateral (select * from outbox.dead_letter tablesample system (share.dead_letter) repeatable (0)) d
     where coalesce(d.target ->> 'operation', 'start_workflow') in ('start_workflow', 'signal_with_start_workflow')
     group by 1
+),
+today as materialized (  -- the first of the last pages of today's history
+    select greatest(0, pg_relation_size(coalesce(
+               to_regclass('outbox.history_' || to_char(now() at time zone 'UTC', 'YYYYMMDD')), 'outbox.history_default'))
+           / current_setting('block_size')::int - $1) as page
+),
+recent as (
+    select distinct h.namespace, h.task_queue
+    from outbox.history h
+    where h.settled_at > now() - interval '1 hour' and h.outcome = 'delivered' and h.task_queue is not null
+      and h.ctid >= (select format('(%s,0)', page)::tid from today)
+    limit 1000
 )
 select json_build_object(
+    'recent', (select coalesce(json_agg(json_build_array(r.namespace, r.task_queue)), '[]') from recent r),
     'ways', (select coalesce(json_agg(json_build_array(w.topic, w.operation, w.namespace, w.task_queue)), '[]') from way w),
     'dead', (select coalesce(json_agg(json_build_array(d.namespace, d.tried_s_ago)), '[]') from dead d))

@@ -246,6 +246,18 @@ async def test_task_queue_without_a_worker_is_a_warning_whoever_names_it(
         assert any(f"no worker polls {name}:" in finding.detail for finding in findings)
 
 
+async def test_a_misspelt_task_queue_is_named_after_the_delivery_too(database: str) -> None:
+    delivered = (
+        "insert into outbox.history (message_id, seq, created_at, available_at, settled_at, deliveries, attempts,"
+        " outcome, topic, operation, task_queue) values"
+        " (gen_random_uuid(), 1, now(), now(), now() - interval '%s', 1, 0, 'delivered', 'W', 'start_workflow', '%s')"
+    )
+    await fetch(database, delivered % ("1 minute", "oders"))
+    await fetch(database, delivered % ("2 hours", "of-old"))
+    found = await only(database, "task queues")
+    assert found.detail.startswith("no worker polls oders: ")
+
+
 async def test_messages_that_name_no_task_queue_are_told(database: str) -> None:
     await fetch(database, "select outbox.start_workflow('W', 'w')")
     found = await only(database, "task queues")

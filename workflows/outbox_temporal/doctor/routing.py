@@ -32,7 +32,7 @@ class Queue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the routes and the waiting messages will need of Temporal."""
+    """What the routes, the waiting messages and those of the last hour need of Temporal."""
 
     namespaces: tuple[str, ...]
     """First the connection's."""
@@ -111,7 +111,9 @@ def wanted(routes: Routes | None, default: str | None, namespace: str, demand: D
     named: set[tuple[str | None, str | None]] = {(None, default)}
     named |= {(way.namespace, way.task_queue or default) for way in starts}
     named |= {(target.namespace, target.task_queue or default) for target in targets if target.operation in _STARTS}
-    others = {way.namespace for way in ways} | {target.namespace for target in targets}
+    recent = demand.recent if demand else ()
+    named |= set(recent)
+    others = {way.namespace for way in ways} | {space for space, _ in recent} | {target.namespace for target in targets}
     return Wanted(
         namespaces=(namespace, *sorted(name for name in others if name not in (None, namespace))),
         queues=tuple(sorted(Queue(space or namespace, queue) for space, queue in named if queue)),

@@ -179,7 +179,9 @@ async def _examine_queues(asked: Asked, queues: Sequence[Queue], wanted: Wanted)
     if not wrong and len(queues) < len(wanted.queues):
         wrong.append(QUEUES.untried("their namespace is not there"))
     named = ", ".join(queue.name for queue in queues)
-    return wrong or [QUEUES.good(f"polled: {named}" if queues else "none is named by a route or a waiting message")]
+    return wrong or [
+        QUEUES.good(f"polled: {named}" if queues else "none is named by a route, a waiting or a recent message")
+    ]
 
 
 async def _examine_queue(asked: Asked, queue: Queue) -> Finding:
