@@ -264,10 +264,10 @@ class Store(Glance):
         async with self._errors("maintain"):
             return int(await self._pool.fetchval(self._sql("forget_keys"), limit))
 
-    async def call_sleepers(self) -> int:
-        """Call messages with keys that wait behind nobody; return how many."""
+    async def call_sleepers(self, after: str = "") -> tuple[int, str | None]:
+        """Call messages that wait behind nothing, of some keys behind `after`; return how many, and where to go on."""
         async with self._errors("maintain"):
-            return int(await self._pool.fetchval(self._sql("call_sleepers")))
+            return tuple((await self._pool.fetch(self._sql("call_sleepers"), after))[0])
 
     async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
         """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""

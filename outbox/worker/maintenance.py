@@ -56,6 +56,7 @@ class Maintenance:
         self._report = report
         self._session = session
         self._news = anyio.Event()
+        self._after_key = ""
 
     def beat_soon(self) -> None:
         """Have the worker's state written now, because it changed. Synchronous."""
@@ -80,10 +81,10 @@ class Maintenance:
     async def _work(self) -> None:
         maintained_s = float("-inf")
         while True:
-            await self._call_sleepers()
             if monotonic() - maintained_s > _MAINTAIN_EVERY_S:
                 maintained_s = monotonic()
                 await self._maintain()
+            await self._call_sleepers()
             await anyio.sleep(_spread(_CALL_EVERY_S))
 
     async def beat(self) -> None:
@@ -108,8 +109,15 @@ class Maintenance:
             self._emit(MaintenanceFailed("history", str(error)))
 
     async def _call_sleepers(self) -> None:
+        """Look at each key once, some at a time. After a failure the next turn goes on where this one stopped."""
         try:
-            await self._store.call_sleepers()
+            while True:
+                began_s = monotonic()
+                _, last = await self._store.call_sleepers(self._after_key)
+                self._after_key = last or ""
+                if last is None:
+                    return
+                await anyio.sleep(monotonic() - began_s)
         except OutboxError as error:
             self._emit(MaintenanceFailed("keys", str(error)))
 

@@ -225,18 +225,20 @@ comment on function outbox.call_next() is 'Trigger: a message with a key has lef
 create trigger call_next after delete on outbox.message
 for each row when (old.key is not null and (old.in_flight or old.worker_id is null)) execute function outbox.call_next();
 
-create function outbox.call_sleepers() returns bigint
+-- A safety net for call_next: for transactions that saw an older state of the table than they changed (repeatable read), or locked the
+-- only message to be called. It looks at keys with a message that sleeps, one by one through the index, however many messages they have.
+-- One call looks at a bounded number of keys, so that its time is bounded too.
+create function outbox.call_sleepers(after text default '', keys integer default 10000, out called bigint, out last text)
 language plpgsql
 as $$
-declare
-    called bigint;
 begin
-    -- A net beneath call_next, for transactions that saw an older state of the table than they changed (repeatable read), or locked the
-    -- only one to be called. Keys are looked at one by one through the index, however many messages they have.
     with recursive sleeper as (
-        (select m.key from outbox.message m where m.key is not null order by m.key limit 1)
+        (select m.key, 1 as number from outbox.message m
+         where m.due_at = 'infinity' and m.parked is null and m.key > after order by m.key limit 1)
         union all
-        select (select m.key from outbox.message m where m.key > s.key order by m.key limit 1) from sleeper s where s.key is not null
+        select (select m.key from outbox.message m
+                where m.due_at = 'infinity' and m.parked is null and m.key > s.key order by m.key limit 1), s.number + 1
+        from sleeper s where s.key is not null and s.number < keys
     ),
     awake as (
         update outbox.message m
@@ -249,11 +251,11 @@ begin
               and not exists (select from outbox.message l where l.key = s.key and l.in_flight)))
         returning m.message_id
     )
-    select count(*) into called from awake;
+    select (select count(*) from awake), (select s.key from sleeper s where s.number = keys) into called, last;
     if called > 0 then
         perform outbox.wake();
     end if;
-    return called;
 end
 $$;
-comment on function outbox.call_sleepers() is 'Call the first message of each key that waits although nothing of the key is in flight. Workers do it now and then.';
+comment on function outbox.call_sleepers is
+    'Call the first message of each key that waits although nothing of the key is in flight. Looks at `keys` keys behind the key `after`. Returns how many it called, and after which key to go on; null at the end. Workers do it once a minute.';

@@ -585,8 +585,8 @@ async def test_next_of_a_key_is_called_also_after_a_cancellation_that_saw_an_old
         assert await worker.claim() == []
         await person.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a0'")
         await transaction.commit()
-    assert await worker.store.call_sleepers() == 1
-    assert await worker.store.call_sleepers() == 0
+    assert await worker.store.call_sleepers() == (1, None)
+    assert await worker.store.call_sleepers() == (0, None)
     assert topics(await worker.claim()) == ["a1"]
 
 

@@ -124,7 +124,7 @@ FUNCTIONS = {
         {WORKER},
     ),
     **dict.fromkeys(("home_fault", "place", "claim_may_be_lost"), {WORKER, READER}),
-    **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key"), set()),
+    **dict.fromkeys(("enable_broadcast", "delivered_lately", "lock_key", "add_once"), set()),
     **dict.fromkeys(
         ("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history", "may_cancel", "scope_keys"),
         set(),
