@@ -405,9 +405,10 @@ async def test_message_ids_are_version_7_and_sort_by_time(db: Connection) -> Non
 
 async def test_known_message_id_adds_nothing_and_returns_it(db: Connection) -> None:
     message_id = uuid4()
-    for topic in ("first", "second"):
-        assert await db.fetchval("select outbox.enqueue($1, message_id => $2)", topic, message_id) == message_id
-    assert [r[0] for r in await db.fetch("select topic from outbox.message")] == ["first"]
+    for payload in ("1", "2"):
+        statement = "select outbox.enqueue('t', $1, message_id => $2)"
+        assert await db.fetchval(statement, payload, message_id) == message_id
+    assert [r[0] for r in await db.fetch("select payload from outbox.message")] == ["1"]
 
 
 async def test_dedup_key_returns_the_first_messages_id(db: Connection) -> None:
@@ -420,7 +421,7 @@ async def test_dedup_key_returns_the_first_messages_id(db: Connection) -> None:
 async def test_message_id_goes_before_dedup_key_when_two_messages_stand_in_the_way(db: Connection) -> None:
     by_id = await db.fetchval("select outbox.enqueue('a')")
     await db.execute("select outbox.enqueue('b', dedup_key => 'd')")
-    assert await db.fetchval("select outbox.enqueue('c', message_id => $1, dedup_key => 'd')", by_id) == by_id
+    assert await db.fetchval("select outbox.enqueue('a', message_id => $1, dedup_key => 'd')", by_id) == by_id
 
 
 async def test_settled_message_frees_its_dedup_key(db: Connection) -> None:
@@ -438,17 +439,17 @@ async def test_second_producer_waits_for_the_first_and_agrees_with_its_outcome(
     async with connected(database) as one, connected(database) as two:
         transaction = one.transaction()
         await transaction.start()
-        first = await one.fetchval(f"select outbox.enqueue('first', {by})")
+        first = await one.fetchval(f"select outbox.enqueue('t', '1', {by})")
 
         async def second() -> None:
-            answers.append(await two.fetchval(f"select outbox.enqueue('second', {by})"))
+            answers.append(await two.fetchval(f"select outbox.enqueue('t', '2', {by})"))
 
         async with anyio.create_task_group() as group:
             group.start_soon(second)
             async with blocked_on(db, two):
                 assert answers == []
                 await (transaction.commit() if commit else transaction.rollback())
-    assert [r[0] for r in await db.fetch("select topic from outbox.message")] == ["first" if commit else "second"]
+    assert [r[0] for r in await db.fetch("select payload from outbox.message")] == ["1" if commit else "2"]
     assert (answers == [first]) == (commit or "message_id" in by)
 
 

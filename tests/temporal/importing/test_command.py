@@ -108,7 +108,7 @@ async def test_a_rollback_asks_first_and_does_nothing_without_consent(database: 
         os.write(terminal, f"{answer}\n".encode())
         code, out, err = await ended(command)
         assert (code, (await counts(database))["message"]) == (expected, left), err
-        assert "Roll back 5 rows of old-engine? [y/N]" in out
+        assert "Roll back 5 rows of old-engine? [y/N]" in err
     os.close(terminal)
     os.close(inside)
     assert await fetch(database, "select from outbox.import") == []
