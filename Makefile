@@ -3,15 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERSIONS ?= 14 15 16 17
 # What older PostgreSQL versions have to carry: everything that goes through SQL.
-CORE := tests/postgres/plans tests/postgres/producers $(addprefix tests/worker/test_,$(addsuffix .py,cancel capture claim crowd dead_letters doctor \
-	gates gates_live history_partitions message_life metrics migrate mode pool producers prune relay rescue reset roles settle signals))
+CORE := tests/postgres/plans tests/postgres/producers \
+	$(patsubst %,tests/postgres/test_%.py,cancel capture claim gates history_partitions message_life migrate pool producers roles settle) \
+	$(patsubst %,tests/worker/test_%.py,crowd gates_live metrics mode relay rescue signals) \
+	$(patsubst %,tests/cli/test_%.py,dead_letters doctor prune reset)
 READY := .venv/.ready
 
 # Its standby is made by version 18's pg_basebackup, and sends an older primary no feedback.
 NEWEST_ONLY := --deselect tests/cli/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
+.PHONY: help setup demo test test-all test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +32,10 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## see the main job on real servers
 	@env -u DATABASE_URL -u TEMPORAL_ADDRESS $(BIN)/outbox demo
 
-test: $(READY)  ## run the test suite, in parallel and in random order
+test: $(READY)  ## run the test suite, but for slow tests, in parallel and in random order
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)  ## run the test suite with its slow tests
 	@$(BIN)/python -m pytest
 
 test-postgres-all: $(READY)  ## run the core of the suite on PostgreSQL 14 to 17, from npm; VERSIONS=14 for one of them

@@ -367,7 +367,7 @@ async def test_bad_json_argument_is_named(database: str, arguments: list[str]) -
             "dedup_window: invalid input syntax for type interval",
             "",
         ),
-        (["t", "--dedup-key", "d", "--dedup-window", "-1 h"], "", "dedup_window is -01:00:00, it must not be", ""),
+        (["t", "--dedup-key", "d", "--dedup-window", "-1 h"], "", "dedup_window is -01:00:00, it must lie between", ""),
         (["t", "--tenant", ""], "", "tenant must not be empty", "pass null for none"),
         (["t", "--on-expiry", "drop", "--expires-at", "now"], "", "--on-expiry is 'drop': use bury or discard", ""),
         (["t", "--on-expiry", "discard"], "", "--on-expiry means nothing without --expires-at", ""),

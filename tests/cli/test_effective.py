@@ -47,7 +47,7 @@ async def test_every_setting_is_shown_with_its_origin_and_no_secret(tmp_path: Pa
     assert (done.code, done.err) == (0, "")
     assert CANARY not in done.out
     groups = found(done.out)
-    database, worker, temporal = groups["database"], groups["worker"], groups["outbox_temporal.sink.sink"]
+    database, worker, temporal = groups["database"], groups["worker"], groups["outbox_temporal.sink"]
     assert database["host"] == ("db", "environment variable DATABASE_URL")
     assert database["password"] == ("********", "environment variable DATABASE_URL")
     assert database["sslmode"] == ("verify-full", "environment variable DB_SSL")

@@ -36,7 +36,7 @@ def dying_worker(stage: Stage, family: str, step: str, moment: Moment = "after")
 
 
 async def _serve(family: str, dsn: str, address: str, task_queue: str, mails: str, step: str, moment: str) -> None:
-    played: Family = import_module(f"tests.{family}.scenarios").FAMILY
+    played: Family = import_module(f"tests.workflows.{family}.scenarios").FAMILY
     async with open_application(dsn, "outbox", size=4) as application:
         worker = Worker(
             await Client.connect(address),

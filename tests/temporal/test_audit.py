@@ -31,7 +31,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from outbox.cli.commands.dead import view as dead_screens
+from outbox.cli import format as screens
 from outbox.cli.session import with_store
 from outbox.model.message import Message
 from outbox.model.sink import Delivered
@@ -447,8 +447,8 @@ async def test_what_is_missing_is_asked_for_side_by_side_and_told_in_order(
 def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_screens, "monotonic", iter((0.0, 4.0, 5.0, 5.0, 9.0, 10.5, 10.5)).__next__)
-    with dead_screens.progress("messages", 50) as advance:
+    monkeypatch.setattr(screens, "monotonic", iter((0.0, 4.0, 5.0, 5.0, 9.0, 10.5, 10.5)).__next__)
+    with screens.progress("messages", 50) as advance:
         for _ in range(4):
             advance(10)
     assert capsys.readouterr().err == "outbox: messages: 20 of 50\noutbox: messages: 40 of 50\n"

@@ -141,7 +141,7 @@ def test_what_sql_refuses_is_the_librarys_error_with_the_text_of_sql(caller: Cal
     with pytest.raises(caller.refusal, match="priority is 10, it must lie between 0 and 9"):
         caller.call(enqueue, "t", priority=10)
     caller.rollback()
-    with pytest.raises(caller.refusal, match="run_timeout is -00:00:00.5, it must lie between 0 and 100 years"):
+    with pytest.raises(caller.refusal, match=r"run_timeout is -00:00:00\.5, it must lie between 0 and 100 years"):
         caller.call(start_workflow, "W", "w", run_timeout=timedelta(seconds=-0.5))
     caller.rollback()
     with pytest.raises(caller.refusal, match=r"messages\[1\]: topic must not be empty"):
