@@ -99,7 +99,7 @@ def show(
 
 
 def _prepare(common: Common) -> None:
-    """Find out before anything is measured whether what was asked for can be had."""
+    """Check before the first measurement that everything asked for is available."""
     if common.plots is not None:
         _plots()
     if common.dsn is not None:

@@ -140,7 +140,7 @@ def _figures(report: Measurements) -> Iterator[str]:
 
 
 def _samples(report: Measurements) -> Iterator[str]:
-    """Percentiles of the single measurements; – where there are too few to tell."""
+    """Percentiles of the single measurements; – if there are too few."""
     if not any(report.samples.values()):
         return
     yield _row("milliseconds", "n", *(f"p{percent:g}" for percent in PERCENTILES), "max")

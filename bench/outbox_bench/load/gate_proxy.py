@@ -63,7 +63,7 @@ class Door:
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Forward until one side ends, then tell the other."""
+    """Forward until one side ends, then end the other."""
     with suppress(ConnectionError):
         while data := await source.read(_CHUNK):
             sink.write(data)

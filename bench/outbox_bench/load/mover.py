@@ -1,4 +1,4 @@
-"""A process that moves messages, or starts workflows directly, and tells how it went.
+"""A process that moves messages, or starts workflows directly, and reports the result.
 
 `python -m bench.mover relay`, or `raw` or `client` with how many starts, and how many at once. It says `ready` once
 everything is imported, begins when it reads a line on its standard input, and ends what it began when it reads another,
@@ -45,7 +45,7 @@ class Account:
 
 
 def say(what: object) -> None:
-    """Tell our parent."""
+    """Report to the parent process."""
     sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.flush()
 

@@ -27,7 +27,7 @@ class ContenderFailed(OutboxError):
 
 
 class Contender:
-    """One process. Commands are given one after the other; of jobs that begin it tells whenever they do.
+    """One process. It takes commands one after the other, and reports jobs when they begin.
 
     Every method raises ContenderFailed once the process has ended; none is bounded in time.
     """
@@ -58,7 +58,7 @@ class Contender:
         return await self._hear("done")
 
     async def begun(self) -> tuple[int, int]:
-        """The next job of which it tells: how many have begun with it, and when it did, in monotonic nanoseconds."""
+        """The next job that it reports: how many have begun with it, and when it began, in monotonic nanoseconds."""
         if not self._begun:
             words = await self._hear("job")
             return words["job"], words["at_ns"]

@@ -190,6 +190,6 @@ class Trial:
 
     async def _settled_ns(self) -> int:
         """Return when the last job was finished. It asks only while few are left, so that it costs little."""
-        while await self._connection.fetchval(self._unfinished):  # noqa: ASYNC110 - no peer tells
+        while await self._connection.fetchval(self._unfinished):  # noqa: ASYNC110 - no peer reports it
             await anyio.sleep(_SETTLED_EVERY_S)
         return time.monotonic_ns()

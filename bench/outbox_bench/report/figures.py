@@ -42,6 +42,6 @@ def add_samples(report: Measurements, name: str, values_s: list[float]) -> None:
 
 
 def add_note(report: Measurements, note: str) -> None:
-    """Tell the reader once."""
+    """Add a note, unless it is there already."""
     if note not in report.notes:
         report.notes.append(note)

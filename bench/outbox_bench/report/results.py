@@ -85,7 +85,7 @@ def _told(body: dict[str, Any]) -> Result:
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
-    """Five significant digits, which is more than any clock here can tell, in a fifth of the room."""
+    """Five significant digits: more than any clock here measures, in a fifth of the space."""
     match value:
         case bool():
             return value

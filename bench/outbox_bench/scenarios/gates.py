@@ -118,7 +118,7 @@ async def _small_tenant_s(dsn: str, connection: Connection, waiting: int) -> flo
         await connection.execute(_BIG, waiting, TOPIC)
         await watch.until(
             lambda: watch.completed >= waiting // 20
-        )  # the worker is at it, as far ahead as it ever claims
+        )  # the worker has claimed as far ahead as it ever does
         began_s = monotonic()
         await connection.execute(_FEW, _SMALL)
         await watch.until(lambda: len(watch.delivered_s) >= _SMALL)

@@ -121,7 +121,7 @@ async def _kill(
     async with worker_process(dsn, sink="outbox_bench.load.nullsink:hanging_sink", **times) as victim:
         # All in one transaction, so that one claim takes all: then the leases end together.
         await fill(connection, options.messages)
-        while (await _leased(connection))[0] < options.messages:  # noqa: ASYNC110 - only the table tells
+        while (await _leased(connection))[0] < options.messages:  # noqa: ASYNC110 - only the table shows it
             await anyio.sleep(_LOOK_EVERY_S)
         async with relay_at_work(dsn, survivor, **times):
             if options.mode != "poll":

@@ -221,7 +221,7 @@ async def _beside_loops(bench: Bench, run: int, tell: Tell, *, rows: int, addres
 
 
 def relay_environment(dsn: str, address: str, concurrency: int) -> dict[str, str]:
-    """What a worker of ours goes by, with Temporal's address or else no sink; all other settings are the usual ones."""
+    """The environment of our worker: Temporal's address, or else no sink. All other settings are the defaults."""
     environment = {"DATABASE_URL": dsn, "OUTBOX_SCHEMA": "outbox", "OUTBOX_CONCURRENCY": str(concurrency)}
     if not address:
         return environment | {"OUTBOX_SINK": NULL_SINK}

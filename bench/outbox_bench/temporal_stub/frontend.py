@@ -182,7 +182,7 @@ class FakeFrontend:
         return StartWorkflowExecutionResponse(run_id=known.run_id, started=started, status=_RUNNING).SerializeToString()
 
     def _signal_with_start(self, message: bytes) -> bytes | GrpcRefusal:
-        """Nothing ever closes here, so there is always somebody to signal."""
+        """No workflow ever closes here, so there is always one to signal."""
         request = SignalWithStartWorkflowExecutionRequest.FromString(message)
         if fault := _fault(request):
             return GrpcRefusal(RPCStatusCode.INVALID_ARGUMENT, fault)

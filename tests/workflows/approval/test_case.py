@@ -194,8 +194,8 @@ def test_another_run_goes_on_with_the_same_points_in_time() -> None:
     [
         ({"tenant_id": "acme"}, "tenant_id is 'acme': give the tenant's UUID"),
         ({"subject": ""}, "subject is missing"),
-        ({"approvers": []}, "nobody is asked"),
-        ({"approvers": ["alice", ""]}, "nobody is asked"),
+        ({"approvers": []}, "no approver is named"),
+        ({"approvers": ["alice", ""]}, "no approver is named"),
         ({"approvers": ["alice", "rita"]}, "rita is asked about a request of their own"),
         ({"answer_within_s": 0}, "answer_within_s is 0: give seconds from"),
         ({"remind_every_s": float("nan")}, "remind_every_s is nan"),

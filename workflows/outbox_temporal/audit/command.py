@@ -54,7 +54,7 @@ def audit(
     since: Annotated[
         str, typer.Option(metavar="TIME", help="From then on: an age such as 90m or 2d, or 2026-11-21T08:00 (UTC).")
     ] = "24h",
-    until: Annotated[str, typer.Option(metavar="TIME", help="Until then, likewise.")] = "0s",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Until then, written in the same way.")] = "0s",
     settle: Annotated[
         str, typer.Option(metavar="AGE", help="Leave out what is younger: it may be on its way.")
     ] = "10s",
@@ -64,7 +64,9 @@ def audit(
     ] = None,
     workflows: Annotated[
         list[str] | None,
-        typer.Option("--type", help="Only this outbox starts workflows of this type: look for no others, tell of all."),
+        typer.Option(
+            "--type", help="Only this outbox starts workflows of this type: look at these only, and report all."
+        ),
     ] = None,
     prefixes: Annotated[
         list[str] | None, typer.Option("--prefix", help="The same for workflow ids that begin so.")
@@ -208,7 +210,7 @@ async def _retentions(
 ) -> dict[str, float]:
     """The namespaces to look at, each with how long it keeps what has ended.
 
-    One that somebody asked for must answer. One that only messages name is left out with a line that says so.
+    One named on the command line must answer. One that only messages name is left out, with a line that says so.
     """
     retention_s: dict[str, float] = {}
     for namespace in [own, *wish.namespaces, *sorted(named)]:

@@ -109,7 +109,7 @@ def stranger(run: Run) -> Difference:
 
 
 def enqueued_at(message_id: UUID) -> datetime | None:
-    """When a message was enqueued, if its id tells: those that the database makes do (UUID version 7)."""
+    """When a message was enqueued, if its id holds it: ids from the database do (UUID version 7)."""
     return datetime.fromtimestamp((message_id.int >> 80) / 1000, UTC) if message_id.version == 7 else None
 
 

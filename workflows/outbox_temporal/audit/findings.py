@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether somebody should look at it."""
+        """Whether a person should look at it."""
         return self not in (Kind.FORGOTTEN, Kind.SHARED)
 
     @property

@@ -61,7 +61,7 @@ class Run(NamedTuple):
     """Whether it continued as new, so that another run of its chain follows."""
     child: bool = False
     first_run_id: str | None = None
-    """The first run of its chain. Temporal tells it only when it is asked for this one run."""
+    """The first run of its chain. Temporal gives it only in the description of a single run."""
 
     @property
     def is_later(self) -> bool:

@@ -76,7 +76,7 @@ async def examine(asked: Asked, wanted: Wanted, demand: Demand | None) -> list[F
     for namespace, s in kept_s.items():
         lasting += () if s is None else judged_retention(namespace, s, asked, demand)
     if kept_s.get(asked.namespace) is None:
-        lasting.append(RETENTION.untried(f"namespace {asked.namespace} does not tell it"))
+        lasting.append(RETENTION.untried(f"namespace {asked.namespace} does not say it"))
     queues = [queue for queue in wanted.queues if queue.namespace in kept_s]
     return [*found, *lasting, *await _examine_queues(asked, queues, wanted)]
 

@@ -34,7 +34,7 @@ class SourceTable(_Table):
     """`[source]`: which rows."""
 
     identity: Annotated[str, Field(min_length=1)]
-    """The column that tells the rows apart."""
+    """The column whose values are unique."""
     query: str | None = None
     """File with one SQL query, beside the mapping."""
     table: str | None = None
@@ -228,7 +228,7 @@ class _MappingCheck:
                 self._fault(place, f"{field} is not known here: {_NOT_HERE[field]}")
             elif not means_something(field, "start_workflow"):
                 self._fault(place, f"{field} means nothing to the start of a workflow")
-        # A workflow id that is taken already is a fault that somebody must look at, unless the mapping says otherwise.
+        # A workflow id that is taken already is a fault that a person must look at, unless the mapping says otherwise.
         stand_in = {"on_duplicate": "reject"} | {name: value for name, value in table.items() if name not in _NOT_HERE}
         here = {place[1:]: line for place, line in self._file.lines.items() if place[:1] == ("start",)}
         lines: dict[Place, int] = {(): 1} | {("route", 0, *rest): line for rest, line in here.items()}

@@ -136,7 +136,7 @@ class RowMover:
 def sorted_out(
     plans: Sequence[Planned | RowRefusal], known: Sequence[Known], seen: dict[Workflow, str]
 ) -> tuple[list[Planned], list[RowRefusal], int]:
-    """Tell rows that are to be moved from those that are refused, and count those that were moved before.
+    """Separate rows to move from rows that are refused, and count those that were moved before.
 
     `seen` has the workflows of rows that were to be moved, and grows.
     """

@@ -15,7 +15,7 @@ from outbox_temporal.importing.mapping import ImportMapping
 
 
 class RowFault(NamedTuple):
-    """A row that somebody should look at."""
+    """A row that a person should look at."""
 
     identity: str
     what: str
@@ -52,7 +52,7 @@ class ImportReport:
         self.counts[what] = self.counts.get(what, 0) + number
 
     def find(self, finding: RowFault) -> None:
-        """Count a row that somebody should look at, and keep it."""
+        """Count a row that a person should look at, and keep it."""
         self.count(finding.what)
         self.findings.append(finding)
 

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 
     @property
     def ended_by_hand(self) -> bool:
-        """Whether somebody ended it before its work was done."""
+        """Whether it was ended before its work was done."""
         return self.status in _ENDED_BY_HAND
 
 
@@ -86,7 +86,7 @@ class Lookup:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND and detail(error, NamespaceNotFoundFailure) is None:
                 return None
-            raise OutboxError(f"Temporal does not tell of {row.workflow_id!r}: {error.message}") from error
+            raise OutboxError(f"Temporal gives no answer about {row.workflow_id!r}: {error.message}") from error
         info = answer.workflow_execution_info
         memo = info.memo.fields.get(MEMO_KEY)
         status = WorkflowExecutionStatus.Name(info.status).removeprefix("WORKFLOW_EXECUTION_STATUS_")

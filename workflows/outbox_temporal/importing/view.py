@@ -43,7 +43,7 @@ class _RowLines:
         self._done = 0
 
     def __call__(self, count: int) -> None:
-        """Tell of every tenth of the whole that was passed."""
+        """Print a line for every tenth of the whole."""
         before, self._done = self._done, self._done + count
         if self._total and 10 * before // self._total < 10 * self._done // self._total:
             sys.stderr.write(f"outbox: {self._doing} {self._done} of {self._total} rows\n")

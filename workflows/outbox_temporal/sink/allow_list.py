@@ -61,7 +61,7 @@ class Allowed:
         return "; ".join(parts)
 
     def fault(self, wish: RequestedAction) -> str | None:
-        """Why a wish is refused, with the setting that would allow it."""
+        """Why a request is refused, with the setting that would allow it."""
         chosen, namespace = self._chosen, wish.namespace or self._own
         if namespace == SYSTEM_NAMESPACE:
             return f"namespace {SYSTEM_NAMESPACE} is Temporal's own: no worker touches it"

@@ -61,7 +61,7 @@ _NOT_NOW = (
     "workflow history size exceeds limit",
     "workflow history count exceeds limit",
     "workflow mutable state size exceeds limit",
-    "is not defined",  # a search attribute: somebody may register it
+    "is not defined",  # a search attribute: it may be registered later
     "no mapping defined for search attribute",
     "search attributes from cluster metadata",  # the server could not read them
     "search attribute type",

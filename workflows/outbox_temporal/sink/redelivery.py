@@ -1,7 +1,7 @@
 """Finds out, before a message is delivered again, what an earlier delivery has done and what it could have reached.
 
 Temporal recognises a repeat by its request id, but only in the current run of a workflow id. When the workflow has
-continued as new, or has ended and another one has its id, a repeat would act a second time, or on a stranger. So this
+continued as new, or has ended and another one has its id, a repeat would act twice, or on another workflow. So this
 module asks first. What an earlier delivery did can be seen: a start left the message id in the memo, a signal its
 request id in the run (also in a closed one), a request to cancel and a termination the message id in their identity.
 """
@@ -70,7 +70,7 @@ def was_tried_before(message: Message) -> bool:
 
 
 def must_look_back(message: Message, target: Target) -> bool:
-    """Whether a delivery is a repeat that could do something twice, or reach a stranger.
+    """Whether a delivery is a repeat that could do something twice, or reach the wrong workflow.
 
     The server refuses a second start with `reject_duplicate`: then the refusal is looked into.
     """

@@ -84,7 +84,7 @@ class TemporalSettings(BaseModel):
     )
 
     def routes_file(self) -> Path | None:
-        """The file of routes, if there is one. A file that was named need not exist: reading it will tell."""
+        """The file of routes, if there is one. A file that is named need not exist: reading it finds out."""
         return routes_file(self.routes)
 
     def converter(self) -> DataConverter:

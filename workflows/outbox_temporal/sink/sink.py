@@ -53,7 +53,7 @@ _CONNECT_SHARE, _CALL_SHARE = 0.35, 0.45
 _NOT_CONNECTED = (RuntimeError, ValueError)
 """The SDK's ways to say that the first connect failed: the server cannot be reached, or a setting cannot be used."""
 _UNTOLD = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED)
-"""The server is there and tells no more: a key may start workflows and not read namespaces, a proxy know no health."""
+"""The server answers, and no more is known. A key may not read namespaces; a proxy may not know health checks."""
 _COMPLETED = "already completed"
 """How the server says that a workflow exists and has ended; the code is NOT_FOUND in both cases."""
 

@@ -39,7 +39,7 @@ class Routes:
         return cls(path, checked(read(path)))
 
     def target_of(self, message: Message) -> Target | Record | Rejected:
-        """Where a message goes by its topic, or why it cannot go anywhere."""
+        """The target for a message's topic, or why there is none."""
         route = self.match(message.topic)
         if route is None:
             return Rejected(UNROUTABLE, f"no route in {self.path} matches the topic {message.topic!r}")

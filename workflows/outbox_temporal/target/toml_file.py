@@ -62,7 +62,7 @@ def seconds(value: object) -> float:
 def _lines(text: str) -> dict[Place, int]:
     """The line where each key and table of a valid document stands.
 
-    The parser tells no lines. But statements stand on lines of their own, and the shortest run of lines that parses is
+    The parser gives no line numbers. But each statement has its own lines, and the shortest run of lines that parses is
     one statement: so it is the parser itself that reads them one by one.
     """
     lines: dict[Place, int] = {(): 1}

@@ -1,1 +1,1 @@
-"""Approvals: somebody asks, somebody decides, or the next in the chain is asked. Simple, and with escalation."""
+"""Approvals: one person asks, another decides, or the next in the chain is asked. Simple, and with escalation."""

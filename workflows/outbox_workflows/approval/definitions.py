@@ -88,7 +88,7 @@ class _Approval:
 
     @workflow.update
     async def delegate(self, *command: object) -> Standing:
-        """Have somebody else decide as well; answered when that is recorded."""
+        """Let another person decide as well. It answers when that is recorded."""
         return await self._answer("delegate", command)
 
     @delegate.validator

@@ -48,7 +48,7 @@ def faults(request: Request) -> list[str]:
     except ValueError:
         found.append(f"tenant_id is {request.tenant_id!r}: give the tenant's UUID")
     if not request.chain or not all(request.chain):
-        found.append("nobody is asked: name the approver (Approval) or the approvers (EscalatingApproval)")
+        found.append("no approver is named: name the approver (Approval) or the approvers (EscalatingApproval)")
     if request.requested_by in request.chain:
         found.append(f"{request.requested_by} is asked about a request of their own: name somebody else")
     texts = (request.approval_id, request.subject, request.requested_by, *request.chain)

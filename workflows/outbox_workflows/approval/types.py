@@ -35,7 +35,7 @@ class ApprovalCommand:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an approval stands: what the query tells, commands are answered with, and the row keeps."""
+    """The state of an approval: the answer to the query and to commands, and what the row keeps."""
 
     state: State = "pending"
     level: int = 1
@@ -127,7 +127,7 @@ class EscalatingRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalStep:
-    """Something that happened to an approval, and where it stands since: what the activity `approval.record` writes."""
+    """Something that happened to an approval, and its state since: what the activity `approval.record` writes."""
 
     tenant_id: str
     approval_id: str

@@ -70,7 +70,7 @@ class Running(Generic[R]):
         return told
 
     async def command(self, name: str, command: object, command_id: str, answer: type[T]) -> T:
-        """Tell, and wait for the answer. Raises CommandRefused."""
+        """Send a command and wait for the answer. Raises CommandRefused."""
         try:
             update_id = f"{name}-{command_id}"  # a repetition is answered as before, also after the end
             told: T = await self.handle.execute_update(name, command, id=update_id, result_type=answer)

@@ -1,4 +1,4 @@
-"""The workflow of an organisation's bootstrap: a saga whose every step tells of itself through the outbox.
+"""The workflow of an organisation's bootstrap: a saga that announces every step through the outbox.
 
 | step                | does                                  | undone by            |
 |---------------------|---------------------------------------|----------------------|
@@ -44,7 +44,7 @@ _TRY = timedelta(seconds=15)
 _FORWARD = timedelta(hours=1)
 """All tries of a step. What is away for longer ends the bootstrap."""
 _BACK = timedelta(days=1)
-"""All tries of a compensation: what it leaves behind, somebody has to clean up by hand."""
+"""All tries of a compensation: what it leaves behind must be cleaned up by hand."""
 _RETRIES = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=30)
 )

@@ -15,7 +15,7 @@ _TTL_S = 300
 
 
 class NameRefused(Exception):
-    """The name can never be had: it is another's, or no name at all. Nothing was changed."""
+    """The name can never be used: it belongs to another, or it is not a name. Nothing was changed."""
 
 
 class Dns(Protocol):

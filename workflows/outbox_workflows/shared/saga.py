@@ -47,7 +47,7 @@ class SagaStep:
     final: bool = False
     """Once it has begun nothing is cancelled any more, and it is tried without end."""
     long: bool = False
-    """One try may take as long as other steps with all their tries; heartbeats tell that somebody is at it."""
+    """One try may take as long as other steps with all their tries. Heartbeats show that a worker is busy with it."""
 
 
 class Saga:

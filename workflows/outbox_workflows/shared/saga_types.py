@@ -27,7 +27,7 @@ class SagaTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The wish that a workflow undo what it did and end."""
+    """The command to undo what a workflow did, and to end."""
 
     command_id: str = ""
     """Chosen by the caller: a repetition counts once."""

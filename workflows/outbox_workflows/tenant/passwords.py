@@ -1,7 +1,7 @@
 """Hashing passwords where they are typed in, so that none is ever written down.
 
-A password in a workflow's input would stand in the outbox and in Temporal's history, for everybody to read who may look
-there. The caller hashes first, and sends the hash.
+A password in a workflow's input would be in the outbox and in Temporal's history, readable for everyone with access.
+So the caller hashes first, and sends the hash.
 """
 
 from __future__ import annotations

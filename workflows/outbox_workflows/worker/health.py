@@ -1,4 +1,4 @@
-"""What a workflow worker tells over HTTP: `/livez` and `/readyz`, in the relay's form. `outbox health` asks for both.
+"""What a workflow worker reports over HTTP: `/livez` and `/readyz`, in the relay's form. `outbox health` asks for both.
 
 The SDK serves its metrics itself, at an address of its own.
 """
@@ -30,7 +30,7 @@ _ANSWERS_WITHIN = timedelta(seconds=3)
 
 @asynccontextmanager
 async def serving(settings: Settings, worker: WorkflowWorker) -> AsyncIterator[None]:
-    """Serve for the block. Raises ConfigurationError when the port cannot be had."""
+    """Serve for the block. Raises ConfigurationError when the port is not free."""
     health = HealthPages(worker)
     async with served(settings, {LIVE: health.live, READY: health.ready}, health.pulse, [health.asked]):
         yield

@@ -35,7 +35,7 @@ T = TypeVar("T")
 State = Literal["starting", "running", "draining"]
 _RETRIES = Backoff(0.2, 5.0)
 PROGRAM = "outbox-workflows"
-"""The label `program` of every metric, by which alerts tell this worker from other workers of the SDK."""
+"""The label `program` of every metric, by which alerts distinguish this worker from other workers of the SDK."""
 
 
 class WorkflowWorker:

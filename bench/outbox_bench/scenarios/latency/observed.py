@@ -92,7 +92,7 @@ class Sightings:
 
 
 class _Observed(Worker):
-    """Tells when its doorbell rings, which is no event: it happens too often in production."""
+    """Reports when its doorbell rings. That is not an event, because it happens too often in production."""
 
     hints: list[float]
 
