@@ -13,7 +13,7 @@ READY := .venv/.ready
 NEWEST_ONLY := --deselect tests/cli/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
+.PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,10 +32,7 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## see the main job on real servers
 	@env -u DATABASE_URL -u TEMPORAL_ADDRESS $(BIN)/outbox demo
 
-test: $(READY)  ## run the test suite, but for slow tests, in parallel and in random order
-	@$(BIN)/python -m pytest -m "not slow"
-
-test-all: $(READY)  ## run the test suite with its slow tests
+test: $(READY)  ## run the test suite, in parallel and in random order
 	@$(BIN)/python -m pytest
 
 test-postgres-all: $(READY)  ## run the core of the suite on PostgreSQL 14 to 17, from npm; VERSIONS=14 for one of them
