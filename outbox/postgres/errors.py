@@ -29,6 +29,8 @@ PASSING = (
     asyncpg.InternalServerError,  # class XX
 )
 _GIVEN_UP = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
+_READS_RELATION = "get_relation_info"
+"""The function in PostgreSQL that refuses to read an unlogged table (`outbox.uptime`) on a standby, in any language."""
 
 
 @contextmanager
@@ -45,12 +47,8 @@ def translated_errors(doing: str) -> Iterator[None]:
     except PASSING as error:
         kind = StatementTimedOut if isinstance(error, _GIVEN_UP) else DatabaseUnavailable
         raise kind(f"{doing}: {line(error)}") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseRefused(
-            f"{doing}: {line(error)}: `outbox doctor` examines the outbox's grants", sqlstate=error.sqlstate or ""
-        ) from error
     except asyncpg.PostgresError as error:
-        raise DatabaseRefused(f"{doing}: {line(error)}", sqlstate=error.sqlstate or "") from error
+        raise _refused(doing, error) from error
     except asyncpg.DataError as error:  # the driver could not encode a value
         raise DatabaseRefused(f"{doing}: {line(error)}", sqlstate="22000") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -60,6 +58,18 @@ def translated_errors(doing: str) -> Iterator[None]:
         raise DatabaseUnavailable(f"{doing}: no answer in time") from error
     except OSError as error:
         raise DatabaseUnavailable(f"{doing}: {line(error)}") from error
+
+
+def _refused(doing: str, error: asyncpg.PostgresError) -> DatabaseReadOnly | DatabaseRefused:
+    """What a refusal means that is none of those above."""
+    if isinstance(error, asyncpg.FeatureNotSupportedError) and error.server_source_function == _READS_RELATION:
+        return DatabaseReadOnly(f"{doing}: this server is a standby, it is read-only: {line(error)}")
+    cure = (
+        ": `outbox doctor` examines the outbox's grants"
+        if isinstance(error, asyncpg.InsufficientPrivilegeError)
+        else ""
+    )
+    return DatabaseRefused(f"{doing}: {line(error)}{cure}", sqlstate=error.sqlstate or "")
 
 
 def line(error: BaseException) -> str:

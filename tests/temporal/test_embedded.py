@@ -184,7 +184,8 @@ async def test_temporal_keeps_address_and_workflows_over_a_restart(end: str) -> 
 @on_linux
 def test_servers_die_with_an_owner_that_is_killed(reachable_directory: Path) -> None:
     program = """
-from outbox_temporal.servers.postgres import PostgresServer, TemporalServer
+from outbox_temporal.servers.postgres import PostgresServer
+from outbox_temporal.servers.temporal import TemporalServer
 with PostgresServer.start() as postgres, TemporalServer.start() as temporal:
     print(postgres.pid, temporal.pid, flush=True)
     input()

@@ -133,6 +133,7 @@ async def test_every_metric_and_every_field_of_the_status_is_seen_to_change(
         for name in RARE:
             relay.worker._emit(sample(getattr(events, name)))
         relay.worker._emit(events.PresenceLost("gone"))
+        await watch.look()
         relay.worker._emit(events.DatabaseLost("text", "gone"))
         await watch.look()
         relay.worker._emit(events.DatabaseRestored("text", 1.0))

@@ -150,7 +150,8 @@ async def frontend(report: Measurements) -> AsyncIterator[StubFrontend]:
     """The frontend that takes the starts, for the block, and a note that says which it is."""
     add_note(
         report,
-        "the frontend is bench.frontend, a stand-in for Temporal's in a process of its own, on this machine: it "
+        "the frontend is outbox_bench.temporal_stub.frontend, a stand-in for Temporal's in a process of its own, on "
+        "this machine: it "
         "remembers workflow ids and request ids as Temporal does, counts what it begins, and executes nothing",
     )
     report.settings["stub"] = " ".join(_FRONTEND.arguments())

@@ -1,4 +1,4 @@
-"""Sinks that cost nothing, for what is measured without Temporal: `OUTBOX_SINK=bench.nullsink:null_sink`."""
+"""Sinks that cost nothing, to measure without Temporal: `OUTBOX_SINK=outbox_bench.load.nullsink:null_sink`."""
 
 from __future__ import annotations
 

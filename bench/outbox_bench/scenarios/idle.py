@@ -71,7 +71,7 @@ async def measure(lab: Lab, options: IdleOptions, report: Measurements, tell: Ca
     """Watch one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
-    temporal = {"TEMPORAL_ADDRESS": await lab.temporal()} if options.sink.startswith("workflows.") else {}
+    temporal = {"TEMPORAL_ADDRESS": await lab.temporal()} if options.sink.startswith("outbox_temporal.") else {}
     report.settings |= {"modes": list(options.modes), "sink": options.sink, "seconds watched": options.watch_s}
     turns = list(product(range(options.runs), options.modes))
     async with connected(dsn) as connection:

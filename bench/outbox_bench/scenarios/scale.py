@@ -87,7 +87,11 @@ async def _addresses(options: ScaleOptions, report: Measurements) -> AsyncIterat
         return
     async with running(partial(StubFrontend.start)) as stub:
         report.settings["stub"] = " ".join(stub.options.arguments())
-        add_note(report, "stub: bench.frontend in a process of its own, which executes nothing and answers at once")
+        add_note(
+            report,
+            "stub: outbox_bench.temporal_stub.frontend in a process of its own, which executes nothing and answers "
+            "at once",
+        )
         yield {"null": "", "stub": stub.address}
 
 

@@ -180,7 +180,9 @@ async def _stub(bench: Bench, tell: Tell) -> None:
     latency = f"{frontend.latency_ms:g} ms and a lognormal median of {frontend.jitter_ms:g} ms on top"
     report.settings |= {"starts, stub": options.stub_rows, "stub": " ".join(frontend.arguments())}
     add_note(
-        report, f"stub: bench.frontend in a process of its own, which executes nothing; it answers after {latency}"
+        report,
+        "stub: outbox_bench.temporal_stub.frontend in a process of its own, which executes nothing; "
+        f"it answers after {latency}",
     )
     async with running(partial(StubFrontend.start, frontend)) as stub:
         assert stub.pid is not None

@@ -1,6 +1,6 @@
 """A stand-in for Temporal's frontend, in a process of its own: takes starts and signals as fast as clients can send.
 
-    python -m bench.frontend [--port 7244] [--latency-ms 5 --jitter-ms 2 --tail 1.0] [--throttled 0.01] …
+    python -m outbox_bench.temporal_stub.frontend [--port 7244] [--latency-ms 5 --jitter-ms 2 --tail 1.0] …
 
 Temporal's dev server takes some 200 starts a second, so nothing faster can be measured with it. This speaks the same
 protocol to the real SDK, remembers workflow ids and request ids as Temporal does, and executes nothing: a workflow that
@@ -298,7 +298,9 @@ async def run(host: str, port: int, options: FrontendOptions) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.frontend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m outbox_bench.temporal_stub.frontend",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7244)

@@ -121,7 +121,7 @@ async def test_each_delivery_is_a_span_and_says_how_it_ended(
         with tracer.start_as_current_span("second") as second:
             await enqueue(connection, "orders")
         await relay.wait_buried()
-        await enqueue(connection, "untraced", headers={"traceparent": 7})
+        await enqueue(connection, "untraced", headers={"traceparent": "7"})
         answers.append(Delivered())
         await enqueue(connection, "untraced")
         answers.append(Delivered())
