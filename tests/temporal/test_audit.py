@@ -97,7 +97,7 @@ HONEST_STARTS, HONEST, HONEST_RUNS = 87, 100, 43 + 20 + 10 + 5 + 5 + 5 + 1 + 1
 def server() -> Iterator[TemporalServer]:
     """A server whose namespaces hold nothing but what a test of this file puts there."""
     with TemporalServer.start(
-        ui=False, in_memory=True, namespaces=["first", "second", "small", "rest", "ghosts"]
+        ui=False, in_memory=True, namespaces=["first", "second", "small", "rest", "ghosts", "pruned", "buried"]
     ) as server:
         yield server
 
@@ -548,7 +548,7 @@ async def test_ghosts_are_listed_terminated_on_request_and_their_duplicates_are_
 async def test_workflow_whose_history_was_pruned_is_no_ghost(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
-    async with world(database, server, "ghosts", environment) as here:
+    async with world(database, server, "pruned", environment) as here:
         three_days_ago = int((time() - 3 * 86_400) * 1000)
         old = UUID(int=three_days_ago << 80 | UUID("00000000-0000-7000-8000-000000000001").int)
         await here.by_hand("pruned-1", old)
@@ -566,7 +566,7 @@ async def test_workflow_whose_history_was_pruned_is_no_ghost(
 async def test_discarded_dead_letter_leaves_no_ghost(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
-    async with world(database, server, "ghosts", environment) as here:
+    async with world(database, server, "buried", environment) as here:
         message_id = await here.start("buried-1")
         await here.commit(f"""
             insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority,

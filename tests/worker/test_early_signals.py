@@ -24,6 +24,14 @@ FIRST = ["unshare", "--pid", "--fork", "--kill-child"]
 """Runs a program as process 1 of a namespace of its own."""
 
 
+@pytest.fixture(autouse=True)
+def default_sighup() -> Iterator[None]:
+    """Children inherit what this process does with SIGHUP, and the tests themselves may run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Starting:
     """A process that starts, seen from outside."""
 

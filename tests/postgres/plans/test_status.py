@@ -12,7 +12,7 @@ from tests.support.sql import connected
 
 pytestmark = pytest.mark.timeout(300)
 YESTERDAY = """
-    create table outbox.history_{day:%Y%m%d} partition of outbox.history
+    create table if not exists outbox.history_{day:%Y%m%d} partition of outbox.history
     for values from ('{day:%Y-%m-%d} 00:00Z') to ('{day:%Y-%m-%d} 24:00Z')
 """
 HISTORY = """
