@@ -18,6 +18,7 @@ from outbox.postgres.pool import open_pool
 from outbox.store.messages import Burial, Retry, Store
 from outbox.store.sql import query
 from tests.support.sql import connected
+from tests.support.versions import needs_postgres
 
 pytestmark = pytest.mark.timeout(300)  # 200,000 rows, twice
 MANY, FEW = 200_000, 2_000
@@ -161,6 +162,7 @@ async def rows_read(db: Connection) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+@needs_postgres(15)  # pg_stat_force_next_flush
 @pytest.mark.parametrize("rows", [0, 1, 30, 500])
 async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
     db: Connection, database: str, rows: int
