@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 
 from outbox import __version__
-from outbox.model.events import Buried, Held, Released, Resumed, Retried, SourceReady
+from outbox.model.events import Buried, Claimed, Held, Released, Resumed, Retried, SourceReady
 from outbox.model.message import Message
 from outbox.model.sink import Delivered, Failed, Outcome, Rejected
 from outbox.observability.metrics import FACTS, STATES
@@ -63,8 +63,12 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
         sink.available = False
         await enqueue(database, 5)
         await relay.log.wait_for(Held)
-        released = relay.log.of
-        await relay.log.wait_until(lambda: sum(len(event.messages) for event in released(Released)) == 5 or None)
+
+        def messages(kind: type[Claimed | Released]) -> int:
+            return sum(len(event.messages) for event in relay.log.of(kind))
+
+        # The hold may begin before all five are claimed.
+        await relay.log.wait_until(lambda: messages(Released) == messages(Claimed) or None)
         await fetch(database, "select outbox.enqueue('test', '{}', available_at => now() + interval '1 hour')")
         await fetch(database, "update outbox.message set due_at = due_at - interval '40 s' where due_at < now()")
         samples = await scrape(port)
@@ -85,7 +89,7 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
         assert samples["outbox_holding"][()] == 0
         assert samples["outbox_holds_total"][()] == 1
         assert samples["outbox_hold_seconds_total"][()] > 0
-        assert total(samples["outbox_released_total"]) >= 5
+        assert total(samples["outbox_released_total"]) >= 1
 
 
 async def test_the_oldest_pause_is_shown_with_its_age_and_no_pause_with_none(database: str) -> None:
