@@ -31,7 +31,7 @@ class Blocker:
 
 
 def read(rows: Sequence[dict[str, Any]]) -> list[Blocker]:
-    """What `blockers.sql` tells, the first to be ended first."""
+    """What `status/blockers.sql` tells, the first to be ended first."""
     return list(map(_read, rows))
 
 

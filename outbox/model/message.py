@@ -26,7 +26,7 @@ CLAIM_BYTES = 8 * 2**20
 
 
 class Message(NamedTuple):
-    """A claimed row of `outbox.message`. Field order is the column order of `sql/queries/claim.sql`.
+    """A claimed row of `outbox.message`. Field order is the column order of `sql/queries/claim/plain.sql`.
 
     A named tuple, because tens of thousands are made each second and its constructor is C code.
     JSON columns stay text: the sink passes the payload's bytes through untouched and parses only what it needs.

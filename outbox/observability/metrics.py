@@ -45,7 +45,7 @@ FACTS = {
     "history_partitions": ("outbox_history_partitions", "Daily partitions of the history."),
     "history_days_ahead": ("outbox_history_days_ahead", "Days from today for which the history has partitions."),
 }
-"""By key in the answer of `facts.sql`: gauges of the whole outbox, which every worker reports alike."""
+"""By key in the answer of `status/facts.sql`: gauges of the whole outbox, which every worker reports alike."""
 STATES = ("pending", "processing", "scheduled", "waiting", "retrying")
 _TOO_OLD_S = 60.0
 """Facts that are older than this are left out: an absent value tells more than a wrong one."""
@@ -62,7 +62,7 @@ class Metrics(Collector):
         *,
         slots: int,
     ) -> None:
-        """`facts` looks for the latest answer of `facts.sql` and is bounded. `slots`: deliveries at once, at most."""
+        """`facts` looks for the latest answer of that statement, bounded. `slots`: deliveries at once, at most."""
         self._counts = counts
         self._condition = condition
         self._facts = facts

@@ -195,7 +195,7 @@ class Condition:
         return {"sink": f"{outcome.kind}: {outcome.detail}" if isinstance(outcome, Unavailable) else OK}
 
     async def ask_facts(self) -> dict[str, Any] | None:
-        """What `facts.sql` tells of the whole outbox; None while it cannot be had."""
+        """What `status/facts.sql` tells of the whole outbox; None while it cannot be had."""
         if self.store is None:
             return None
         try:

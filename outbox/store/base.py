@@ -23,7 +23,7 @@ _BLOCKERS_WITHIN_S = 1.5
 
 
 class Statements:
-    """Statements on one outbox schema. Each method runs the file of its name under `sql/queries`.
+    """Statements on one outbox schema. Each method names the file under `sql/queries` that it runs.
 
     Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
@@ -52,7 +52,7 @@ class Statements:
         try:
             with translated_errors("blockers"):
                 async with self._pool.acquire(timeout_s=_BLOCKERS_WITHIN_S) as connection:
-                    return read(orjson.loads(await connection.fetchval(self._sql("blockers"))))
+                    return read(orjson.loads(await connection.fetchval(self._sql("status/blockers"))))
         except OutboxError:
             return []
 

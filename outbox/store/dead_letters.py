@@ -33,7 +33,7 @@ _ARGUMENTS = attrgetter(*(field.name for field in fields(Filter)))
 
 
 class Found(NamedTuple):
-    """What decides whether a dead letter may be put back. Field order is that of `find_dead_letters.sql`."""
+    """What decides whether a dead letter may be put back. Field order is that of `dead_letters/find.sql`."""
 
     message_id: UUID
     seq: int
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
 
 class Total(NamedTuple):
-    """Dead letters of one reason and kind. Field order is that of `dead_letter_totals.sql`."""
+    """Dead letters of one reason and kind. Field order is that of `dead_letters/totals.sql`."""
 
     reason: str
     kind: str
@@ -58,7 +58,7 @@ class Total(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A dead letter whole. Field order is that of `read_dead_letters.sql`; JSON columns stay text."""
+    """A dead letter whole. Field order is that of `dead_letters/read.sql`; JSON columns stay text."""
 
     message_id: UUID
     seq: int
@@ -84,7 +84,7 @@ class DeadLetter(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """What became of a message that was to be cancelled. Field order is that of `cancel.sql`."""
+    """What became of a message that was to be cancelled. Field order is that of `dead_letters/cancel.sql`."""
 
     message_id: UUID
     cancelled: bool | None
@@ -103,34 +103,36 @@ class DeadLetters(Statements):
     async def find_dead_letters(self, which: Filter, limit: int | None = None) -> list[Found]:
         """Return the dead letters that are meant, the latest first."""
         async with self._errors("find dead letters"):
-            rows = await self._pool.fetch(self._sql("find_dead_letters"), *_ARGUMENTS(which), limit)
+            rows = await self._pool.fetch(self._sql("dead_letters/find"), *_ARGUMENTS(which), limit)
         return [Found._make(row) for row in rows]
 
     async def dead_letter_totals(self, which: Filter) -> list[Total]:
         """Count the dead letters that are meant, the most frequent first."""
         async with self._errors("count dead letters"):
-            rows = await self._pool.fetch(self._sql("dead_letter_totals"), *_ARGUMENTS(which))
+            rows = await self._pool.fetch(self._sql("dead_letters/totals"), *_ARGUMENTS(which))
         return [Total._make(row) for row in rows]
 
     async def read_dead_letters(self, message_ids: Sequence[UUID]) -> list[DeadLetter]:
         """Return dead letters with everything that is kept of them, the latest first."""
         async with self._errors("read dead letters"):
-            rows = await self._pool.fetch(self._sql("read_dead_letters"), message_ids)
+            rows = await self._pool.fetch(self._sql("dead_letters/read"), message_ids)
         return [DeadLetter._make(row) for row in rows]
 
     async def requeue(self, message_ids: Sequence[UUID]) -> dict[UUID, bool]:
         """Put dead letters back among the messages, and tell of each that was dead whether there was room for it."""
         async with self._errors("requeue"):
-            rows = await self._pool.fetch(self._sql("requeue"), message_ids)
+            rows = await self._pool.fetch(self._sql("dead_letters/requeue"), message_ids)
         return {row["message_id"]: row["requeued"] for row in rows}
 
     async def discard(self, message_ids: Sequence[UUID]) -> dict[UUID, bool]:
         """Delete dead letters for ever. The answer names those that were there, each True."""
         async with self._errors("discard"):
-            rows = await self._pool.fetch(self._sql("discard"), message_ids)
+            rows = await self._pool.fetch(self._sql("dead_letters/discard"), message_ids)
         return {row["message_id"]: True for row in rows}
 
     async def cancel(self, message_ids: Sequence[UUID]) -> list[Cancelled]:
         """Take unsettled messages back, unless a worker holds them."""
         async with self._errors("cancel"):
-            return [Cancelled._make(row) for row in await self._pool.fetch(self._sql("cancel"), message_ids)]
+            return [
+                Cancelled._make(row) for row in await self._pool.fetch(self._sql("dead_letters/cancel"), message_ids)
+            ]

@@ -1,4 +1,4 @@
-"""Runs the workers' SQL on the outbox. Each method runs the file of its name under `sql/queries`.
+"""Runs the workers' SQL on the outbox: files under `sql/queries`, each named where it runs.
 
 Nothing here decides anything: it carries values to the statement and its answer back. Every settle is conditional on
 the lease token and returns the leases that were lost.
@@ -76,13 +76,13 @@ class Store(Glance):
         self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
     ) -> Lease:
         """Lease up to `limit` due messages that stand behind a place, in their order; none while rules are in force."""
-        return await self._claim("claim", limit, lease_s, worker_id, self.now, *after, max_bytes)
+        return await self._claim("claim/plain", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
     async def claim_ruled(
         self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
     ) -> Lease:
         """The same while limits or pauses are in force, of which messages enqueued before may not know yet."""
-        return await self._claim("claim_ruled", limit, lease_s, worker_id, self.now, *after, max_bytes)
+        return await self._claim("claim/ruled", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
     async def claim_gated(
         self,
@@ -97,13 +97,13 @@ class Store(Glance):
     ) -> Lease:
         """Lease up to `limit` due messages that have to pass gates, of each key up to `series` that follow each other.
 
-        `claim_gated.sql` says which those are.
+        `claim/restricted.sql` says which those are.
         """
         sent_s = monotonic()
         try:
             async with self._errors("claim"):
                 rows = await self._pool.fetch(
-                    self._sql("claim_gated"),
+                    self._sql("claim/restricted"),
                     limit,
                     lease_s,
                     worker_id,
@@ -124,7 +124,7 @@ class Store(Glance):
     async def outlook(self, worker_id: int | None = None) -> Outlook:
         """Tell what there is to claim, when there will be something, and whether others than this worker hold any."""
         async with self._errors("claim"):
-            row = await self._pool.fetchrow(self._sql("outlook"), self.now, worker_id)
+            row = await self._pool.fetchrow(self._sql("claim/outlook"), self.now, worker_id)
         assert row is not None
         return Outlook(monotonic(), *row)
 
@@ -139,42 +139,44 @@ class Store(Glance):
         comma, columns = joined(tokens, workflow_ids, run_ids)
         async with self._errors("complete"):
             lost = await self._pool.fetch(
-                self._sql("complete"), ids, *columns, comma, duplicates, self._keep_history, self.now
+                self._sql("settle/complete"), ids, *columns, comma, duplicates, self._keep_history, self.now
             )
         return {(row[0], row[1]) for row in lost}
 
     async def retry(self, retries: Sequence[Retry]) -> set[LeaseId]:
         """Put messages back, due after their delay, with an error on their record."""
         columns = (column(retries, name) for name in ("delay_s", "counted", "kind", "detail"))
-        return await self._settle("retry", [retry.message for retry in retries], *columns)
+        return await self._settle("settle/retry", [retry.message for retry in retries], *columns)
 
     async def bury(self, burials: Sequence[Burial]) -> set[LeaseId]:
         """Move messages to the dead letters."""
         columns = (column(burials, name) for name in ("reason", "counted", "kind", "detail"))
-        return await self._settle("bury", [burial.message for burial in burials], *columns)
+        return await self._settle("settle/bury", [burial.message for burial in burials], *columns)
 
     async def release(self, messages: Sequence[Message]) -> set[LeaseId]:
         """Give leases back as if they had never been taken, and wake whoever listens for them."""
-        return await self._settle("release", messages)
+        return await self._settle("settle/release", messages)
 
     async def register(self, name: str, version: str, detail: dict[str, Any]) -> int:
         """Enter this worker process in the register and return its worker id."""
         async with self._errors("register"):
             for _ in range(_DRAWS):
                 text = orjson.dumps(detail).decode()
-                if (worker_id := await self._pool.fetchval(self._sql("register"), name, version, text)) is not None:
+                if (
+                    worker_id := await self._pool.fetchval(self._sql("presence/register"), name, version, text)
+                ) is not None:
                     return int(worker_id)
         raise DatabaseRefused("register: a sequence was left behind: `outbox migrate` sets it", sqlstate="23505")
 
     async def heartbeat(self, worker_id: int, state: str, detail: dict[str, Any]) -> None:
         """Say that the worker lives and what it does."""
         async with self._errors("heartbeat"):
-            await self._pool.execute(self._sql("heartbeat"), worker_id, state, orjson.dumps(detail).decode())
+            await self._pool.execute(self._sql("presence/heartbeat"), worker_id, state, orjson.dumps(detail).decode())
 
     async def assert_presence(self, worker_id: int) -> int:
         """Take a lock that shows, for as long as this store's session lasts, that the worker lives; return it."""
         async with self._errors("presence"):
-            presence = await self._pool.fetchval(self._sql("assert_presence"), worker_id)
+            presence = await self._pool.fetchval(self._sql("presence/assert_presence"), worker_id)
         if presence is None:
             raise DatabaseRefused(f"presence: worker {worker_id} is not registered there", sqlstate="")
         return int(presence)
@@ -182,76 +184,80 @@ class Store(Glance):
     async def has_presence(self, worker_id: int, presence: int) -> bool:
         """Say whether others still take the worker for present under this lock."""
         async with self._errors("presence"):
-            return bool(await self._pool.fetchval(self._sql("has_presence"), worker_id, presence))
+            return bool(await self._pool.fetchval(self._sql("presence/has_presence"), worker_id, presence))
 
     async def absent(self, worker_id: int, *, grace_s: float) -> set[Presence]:
         """Return which workers other than this one nobody sees; after a restart of the server, only after a grace."""
         async with self._errors("rescue"):
-            return set(map(tuple, await self._pool.fetch(self._sql("absent"), worker_id, grace_s)))
+            return set(map(tuple, await self._pool.fetch(self._sql("presence/absent"), worker_id, grace_s)))
 
     async def rescue(self, dead: Sequence[Presence]) -> list[tuple[str, int]]:
         """End the leases of these workers, if they are absent still; return the name and the messages of each."""
         workers, presences = [who[0] for who in dead], [who[1] for who in dead]
         async with self._errors("rescue"):
             rows = await self._pool.fetch_slowly(
-                self._sql("rescue"), workers, presences, self.now, timeout_s=_RESCUE_TIMEOUT_S
+                self._sql("presence/rescue"), workers, presences, self.now, timeout_s=_RESCUE_TIMEOUT_S
             )
         return [(row["name"], row["messages"]) for row in rows]
 
     async def control(self) -> tuple[dict[str, Any], list[Pause]]:
         """Return the switches of the control table, and what is paused."""
         async with self._errors("control"):
-            row = await self._pool.fetchrow(self._sql("control"))
+            row = await self._pool.fetchrow(self._sql("rules/control"))
         assert row is not None
         return orjson.loads(row["switches"]), [Pause(*pause) for pause in orjson.loads(row["pauses"])]
 
     async def look_home(self) -> None:
         """Pause everything, if this database is a copy."""
         async with self._errors("look home"):
-            await self._pool.fetchval(self._sql("look_home"))
+            await self._pool.fetchval(self._sql("rules/look_home"))
 
     async def adopt(self) -> bool:
         """Have this database be the outbox, and no copy; return whether it was one."""
         async with self._errors("adopt"):
-            return bool(await self._pool.fetchval(self._sql("adopt")))
+            return bool(await self._pool.fetchval(self._sql("rules/adopt")))
 
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
         async with self._errors("control"):
             text = None if value is None else orjson.dumps(value).decode()
-            await self._pool.execute(self._sql("set_switch"), name, text)
+            await self._pool.execute(self._sql("rules/set_switch"), name, text)
 
     async def pause(self, what: Pause) -> None:
         """Stop the delivery of a topic or a key, or of everything."""
         async with self._errors("pause"):
-            await self._pool.execute(self._sql("pause"), what.topic, what.key)
+            await self._pool.execute(self._sql("rules/pause"), what.topic, what.key)
 
     async def resume(self, what: Pause) -> bool:
         """End a pause; return whether there was one."""
         async with self._errors("resume"):
-            return bool(await self._pool.fetchval(self._sql("resume"), what.topic, what.key))
+            return bool(await self._pool.fetchval(self._sql("rules/resume"), what.topic, what.key))
 
     async def limit_topic(self, topic: str, rate: float | None, burst: int | None) -> bool:
         """Have at most `rate` messages a second claimed of a topic, None: any. Return whether it had a limit."""
         async with self._errors("limit"):
-            return bool(await self._pool.fetchval(self._sql("limit_topic"), topic, rate, burst))
+            return bool(await self._pool.fetchval(self._sql("rules/limit_topic"), topic, rate, burst))
 
     async def wake(self) -> None:
         """Wake every worker that listens."""
         async with self._errors("wake"):
-            await self._pool.execute(self._sql("wake"))
+            await self._pool.execute(self._sql("wakeup/wake"))
 
     async def probe(self) -> None:
         """Notify whoever listens for wake-ups, without a message behind it."""
         async with self._errors("probe"):
-            await self._pool.execute(self._sql("probe"))
+            await self._pool.execute(self._sql("wakeup/probe"))
 
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create history partitions, then drop old ones, unless another worker is at it; return (what, name) of each.
 
         Workers that the history does not know any more are forgotten.
         """
-        duties = {"create_history": days_ahead, "drop_history": keep_days, "forget_workers": keep_days * 86_400.0}
+        duties = {
+            "maintenance/create_history": days_ahead,
+            "maintenance/drop_history": keep_days,
+            "maintenance/forget_workers": keep_days * 86_400.0,
+        }
         done: list[tuple[str, str]] = []
         async with self._errors("maintain"):
             for duty, argument in duties.items():
@@ -262,17 +268,17 @@ class Store(Glance):
     async def forget_keys(self, limit: int) -> int:
         """Forget dedup keys whose window is over, at most `limit`; return how many."""
         async with self._errors("maintain"):
-            return int(await self._pool.fetchval(self._sql("forget_keys"), limit))
+            return int(await self._pool.fetchval(self._sql("maintenance/forget_keys"), limit))
 
     async def call_sleepers(self, after: str = "") -> tuple[int, str | None]:
         """Call messages that wait behind nothing, of some keys behind `after`; return how many, and where to go on."""
         async with self._errors("maintain"):
-            return tuple((await self._pool.fetch(self._sql("call_sleepers"), after))[0])
+            return tuple((await self._pool.fetch(self._sql("maintenance/call_sleepers"), after))[0])
 
     async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
         """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""
         async with self._errors("check"):
-            row = await self._pool.fetchrow(self._sql("applied_migrations"))
+            row = await self._pool.fetchrow(self._sql("status/applied_migrations"))
             assert row is not None
             if row["read_only"]:
                 raise DatabaseReadOnly("check: this server takes no writes, it is read-only")
@@ -281,7 +287,7 @@ class Store(Glance):
     async def enqueue_many(self, messages: bytes) -> list[UUID]:
         """Enqueue a JSON array of messages in one transaction and return their ids in its order."""
         async with self._errors("enqueue"):
-            rows = await self._pool.fetch(self._sql("enqueue_many"), messages.decode())
+            rows = await self._pool.fetch(self._sql("producers/enqueue_many"), messages.decode())
         return [row[0] for row in rows]
 
     async def _claim(self, name: str, limit: int, lease_s: float, *values: object) -> Lease:
@@ -295,6 +301,6 @@ class Store(Glance):
         """Run a settling statement and return the leases that were lost."""
         ids = [message.message_id for message in messages]
         tokens = [message.lease_token for message in messages]
-        async with self._errors(name):
+        async with self._errors(name.removeprefix("settle/")):
             lost = await self._pool.fetch(self._sql(name), ids, tokens, *columns, self.now)
         return {(row[0], row[1]) for row in lost}

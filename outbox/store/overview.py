@@ -19,12 +19,12 @@ _PAGES_READ = 2000
 _WITHIN_S = 5.0
 _LEAST_S = 0.1
 _PARTS: dict[str, tuple[str, tuple[object, ...]]] = {
-    "workers": ("status_workers", ()),
-    "rules": ("status_rules", ()),
-    "messages": ("status_messages", (_PAGES_READ,)),
-    "dead letters": ("status_dead_letters", (_PAGES_READ,)),
-    "completed": ("status_completed", (_PAGES_READ,)),
-    "errors": ("status_errors", (_PAGES_READ,)),
+    "workers": ("status/workers", ()),
+    "rules": ("status/rules", ()),
+    "messages": ("status/messages", (_PAGES_READ,)),
+    "dead letters": ("status/dead_letters", (_PAGES_READ,)),
+    "completed": ("status/completed", (_PAGES_READ,)),
+    "errors": ("status/errors", (_PAGES_READ,)),
 }
 """By name: a statement and its arguments. First what is quick and what no lock on messages holds up."""
 
@@ -61,15 +61,15 @@ class Glance(Statements):
     async def workers(self) -> list[dict[str, Any]]:
         """The workers' part of the status alone."""
         async with self._errors("workers"):
-            found: list[dict[str, Any]] = orjson.loads(await self._pool.fetchval(self._sql("status_workers")))[
+            found: list[dict[str, Any]] = orjson.loads(await self._pool.fetchval(self._sql("status/workers")))[
                 "workers"
             ]
         return found
 
     async def facts(self) -> dict[str, Any]:
-        """What `facts.sql` tells, for monitors: approximately where there is much, so that it costs little."""
+        """What `status/facts.sql` tells, for monitors: approximately where there is much, so that it costs little."""
         async with self._errors("facts"):
-            found: dict[str, Any] = orjson.loads(await self._pool.fetchval(self._sql("facts"), _PAGES_READ))
+            found: dict[str, Any] = orjson.loads(await self._pool.fetchval(self._sql("status/facts"), _PAGES_READ))
         return found
 
 

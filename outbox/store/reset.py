@@ -40,7 +40,7 @@ class Stock:
     there: bool
     """Whether it has the schema at all."""
     counts: dict[str, Any] | None
-    """What `stock.sql` tells; None if that cannot be read."""
+    """What `reset/stock.sql` tells; None if that cannot be read."""
     living: list[str]
     """Names of workers that run."""
     bystanders: list[str]
@@ -70,11 +70,11 @@ async def empty(dsn: Where, schema: str, *, force: bool) -> None:
     async with _alone(dsn, schema) as connection:
         await _require_current(connection, schema)
         await connection.execute(in_schema(_LOCK_WORKERS, schema))  # from here on nobody enters the register
-        living = await connection.fetch(query("living_workers", schema))
+        living = await connection.fetch(query("reset/living_workers", schema))
         if not force:
             refuse_living([row["name"] for row in living])
-        await connection.execute(query("empty", schema))
-        await connection.execute(query("forget_other_workers", schema), [row["worker_id"] for row in living])
+        await connection.execute(query("reset/empty", schema))
+        await connection.execute(query("reset/forget_other_workers", schema), [row["worker_id"] for row in living])
 
 
 async def renew(dsn: Where, schema: str, *, force: bool) -> None:
@@ -127,8 +127,8 @@ async def _read(connection: Connection, schema: str) -> tuple[dict[str, Any] | N
     try:
         with translated_errors("reset"):
             async with connection.transaction():
-                text = await connection.fetchval(query("stock", schema), COUNTED + 1, timeout=_COUNT_TIMEOUT_S)
-                living = await connection.fetch(query("living_workers", schema))
+                text = await connection.fetchval(query("reset/stock", schema), COUNTED + 1, timeout=_COUNT_TIMEOUT_S)
+                living = await connection.fetch(query("reset/living_workers", schema))
     except DatabaseRefused:
         return None, []
     return orjson.loads(text), [row["name"] for row in living]
@@ -136,6 +136,6 @@ async def _read(connection: Connection, schema: str) -> tuple[dict[str, Any] | N
 
 async def _bystanders(connection: Connection, schema: str) -> list[str]:
     ours = {"migration"}.union(*(re.findall(r"create (?:table|view) outbox\.(\w+)", m.text) for m in migrations()))
-    tables = [row["relname"] for row in await connection.fetch(query("tables"), schema)]
-    outside = [row["name"] for row in await connection.fetch(query("dependants"), schema)]
+    tables = [row["relname"] for row in await connection.fetch(query("reset/tables"), schema)]
+    outside = [row["name"] for row in await connection.fetch(query("reset/dependants"), schema)]
     return [f"table {schema}.{table}" for table in tables if table not in ours] + outside

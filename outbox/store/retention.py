@@ -25,7 +25,7 @@ class Day(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """What has outlived its retention. Field names are those of `prunable.sql`."""
+    """What has outlived its retention. Field names are those of `maintenance/prunable.sql`."""
 
     history_before: datetime
     """History settled before that is too old, by whole days."""
@@ -46,7 +46,7 @@ class Retention(Store):
         """Count what is older than so many seconds: of the history, and of the dead letters unless None."""
         async with self._errors("look for what is old"):
             [[text]] = await self._pool.fetch_slowly(
-                self._sql("prunable"), history_s, dead_s, timeout_s=_COUNT_TIMEOUT_S
+                self._sql("maintenance/prunable"), history_s, dead_s, timeout_s=_COUNT_TIMEOUT_S
             )
         found = orjson.loads(text)
         found["days"] = [Day(**day) for day in found["days"]]
@@ -60,19 +60,19 @@ class Retention(Store):
         Raises DatabaseUnavailable within seconds where a long reader is in the way.
         """
         async with self._errors("drop history"):
-            return bool(await self._pool.fetchval(self._sql("prune_day"), part, before))
+            return bool(await self._pool.fetchval(self._sql("maintenance/prune_day"), part, before))
 
     async def prune_strays(self, before: datetime, limit: int) -> int:
         """Delete history settled before then that no daily partition took, at most `limit`; return how many."""
         async with self._errors("delete history"):
-            return int(await self._pool.fetchval(self._sql("prune_strays"), before, limit))
+            return int(await self._pool.fetchval(self._sql("maintenance/prune_strays"), before, limit))
 
     async def prune_dead_letters(self, before: datetime, limit: int) -> int:
         """Delete dead letters that died before then, at most `limit`; return how many."""
         async with self._errors("delete dead letters"):
-            return int(await self._pool.fetchval(self._sql("prune_dead_letters"), before, limit))
+            return int(await self._pool.fetchval(self._sql("maintenance/prune_dead_letters"), before, limit))
 
     async def forget_workers(self, silent_s: float) -> int:
         """Forget workers not heard of for so many seconds, at least a day; return how many."""
         async with self._errors("forget workers"):
-            return len(await self._pool.fetch(self._sql("forget_workers"), silent_s))
+            return len(await self._pool.fetch(self._sql("maintenance/forget_workers"), silent_s))

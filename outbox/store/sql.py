@@ -40,7 +40,7 @@ def in_schema(text: str, schema: str) -> str:
 
 @cache
 def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """Return the statement of `sql/queries/<name>.sql` for a schema."""
+    """Return the statement of `sql/queries/<name>.sql`, such as `claim/plain`, for a schema."""
     return in_schema(_root().joinpath("queries", f"{name}.sql").read_text(encoding="utf-8"), schema)
 
 

@@ -133,7 +133,7 @@ class Worker:
                     size=_POOL_SIZE,
                     application_name=f"outbox {self._settings.worker_name}",
                     statement_timeout_s=_STATEMENT_TIMEOUT_S,
-                    greeting=query("look_home", self._settings.schema_name),  # before anything is claimed over it
+                    greeting=query("rules/look_home", self._settings.schema_name),  # before anything is claimed over it
                     durable=False,  # a claim or settlement that is lost has a message delivered again
                 )
             )

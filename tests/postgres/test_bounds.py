@@ -160,7 +160,7 @@ async def test_old_rows_with_infinite_times_stop_no_worker_and_no_screen(db: Con
         done = await outbox(database, *command)
         assert (done.code, done.err) == (0, ""), command
         assert "Infinity" not in done.out
-    facts = await db.fetchval(query("facts"), 2000)
+    facts = await db.fetchval(query("status/facts"), 2000)
     assert "nfinity" not in facts
     lives = await fetch(database, "select status from outbox.message_life where settled_at is null")
     assert {life["status"] for life in lives} == {"waiting", "pending"}

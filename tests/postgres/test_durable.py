@@ -148,7 +148,7 @@ async def test_requeued_dead_letter_is_durable(crashing: PostgresServer) -> None
         message_id,
     )
     async with weakened(crashing) as person:
-        assert await is_durable(person, query("requeue", "outbox"), [message_id])
+        assert await is_durable(person, query("dead_letters/requeue", "outbox"), [message_id])
 
 
 async def test_enqueue_is_durable_where_triggers_of_ordinary_sessions_are_off(crashing: PostgresServer) -> None:

@@ -32,7 +32,7 @@ async def test_producers_and_switches_commit_while_the_notification_queue_is_ful
                 await db.execute("""select outbox.set_switch('mode', '"poll"')""")
                 await db.execute("select outbox.pause('a'), outbox.resume('a')")
             assert await db.fetchval("select count(*) from outbox.message") == 3
-            facts = json.loads(await db.fetchval(query("facts"), 1000))
+            facts = json.loads(await db.fetchval(query("status/facts"), 1000))
             assert facts["notifications"] > 0.9
             found = wrong(await examined(server.dsn()))["notification queue"]
             assert f"process {idle.get_server_pid()} of a program without a name" in found.detail

@@ -134,30 +134,49 @@ FUNCTIONS = {
 }
 """Who may call each function."""
 
-UTILITIES = {"empty"}
+UTILITIES = {"reset/empty"}
 """What cannot be explained, and is the owner's alone (`truncate`)."""
-QUERIES = {path.stem for path in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql")} - UTILITIES
-CATALOGUE = {"blockers", "dependants", "grant_facts", "housekeeping_facts", "server_facts", "tables", "wakeup_facts"}
+_FILES = (Path(__file__).parents[2] / "sql" / "queries").glob("*/*.sql")
+QUERIES = {f"{path.parent.name}/{path.stem}" for path in _FILES} - UTILITIES
+CATALOGUE = {
+    *("doctor/grants", "doctor/housekeeping", "doctor/server", "doctor/wakeups"),
+    *("reset/dependants", "reset/tables", "status/blockers"),
+}
 """Statements on what PostgreSQL tells everyone."""
 MAY_RUN = {
-    PRODUCER: {"applied_migrations", "audit_clock", "enqueue_many"} | CATALOGUE,
+    PRODUCER: {"status/applied_migrations", "audit/clock", "producers/enqueue_many"} | CATALOGUE,
     WORKER: QUERIES,
     READER: {
-        *("absent", "applied_migrations", "audit_clock", "audit_extent", "audit_lookup", "audit_messages", "control"),
-        *(
-            "home_fault",
-            "broadcast_facts",
-            "sequence_facts",
-            "dead_letter_totals",
-            "facts",
-            "find_dead_letters",
-            "has_presence",
-            "imported_rows",
-            "known_rows",
-        ),
-        *("demand", "living_workers", "outlook", "pending_ends", "probe", "read_dead_letters", "read_import"),
-        *(f"status_{part}" for part in ("completed", "dead_letters", "errors", "messages", "rules", "workers")),
-        "stock",
+        "audit/clock",
+        "audit/extent",
+        "audit/lookup",
+        "audit/messages",
+        "claim/outlook",
+        "dead_letters/find",
+        "dead_letters/read",
+        "dead_letters/totals",
+        "doctor/broadcast",
+        "doctor/demand",
+        "doctor/sequences",
+        "imports/imported_rows",
+        "imports/known_rows",
+        "imports/pending_ends",
+        "imports/read",
+        "presence/absent",
+        "presence/has_presence",
+        "reset/living_workers",
+        "reset/stock",
+        "rules/control",
+        "rules/home_fault",
+        "status/applied_migrations",
+        "status/completed",
+        "status/dead_letters",
+        "status/errors",
+        "status/facts",
+        "status/messages",
+        "status/rules",
+        "status/workers",
+        "wakeup/probe",
     }
     | CATALOGUE,
 }
@@ -473,7 +492,7 @@ async def test_people_with_the_role_of_workers_operate_and_those_with_the_reader
         assert await store.resume(Pause("p.*", None))
         await store.limit_topic("l", 5.0, None)
         await store.set_switch("mode", "poll")
-    assert len(await fetch(logins.worker, query("cancel"), [dead])) == 1
+    assert len(await fetch(logins.worker, query("dead_letters/cancel"), [dead])) == 1
 
 
 @pytest.mark.parametrize("role", [WORKER, READER])
@@ -494,7 +513,7 @@ async def test_row_level_security_hides_nothing_from_the_roles(logins: Logins) -
     for dsn in (logins.worker, logins.reader):
         assert len(await fetch(dsn, "select from outbox.message")) == 1
     await fetch(logins.worker, "update outbox.message set priority = 1")
-    await fetch(logins.worker, query("register"), "name", "version", "{}")
+    await fetch(logins.worker, query("presence/register"), "name", "version", "{}")
     assert len(await fetch(logins.reader, "select from outbox.worker")) == 1
 
 

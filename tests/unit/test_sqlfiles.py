@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = "".join(
     path.read_text(encoding="utf-8") for top in ("outbox", "workflows") for path in (ROOT / top).rglob("*.py")
 )
-QUERIES = sorted(path.stem for path in (ROOT / "sql" / "queries").glob("*.sql"))
+FILES = sorted((ROOT / "sql" / "queries").rglob("*.sql"))
+QUERIES = [f"{path.parent.name}/{path.stem}" for path in FILES]
 
 
 def test_migrations_are_numbered_from_one_without_gaps() -> None:
@@ -34,6 +35,10 @@ def test_checksum_is_of_the_file_as_shipped() -> None:
         assert migration.checksum == hashlib.sha256(text).hexdigest()
 
 
+def test_every_statement_lies_in_the_folder_of_its_owner() -> None:
+    assert [path for path in FILES if path.parents[1].name != "queries"] == []
+
+
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_statement_has_somebody_who_runs_it(name: str) -> None:
     assert f'"{name}"' in SOURCE
@@ -49,8 +54,8 @@ def test_statement_file_says_what_it_does_and_explains_each_parameter(name: str)
 
 
 def test_default_schema_leaves_the_text_as_it_is() -> None:
-    text = (ROOT / "sql" / "queries" / "claim.sql").read_text(encoding="utf-8")
-    assert sqlfiles.query("claim") == text
+    text = (ROOT / "sql" / "queries" / "claim" / "plain.sql").read_text(encoding="utf-8")
+    assert sqlfiles.query("claim/plain") == text
 
 
 def test_another_schema_replaces_the_qualifier_and_nothing_else() -> None:

@@ -94,7 +94,7 @@ async def test_the_state_of_the_whole_outbox_is_what_the_database_holds(database
 
 async def test_the_oldest_pause_is_shown_with_its_age_and_no_pause_with_none(database: str) -> None:
     async with connected(database) as connection:
-        facts = query("facts")
+        facts = query("status/facts")
         assert json.loads(await connection.fetchval(facts, 100))["oldest_pause_s"] == 0
         await connection.execute("select outbox.pause(topic => 'a'), outbox.pause(key => 'k')")
         await connection.execute("update outbox.pause set paused_at = now() - interval '2 days' where topic = 'a'")
@@ -164,8 +164,8 @@ async def test_of_much_a_sample_is_read_and_scaled_up(database: str) -> None:
             from generate_series(1, 30000) n
             """
         )
-        exact = json.loads(await connection.fetchval(query("facts"), 1_000_000))
-        rough = json.loads(await connection.fetchval(query("facts"), 200))
+        exact = json.loads(await connection.fetchval(query("status/facts"), 1_000_000))
+        rough = json.loads(await connection.fetchval(query("status/facts"), 200))
         assert exact["backlog"] == exact["states"]["pending"] == 30_000
         assert 20_000 < rough["backlog"] < 40_000
         assert abs(rough["oldest_ready_s"] - exact["oldest_ready_s"]) < 5

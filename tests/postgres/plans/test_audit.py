@@ -26,7 +26,7 @@ async def test_a_page_of_messages_reads_little_more_than_itself(database: str, m
         await db.execute(HISTORY)
         await db.execute("analyze outbox.history")
         after = await db.fetchval("select message_id from outbox.history order by message_id offset 10000 limit 1")
-        await db.execute(f"prepare page (timestamptz, timestamptz, uuid, int) as {query('audit_messages')}")
+        await db.execute(f"prepare page (timestamptz, timestamptz, uuid, int) as {query('audit/messages')}")
         await db.execute(f"set plan_cache_mode = {mode}")
         arguments = f"now() - interval '2 days', now(), '{after}', {PAGE}"
         [[text]] = await db.fetch(f"explain (analyze, format json) execute page ({arguments})")

@@ -54,7 +54,7 @@ async def test_a_few_dead_letters_of_many_are_looked_up_by_their_ids(dead: str) 
         ids = await connection.fetchval(
             "select array_agg(message_id) from (select * from outbox.dead_letter limit 10) d"
         )
-        await connection.execute(f"prepare found ({types}) as {query('find_dead_letters')}")
+        await connection.execute(f"prepare found ({types}) as {query('dead_letters/find')}")
         listed = ", ".join(f"'{message_id}'::uuid" for message_id in ids)
         execute = f"execute found (null, null, null, null, null, null, array[{listed}], null)"
         for _ in range(6):  # a server may keep a plan from the sixth time on

@@ -23,16 +23,16 @@ from tests.support.versions import needs_postgres
 pytestmark = pytest.mark.timeout(300)  # 200,000 rows, twice
 MANY, FEW = 200_000, 2_000
 TYPES = {
-    "claim": "int, float, bigint, timestamptz, float, bigint, bigint",
-    "claim_ruled": "int, float, bigint, timestamptz, float, bigint, bigint",
-    "outlook": "timestamptz, bigint",
-    "absent": "bigint, float",
-    "rescue": "bigint[], bigint[], timestamptz",
-    "claim_gated": "int, float, bigint, int, timestamptz, text, int, bigint",
-    "complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz",
-    "retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
-    "bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
-    "release": "uuid[], bigint[], timestamptz",
+    "claim/plain": "int, float, bigint, timestamptz, float, bigint, bigint",
+    "claim/ruled": "int, float, bigint, timestamptz, float, bigint, bigint",
+    "claim/outlook": "timestamptz, bigint",
+    "presence/absent": "bigint, float",
+    "presence/rescue": "bigint[], bigint[], timestamptz",
+    "claim/restricted": "int, float, bigint, int, timestamptz, text, int, bigint",
+    "settle/complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz",
+    "settle/retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
+    "settle/bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
+    "settle/release": "uuid[], bigint[], timestamptz",
 }
 SEED = """
     insert into outbox.message (message_id, due_at, available_at, created_at, topic, target, payload, lease_token, claimed_at, worker_id, deliveries)
@@ -106,7 +106,7 @@ async def _work(db: Connection, name: str, arguments: str, mode: str) -> Work:
     await transaction.start()
     try:
         await db.execute(f"set local plan_cache_mode = {mode}")
-        [[text]] = await db.fetch(f"explain (analyze, buffers, format json) execute {name} ({arguments})")
+        [[text]] = await db.fetch(f'explain (analyze, buffers, format json) execute "{name}" ({arguments})')
     finally:
         await transaction.rollback()
     plan = json.loads(text)[0]["Plan"]
@@ -116,7 +116,7 @@ async def _work(db: Connection, name: str, arguments: str, mode: str) -> Work:
 
 async def prepare(db: Connection) -> None:
     for name, types in TYPES.items():
-        await db.execute(f"prepare {name} ({types}) as {query(name)}")
+        await db.execute(f'prepare "{name}" ({types}) as {query(name)}')
 
 
 CLAIM = "100, 60, 1, null, '-infinity', 0, 8388608"
@@ -125,7 +125,7 @@ PRESENT = """
     insert into outbox.worker (name, version, presence, present_at)
     select 'w' || n, '', 1000 + n, now() + interval '1 hour' from generate_series(1, 20) n
 """
-CLAIMS = pytest.mark.parametrize("claim", ["claim", "claim_ruled"])
+CLAIMS = pytest.mark.parametrize("claim", ["claim/plain", "claim/ruled"])
 
 
 def repeated(item: str, n: str) -> str:
@@ -133,10 +133,10 @@ def repeated(item: str, n: str) -> str:
 
 
 SETTLES: dict[str, Callable[[str, str], str]] = {
-    "complete": lambda ids, n: f"{ids.split(', ')[0]}, {', '.join(repeated(x, n) for x in '7wr')}, ',', '{{}}', true, null",
-    "retry": lambda ids, n: f"{ids}, array_fill(5::float8, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
-    "bury": lambda ids, n: f"{ids}, array_fill('rejected'::text, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
-    "release": lambda ids, _: f"{ids}, null",
+    "settle/complete": lambda ids, n: f"{ids.split(', ')[0]}, {', '.join(repeated(x, n) for x in '7wr')}, ',', '{{}}', true, null",
+    "settle/retry": lambda ids, n: f"{ids}, array_fill(5::float8, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
+    "settle/bury": lambda ids, n: f"{ids}, array_fill('rejected'::text, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
+    "settle/release": lambda ids, _: f"{ids}, null",
 }  # fmt: skip
 statistics = pytest.mark.parametrize("analyzed", ["now", "when-empty", "never"])
 
@@ -199,7 +199,7 @@ async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
 @CLAIMS
 async def test_claim_reads_the_batch_and_not_the_backlog(db: Connection, analyzed: str, claim: str) -> None:
     await prepare(db)
-    if claim == "claim_ruled":
+    if claim == "claim/ruled":
         await db.execute("select outbox.pause(topic => 'other'), outbox.limit_topic('another', 1000)")
     works = []
     for rows in (FEW, MANY):
@@ -218,7 +218,7 @@ async def test_claim_behind_a_place_reads_nothing_of_what_stands_before_it(
 ) -> None:
     """What is leased keeps its place in the order; a claim that follows a full one does not go through it again."""
     await prepare(db)
-    if claim == "claim_ruled":
+    if claim == "claim/ruled":
         await db.execute("select outbox.limit_topic('another', 1000)")
     works = []
     for rows in (FEW, MANY):
@@ -242,7 +242,7 @@ async def test_claim_and_outlook_read_nothing_of_what_is_scheduled(db: Connectio
     for rows in (FEW, MANY):
         await seed(db, BEYOND.format(rows=rows, TOKEN="null"), analyzed=analyzed)
         await db.execute(PENDING.format(rows=10))
-        works.append([await work(db, "claim", CLAIM), await work(db, "outlook", OUTLOOK)])
+        works.append([await work(db, "claim/plain", CLAIM), await work(db, "claim/outlook", OUTLOOK)])
     for few, many in zip(*works, strict=True):
         assert "Seq Scan" not in many.kinds | few.kinds
         assert many.rows_read <= 21
@@ -255,7 +255,7 @@ async def test_outlook_reads_no_backlog(db: Connection, analyzed: str) -> None:
     works = []
     for rows in (FEW, MANY):
         await seed(db, PENDING.format(rows=rows), analyzed=analyzed)
-        works.append(await work(db, "outlook", OUTLOOK))
+        works.append(await work(db, "claim/outlook", OUTLOOK))
     few, many = works
     assert "Seq Scan" not in many.kinds | few.kinds
     assert many.rows_read <= 3
@@ -274,7 +274,7 @@ async def test_looking_for_the_dead_reads_no_backlog(db: Connection, analyzed: s
         await db.execute(
             "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where seq % 1000 = 0"
         )
-        works.append([await work(db, "outlook", OUTLOOK), await work(db, "absent", "1, 0")])
+        works.append([await work(db, "claim/outlook", OUTLOOK), await work(db, "presence/absent", "1, 0")])
     for few, many in zip(*works, strict=True):
         assert "Seq Scan" not in many.kinds | few.kinds
         assert many.rows_read <= 5
@@ -302,7 +302,7 @@ async def test_seeing_that_others_hold_messages_reads_no_more_than_is_leased(
             await db.execute(
                 "update outbox.message set gated = true, ready = false, in_flight = true, due_at = leased_until where worker_id = 2"
             )
-        works.append(await work(db, "outlook", OUTLOOK))
+        works.append(await work(db, "claim/outlook", OUTLOOK))
     few, many = works
     assert "Seq Scan" not in many.kinds | few.kinds
     assert many.rows_read <= 100 + 100 + 3
@@ -318,9 +318,9 @@ async def test_rescue_reads_the_table_once_and_only_for_the_dead(db: Connection)
     )
     first = await db.fetchval("select min(worker_id) from outbox.worker")
     dead = f"array[{first}, {first + 1}]::bigint[], array[1001, 1002]::bigint[], null"
-    assert (await work(db, "rescue", dead)).rows_read <= FEW
+    assert (await work(db, "presence/rescue", dead)).rows_read <= FEW
     await db.execute("update outbox.worker set presence = presence + 100")  # they have come back
-    assert (await work(db, "rescue", dead)).rows_read == 0
+    assert (await work(db, "presence/rescue", dead)).rows_read == 0
 
 
 @statistics
@@ -335,7 +335,7 @@ async def test_claim_at_the_gates_reads_the_batch_and_not_the_backlog(
     works = []
     for rows in (FEW, 25 * FEW):
         await seed(db, GATED.format(rows=rows, key=key, tenant=tenant, ready="true"), analyzed=analyzed)
-        works += [await work(db, "claim_gated", CLAIM_GATED.format(begin=begin)) for begin in ("", "kk5", "tt2")]
+        works += [await work(db, "claim/restricted", CLAIM_GATED.format(begin=begin)) for begin in ("", "kk5", "tt2")]
     few, many = max(works[:3], key=lambda w: w.buffers), max(works[3:], key=lambda w: w.rows_read)
     # For each of the batch: its lane, itself, the first eight of its key, and its place again to be written.
     assert many.rows_read <= (7 + 8) * 100
@@ -351,7 +351,9 @@ async def test_claims_read_nothing_of_what_is_parked(db: Connection, analyzed: s
         await db.execute("update outbox.message set due_at = 'infinity'")
         await db.execute("vacuum outbox.message")
         await db.execute(PENDING.format(rows=10))
-        works.append([await work(db, "claim", CLAIM), await work(db, "claim_gated", CLAIM_GATED.format(begin=""))])
+        works.append(
+            [await work(db, "claim/plain", CLAIM), await work(db, "claim/restricted", CLAIM_GATED.format(begin=""))]
+        )
     for few, many in zip(*works, strict=True):
         assert "Seq Scan" not in many.kinds
         assert many.rows_read <= 21

@@ -14,7 +14,7 @@ DELIVERED = ("delivered", "duplicate")
 
 
 class Entry(NamedTuple):
-    """A message, and what became of it. Field order is that of `audit_messages.sql` and `audit_lookup.sql`."""
+    """A message, and what became of it. Field order is that of `audit/messages.sql` and `audit/lookup.sql`."""
 
     message_id: UUID
     status: str

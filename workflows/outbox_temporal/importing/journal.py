@@ -31,7 +31,7 @@ def rollback_topic(name: str) -> str:
 
 
 class Import(NamedTuple):
-    """An import as it stands. Field order is that of `read_import.sql`."""
+    """An import as it stands. Field order is that of `imports/read.sql`."""
 
     import_id: int
     identity: str
@@ -42,7 +42,7 @@ class Import(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A row that was moved before. Field order is that of `known_rows.sql`."""
+    """A row that was moved before. Field order is that of `imports/known_rows.sql`."""
 
     same_row: bool
     """Whether it was asked for by its identity, not by its workflow."""
@@ -53,7 +53,7 @@ class Known(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A row that was moved. Field order is that of `imported_rows.sql`."""
+    """A row that was moved. Field order is that of `imports/imported_rows.sql`."""
 
     identity: str
     message_id: UUID
@@ -75,7 +75,7 @@ class Books(Statements):
         while True:
             try:
                 async with self._errors("begin the import"):
-                    [row] = await self._pool.fetch(self._sql("open_import"), name, identity)
+                    [row] = await self._pool.fetch(self._sql("imports/open"), name, identity)
             except DatabaseRefused as error:
                 if error.sqlstate != _UNIQUE_VIOLATION:
                     raise  # else another import has the number that was drawn: the next draw is higher
@@ -85,13 +85,13 @@ class Books(Statements):
     async def read_import(self, name: str) -> Import | None:
         """Find an import."""
         async with self._errors("read the import"):
-            rows = await self._pool.fetch(self._sql("read_import"), name)
+            rows = await self._pool.fetch(self._sql("imports/read"), name)
         return Import._make(rows[0]) if rows else None
 
     async def pending_ends(self, topic: str) -> int:
         """How many workflows an earlier rollback has yet to end."""
         async with self._errors("look for an earlier rollback"):
-            return int(await self._pool.fetchval(self._sql("pending_ends"), topic))
+            return int(await self._pool.fetchval(self._sql("imports/pending_ends"), topic))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -108,7 +108,7 @@ class Books(Statements):
 
         Returns whether it is being rolled back, and how many rollbacks have begun; None where the import is gone.
         """
-        row = await connection.fetchrow(self._sql("lock_import"), import_id)
+        row = await connection.fetchrow(self._sql("imports/lock"), import_id)
         return None if row is None else (row["rolling_back"], row["rollbacks"])
 
     async def known_rows(
@@ -123,16 +123,16 @@ class Books(Statements):
         arguments = (import_id, identities, ids, namespaces)
         if connection is None:
             async with self._errors("look for rows that were moved"):
-                rows = await self._pool.fetch(self._sql("known_rows"), *arguments)
+                rows = await self._pool.fetch(self._sql("imports/known_rows"), *arguments)
         else:
-            rows = await connection.fetch(self._sql("known_rows"), *arguments)
+            rows = await connection.fetch(self._sql("imports/known_rows"), *arguments)
         return [Known._make(row) for row in rows]
 
     async def note_rows(self, connection: Connection, import_id: int, rows: Sequence[Planned]) -> None:
         """Enqueue the rows' messages and note the rows. Raises DatabaseRefused for all, if one message is faulty."""
         ids = await enqueue_many(connection, [row.message for row in rows], schema=self._schema)  # type: ignore[misc]
         await connection.execute(
-            self._sql("note_rows"),
+            self._sql("imports/note_rows"),
             import_id,
             [row.identity for row in rows],
             ids,
@@ -145,7 +145,7 @@ class Books(Statements):
         """Why PostgreSQL would refuse messages, by their places in the sequence."""
         try:
             async with self._errors("look for faults"):
-                rows = await self._pool.fetch(self._sql("message_faults"), orjson.dumps(messages).decode())
+                rows = await self._pool.fetch(self._sql("imports/message_faults"), orjson.dumps(messages).decode())
         except DatabaseRefused as error:
             if not is_for_values(error):
                 raise
@@ -159,20 +159,20 @@ class Books(Statements):
     async def imported_rows(self, import_id: int, after: str, limit: int) -> list[Moved]:
         """A page of the rows that were moved, in the order of their identities as text."""
         async with self._errors("read the rows that were moved"):
-            rows = await self._pool.fetch(self._sql("imported_rows"), import_id, after, limit)
+            rows = await self._pool.fetch(self._sql("imports/imported_rows"), import_id, after, limit)
         return [Moved._make(row) for row in rows]
 
     async def begin_rollback(self, import_id: int) -> int | None:
         """Stop all moves of this import's rows. Return the rollback's number, None if the import is gone."""
         async with self._errors("begin the rollback"):
-            number: int | None = await self._pool.fetchval(self._sql("begin_rollback"), import_id)
+            number: int | None = await self._pool.fetchval(self._sql("imports/begin_rollback"), import_id)
         return number
 
     async def take_back(
         self, connection: Connection, import_id: int, identities: Sequence[str], settled: Sequence[bool]
     ) -> set[str]:
         """Take rows back, each with whether its message was seen settled; return those of which that still held."""
-        rows = await connection.fetch(self._sql("take_back"), import_id, identities, settled)
+        rows = await connection.fetch(self._sql("imports/take_back"), import_id, identities, settled)
         return {row["identity"] for row in rows}
 
     async def enqueue(self, connection: Connection, messages: Sequence[dict[str, Any]]) -> None:
@@ -182,7 +182,7 @@ class Books(Statements):
     async def end_rollback(self, import_id: int, number: int) -> None:
         """Forget an import that has no rows any more; let any other be run again. Nothing, if another one has begun."""
         async with self._errors("end the rollback"):
-            await self._pool.execute(self._sql("end_rollback"), import_id, number)
+            await self._pool.execute(self._sql("imports/end_rollback"), import_id, number)
 
 
 def is_for_values(error: DatabaseRefused) -> bool:

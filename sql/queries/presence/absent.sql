@@ -1,4 +1,4 @@
--- Workers whose presence has ended: nobody holds the lock that they said they hold (assert_presence.sql).
+-- Workers whose presence has ended: nobody holds the lock that they said they hold (presence/assert_presence.sql).
 --
 -- The lock is tried, which costs next to nothing; it is held until the end of this statement, is shared with whoever tries it at the same
 -- time, and keeps nobody out, because a worker that comes back takes another one. After a restart of the server nobody holds anything:

@@ -3,7 +3,7 @@
 -- Whoever has come back since, or is being rescued by another worker, is left alone. Deliveries stay counted, because they are evidence, and
 -- the token stays, so that a worker that was taken for dead may settle until somebody else claims. The table is read once, from end to end.
 --
--- $1 bigint[]: workers · $2 bigint[]: the locks that nobody held (absent.sql) · $3 timestamptz: now, null for the server's
+-- $1 bigint[]: workers · $2 bigint[]: the locks that nobody held (presence/absent.sql) · $3 timestamptz: now, null for the server's
 with moment as materialized (
     select coalesce($3, now()) as now
 ),

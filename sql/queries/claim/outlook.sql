@@ -1,8 +1,8 @@
 -- What there is to claim now, and when there will be something.
 --
--- "due": messages that claim.sql would find. "ruled": limits and pauses are in force, so that claim_ruled.sql has to find them. "gated":
--- messages stand at the gates, for claim_gated.sql. "next_due_s": seconds until a scheduled message or an abandoned lease falls due.
--- "held": workers other than $2 whose death would show (absent.sql) hold leases, or may hold some, because there is enough for all.
+-- "due": messages that claim/plain.sql would find. "ruled": limits and pauses are in force, so that claim/ruled.sql has to find them. "gated":
+-- messages stand at the gates, for claim/restricted.sql. "next_due_s": seconds until a scheduled message or an abandoned lease falls due.
+-- "held": workers other than $2 whose death would show (presence/absent.sql) hold leases, or may hold some, because there is enough for all.
 --
 -- $1 timestamptz: now, null for the server's · $2 bigint: worker that asks, null for nobody
 with moment as materialized (

@@ -6,7 +6,7 @@
 --   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
 --     without it, that one is just going. Should that one be parked behind others itself, it is called;
 --   · over its topic's limit: given a time, and parked until then.
--- So every message is met once or twice however many wait. A suspect (claim.sql) goes before all others, and alone.
+-- So every message is met once or twice however many wait. A suspect (claim/plain.sql) goes before all others, and alone.
 --
 -- Of a key up to $7 messages go together: the first ones, with nothing between them that may not go now, asleep or not. Only the last
 -- of such a series is "in_flight", which keeps the key for its worker, by a unique index: two claims that both see the key free at the same
@@ -16,7 +16,7 @@
 --
 -- Numbers repeat where the sequence was left behind, by a restore for example: then the message id decides.
 --
--- The columns are claim.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
+-- The columns are claim/plain.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
 -- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·

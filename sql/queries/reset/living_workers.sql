@@ -1,4 +1,4 @@
--- Workers that run: those whose presence is seen, by the lock that their session holds (assert_presence.sql), and those that cannot show any
+-- Workers that run: those whose presence is seen, by the lock that their session holds (presence/assert_presence.sql), and those that cannot show any
 -- and were heard of lately.
 select w.worker_id, w.name
 from outbox.worker w

@@ -1,5 +1,5 @@
--- claim.sql while there are limits or pauses: a message whose topic has been limited or paused since it was enqueued is sent to the
--- gates (claim_gated.sql) instead.
+-- claim/plain.sql while there are limits or pauses: a message whose topic has been limited or paused since it was enqueued is sent to the
+-- gates (claim/restricted.sql) instead.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 timestamptz: now, null for the server's · $5 float and
 -- $6 bigint: due_at (Unix seconds) and seq behind which to begin · $7 bigint: bytes after which to take no more, at least 1

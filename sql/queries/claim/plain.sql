@@ -1,7 +1,7 @@
 -- Lease up to $1 due messages for $2 seconds to worker $3, in the order in which they fell due, beginning behind ($5, $6).
 --
--- This is the way of every message that passes no gate, so it does nothing else: outlook.sql tells what else there is to do, and
--- claim_ruled.sql takes its place while a topic is limited or anything is paused.
+-- This is the way of every message that passes no gate, so it does nothing else: claim/outlook.sql tells what else there is to do, and
+-- claim/ruled.sql takes its place while a topic is limited or anything is paused.
 --
 -- A lease changes no indexed column, and finds room on the message's own page (fillfactor), so the indexes learn nothing of it (HOT).
 -- So what is leased is still met here, and so are entries of what has gone: a claim that follows a full one begins behind it.

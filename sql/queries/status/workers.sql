@@ -1,4 +1,4 @@
--- Workers that have not said goodbye, as one JSON object. "lives" is known by the lock that a worker's session holds (assert_presence.sql), null where
+-- Workers that have not said goodbye, as one JSON object. "lives" is known by the lock that a worker's session holds (presence/assert_presence.sql), null where
 -- it shows none.
 select json_build_object(
     'workers', (
