@@ -15,6 +15,7 @@ from temporalio.client import Client
 
 from outbox_temporal.servers.postgres import PostgresServer
 from outbox_temporal.servers.temporal import TemporalServer
+from tests.support.birthplaces import name_birthplaces
 from tests.support.memory import use_memory
 from tests.support.time_skipping import SERVER_CONFIG
 from tests.support.versions import VERSION, use_chosen_version
@@ -27,6 +28,7 @@ _numbers = count(1)
 
 use_chosen_version()
 use_memory()
+name_birthplaces()
 hypothesis.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("shared machine")
 

@@ -5,8 +5,8 @@ The driver is told everything, so that it neither reads the environment on its o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -134,9 +134,20 @@ async def _enter(
             if not is_of_parameters(error):
                 raise
         else:
-            await _lift_transaction_timeout(connection)
+            with ended_if_it_fails(connection):
+                await _lift_transaction_timeout(connection)
             return connection
     return await _connect(server, host, password, statements_kept, least, context)
+
+
+@contextmanager
+def ended_if_it_fails(connection: Connection) -> Iterator[None]:
+    """End a connection if the block fails or is cancelled before anyone else owns it."""
+    try:
+        yield
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def _lift_transaction_timeout(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -12,7 +12,7 @@ import anyio
 import asyncpg
 
 from outbox.model.errors import AccessLost, ConfigurationError
-from outbox.postgres.connect import connect, connected, is_pooled
+from outbox.postgres.connect import connect, connected, ended_if_it_fails, is_pooled
 from outbox.postgres.errors import translated_errors
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ class _Opener:
         except ConfigurationError as error:
             raise AccessLost(str(error)) from error
         if self.greeting is not None:
-            with suppress(asyncpg.PostgresError):  # a schema that is not there yet is for others to find
+            # a schema that is not there yet is for others to find
+            with ended_if_it_fails(connection), suppress(asyncpg.PostgresError):
                 await connection.execute(self.greeting, timeout=_GREETING_TIMEOUT_S)
         return connection
 

@@ -20,7 +20,7 @@ import anyio
 from outbox.loops.backoff import Backoff
 from outbox.model.errors import DatabaseUnavailable, OutboxError, clean
 from outbox.model.events import DatabaseLost, DatabaseRestored, Emit, Event, PresenceLost, PresenceShown, SourceLost
-from outbox.postgres.connect import connect, is_pooled, place
+from outbox.postgres.connect import connect, ended_if_it_fails, is_pooled, place
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.session import Session
 from outbox.store.messages import Store
@@ -109,13 +109,10 @@ class Presence:
         self._news, self._doubted = anyio.Event(), False
         connection = await connect(self._dsn, application_name="outbox presence")
         store = Store(Session(connection, _STATEMENT_TIMEOUT_S), self._schema)
-        try:
+        with ended_if_it_fails(connection):
             connection.add_termination_listener(lambda _connection: self._news.set())
             await self._require_direct(connection)
             presence = await store.assert_presence(worker_id)
-        except BaseException:
-            connection.terminate()
-            raise
         self._keep(connection)
         self.store, self._error = store, None
         self._emit(PresenceShown(worker_id))
