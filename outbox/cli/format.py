@@ -16,18 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from outbox.cli.console import Console
 from outbox.store.migrations import remark
 
-_SILENT_AFTER_S = 65.0
-"""Two heartbeats without one."""
-
-
-_SETTLED_OTHERWISE = {
-    "duplicates": "another message had started their workflow id",
-    "discarded": "expired, as their producer asked",
-}
-
-_WIDE = 10_000
-"""Columns of what is never cut: it may be piped."""
-
+NEVER_CUT = 10_000
+"""Width in columns of output that may be piped."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +60,8 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A measured duration; a dash for None."""
     if value is None:
         return "–"
     if value >= 120:

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Read(Generic[M]):
+class LoadedModel(Generic[M]):
     """What was read of a model."""
 
     settings: M
@@ -58,7 +58,7 @@ def load(model: type[M], **flags: object) -> M:
     return found.settings
 
 
-def read(model: type[M], environment: Environment, faults: Faults, flags: Mapping[str, object]) -> Read[M]:
+def read(model: type[M], environment: Environment, faults: Faults, flags: Mapping[str, object]) -> LoadedModel[M]:
     """Read all fields, whatever is wrong with them. `flags` are the command line's by field, None where not given."""
     given = {name: value for name, value in flags.items() if value is not None}
     origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
@@ -71,7 +71,7 @@ def read(model: type[M], environment: Environment, faults: Faults, flags: Mappin
             if found:
                 given[name], origins[name], spoken[name] = found.value, found.origin, found.name
     settings, wrong = _validated(model, given, spoken, faults)
-    return Read(settings, origins, frozenset(wrong | unread))
+    return LoadedModel(settings, origins, frozenset(wrong | unread))
 
 
 def _found(model: type[BaseModel], field: str, environment: Environment) -> Given | None:

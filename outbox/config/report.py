@@ -28,7 +28,7 @@ class Prepared:
 class Survey:
     """Everything that was read, and everything that is wrong with it."""
 
-    reading: config.Reading
+    reading: config.LoadedSettings
     sink: SinkFactory | None
     """None where it cannot be found."""
     faults: tuple[str, ...]

@@ -31,7 +31,7 @@ from outbox.wakeup.realtime import RealtimeSettings
 from outbox.wakeup.selection import Mode
 from outbox.wakeup.token import Token
 
-__all__ = ["Reading", "Settings", "environment_name", "load", "load_sink", "read"]
+__all__ = ["LoadedSettings", "Settings", "environment_name", "load", "load_sink", "read"]
 _DEFAULTS = RelaySettings()
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -241,7 +241,7 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LoadedSettings:
     """What was read: settings, and all that is to be said about them."""
 
     settings: Settings
@@ -266,7 +266,7 @@ def load(**overrides: object) -> Settings:
     return reading.settings
 
 
-def read(**overrides: object) -> Reading:
+def read(**overrides: object) -> LoadedSettings:
     """Read the environment, and whatever is wrong with it."""
     assert overrides.keys() <= Settings.model_fields.keys(), overrides.keys() - Settings.model_fields.keys()
     environment, faults = Environment(os.environ), Faults()
@@ -286,7 +286,7 @@ def read(**overrides: object) -> Reading:
     ours = [name for field in Settings.model_fields for name in fields.names(Settings, field)]
     known = {*variables(), *ours, *(name + FILE for name in ours)}
     doubts += [*unknown_parameters(environment), *environment.misspelt(known), *moved(settings.sink)]
-    return Reading(settings, found.origins, tuple(faults), tuple(doubts), former)
+    return LoadedSettings(settings, found.origins, tuple(faults), tuple(doubts), former)
 
 
 environment_name = partial(fields.environment_name, Settings)

@@ -20,7 +20,7 @@ from outbox.model.sink import examiner
 from outbox.postgres.pool import open_pool
 
 if TYPE_CHECKING:
-    from outbox.config.settings import Reading, Settings
+    from outbox.config.settings import LoadedSettings, Settings
     from outbox.model.finding import Check
     from outbox.model.sink import SinkFactory
 
@@ -55,7 +55,7 @@ def is_safe(groups: Iterable[Group]) -> bool:
 
 
 async def examine(
-    reading: Reading, sink: SinkFactory | None, faults: Sequence[str] = (), sink_faults: Sequence[str] = ()
+    reading: LoadedSettings, sink: SinkFactory | None, faults: Sequence[str] = (), sink_faults: Sequence[str] = ()
 ) -> list[Group]:
     """Examine everything. `faults` are the settings', `sink_faults` what the sink says of its own. Raises nothing."""
     settings, ground = reading.settings, Ground(reading.settings.schema_name)

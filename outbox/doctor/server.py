@@ -16,7 +16,7 @@ from outbox.postgres.errors import translated_errors
 
 if TYPE_CHECKING:
     from outbox.config.settings import Settings
-    from outbox.postgres.address import Server
+    from outbox.postgres.address import ConnectionParameters
 
 REACHABILITY = Check("reachability", ("warning", "fault"))
 TLS = Check("TLS", ("warning", "fault"))
@@ -64,7 +64,7 @@ async def examine_way(settings: Settings, ground: Ground) -> Iterator[Finding]:
     return judged_way(tried, server)
 
 
-def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
+def judged_way(tried: Sequence[Attempt], server: ConnectionParameters) -> Iterator[Finding]:
     """What the attempts show, stage by stage. While one host lets us in, the others are no faults."""
     let_in = any(attempt.refusal is None for attempt in tried)
     under_way = list(tried)
@@ -87,7 +87,7 @@ def judged_way(tried: Sequence[Attempt], server: Server) -> Iterator[Finding]:
             yield check.untried(because)
 
 
-def _passed(check: Check, attempts: list[Attempt], server: Server) -> Iterator[Finding]:
+def _passed(check: Check, attempts: list[Attempt], server: ConnectionParameters) -> Iterator[Finding]:
     hosts = [attempt.host for attempt in attempts]
     named = ", ".join(map(str, hosts))
     if check is CREDENTIALS:

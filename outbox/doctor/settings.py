@@ -9,7 +9,7 @@ from outbox.model.finding import Check, Finding
 from outbox.postgres.address import Faults
 
 if TYPE_CHECKING:
-    from outbox.config.settings import Reading
+    from outbox.config.settings import LoadedSettings
 
 SETTINGS = Check("settings", ("warning", "fault"))
 RETIRED = Check("retired variables", ("warning", "fault"))
@@ -17,7 +17,7 @@ CHECKS = (SETTINGS, RETIRED)
 _SHOW = "outbox config"
 
 
-def examine_settings(reading: Reading, faults: Iterable[str]) -> Iterator[Finding]:
+def examine_settings(reading: LoadedSettings, faults: Iterable[str]) -> Iterator[Finding]:
     """A finding for each fault and each doubt. What TLS leaves open is told where the database is examined."""
     faults = [fault for fault in faults if fault not in reading.retired]
     open_to_tls = set(_of_tls(reading))
@@ -33,7 +33,7 @@ def examine_settings(reading: Reading, faults: Iterable[str]) -> Iterator[Findin
         yield RETIRED.good("none is set")
 
 
-def _of_tls(reading: Reading) -> Iterator[str]:
+def _of_tls(reading: LoadedSettings) -> Iterator[str]:
     with Faults():
         server = reading.settings.dsn.resolve()
         yield from filter(None, (server.tls.doubt(host.name) for host in server.hosts))

@@ -7,6 +7,6 @@ from math import inf
 import anyio
 
 
-def is_for_us() -> bool:
+def cancelled_by_us() -> bool:
     """Whether a scope around the caller was cancelled. Ask while handling the exception, and raise it again if so."""
     return anyio.current_effective_deadline() == -inf

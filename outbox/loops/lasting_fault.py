@@ -10,7 +10,7 @@ FIRST_S = 30.0
 _RAREST_S = 600.0
 
 
-class Lasting:
+class LastingFault:
     """One fault since `begin`. The clock is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

@@ -7,12 +7,12 @@ from time import monotonic
 import anyio
 
 from outbox.loops.backoff import Backoff
-from outbox.loops.lasting_fault import Lasting
+from outbox.loops.lasting_fault import LastingFault
 from outbox.model.errors import OutboxError
 from outbox.model.events import DatabaseLost, DatabaseRestored, Emit
 
 
-class Patience:
+class DatabaseRetry:
     """Paces one loop's retries of one kind of statement."""
 
     def __init__(self, doing: str, emit: Emit, backoff: Backoff) -> None:
@@ -22,7 +22,7 @@ class Patience:
         self._failures = 0
         self._told: set[type[OutboxError]] = set()
         self._lost_s = 0.0
-        self._lasting = Lasting()
+        self._lasting = LastingFault()
 
     async def failed(self, error: OutboxError) -> None:
         """Note a failure and wait before the next try."""

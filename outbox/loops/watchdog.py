@@ -19,7 +19,7 @@ _STANDS_STILL_S = 5.0
 _LAGS_KEPT = 60
 
 
-class Pulse:
+class Watchdog:
     """The promises of one worker. All durations are seconds; the clock is a parameter and monotonic."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

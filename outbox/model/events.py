@@ -14,7 +14,7 @@ from outbox.model.dead_letter_reason import BurialReason
 from outbox.model.message import Message
 from outbox.model.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
-Why = Literal["hold", "drain", "lease", "pause", "suspect", "order"]
+ReleaseReason = Literal["hold", "drain", "lease", "pause", "suspect", "order"]
 """Why a lease was given back: the sink is unavailable, the worker stops, the lease would not have lasted, the
 message was paused, or was claimed together with a suspect, which is to be delivered alone, or behind one of its key
 that has to be tried again."""
@@ -81,7 +81,7 @@ class Released(NamedTuple):
     """These messages went back unharmed and uncounted, due at once."""
 
     messages: list[Message]
-    why: Why
+    why: ReleaseReason
 
 
 class LeaseLost(NamedTuple):

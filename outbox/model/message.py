@@ -87,7 +87,7 @@ class Message(NamedTuple):
         return f"{self.topic}/{self.message_id}"
 
 
-class Lease(NamedTuple):
+class ClaimedBatch(NamedTuple):
     """What one claim brought: the messages, and until when the worker may act on them."""
 
     messages: list[Message]
@@ -135,7 +135,7 @@ class Pause(NamedTuple):
         return self.topic == message.topic
 
 
-class Parcel(NamedTuple):
+class Delivery(NamedTuple):
     """One message on its way through the relay. Times are monotonic seconds of this process."""
 
     message: Message
@@ -150,6 +150,6 @@ class Parcel(NamedTuple):
         return [self.message, *self.rest]
 
     @property
-    def next(self) -> Parcel:
+    def next(self) -> Delivery:
         """What is left of it after its first message."""
-        return Parcel(self.rest[0], self.claimed_s, self.expires_s, self.rest[1:])
+        return Delivery(self.rest[0], self.claimed_s, self.expires_s, self.rest[1:])

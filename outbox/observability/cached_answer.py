@@ -24,7 +24,7 @@ class Answer(NamedTuple, Generic[T]):
         return monotonic() - self.at_s
 
 
-class Reading(Generic[T]):
+class CachedAnswer(Generic[T]):
     """The latest answer to one question.
 
     It is asked only when somebody wants to know and the last answer has grown old, and never twice at once: however

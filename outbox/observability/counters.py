@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from outbox.model import events
 from outbox.model.dead_letter_reason import BURIAL_REASONS
-from outbox.model.events import Event, Why
+from outbox.model.events import Event, ReleaseReason
 from outbox.model.message import Message
 from outbox.observability.histogram import MESSAGES, SECONDS, Histogram
 
@@ -23,12 +23,12 @@ _AT_ONCE = itemgetter(Message._fields.index("at_once"))
 _DUPLICATE = attrgetter("duplicate")
 
 OUTCOMES = ("delivered", "failed", "rejected", "throttled", "unknown")
-WHYS: tuple[Why, ...] = get_args(Why)
+WHYS: tuple[ReleaseReason, ...] = get_args(ReleaseReason)
 DUTIES = ("control", "heartbeat", "history", "keys", "rescue")
 STAGES = ("claim", "deliver", "settle")
 
 
-class Counts:
+class EventCounters:
     """Everything that is counted of one worker since its start. Subscribe the object itself."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from loguru import logger
 
 from outbox.model import events
 from outbox.model.message import Message
-from outbox.observability.repeated_lines import Kind, Repeats
+from outbox.observability.repeated_lines import Kind, RepeatedLines
 
 _DISCARDED = "message expired and was discarded"
 
@@ -24,7 +24,7 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._repeats = Repeats()
+        self._repeats = RepeatedLines()
 
     def close(self) -> None:
         """Write the numbers that are not written yet."""

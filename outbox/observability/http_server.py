@@ -80,7 +80,7 @@ def _ipv6_may_be_missing() -> Iterator[None]:
             raise
 
 
-class Server(ThreadingHTTPServer):
+class HttpServer(ThreadingHTTPServer):
     """Serves pages on a listening socket, which it owns from now on, until `close`."""
 
     daemon_threads = True
@@ -163,7 +163,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """Answers one request; HTTP/1.0, so that the connection ends with it."""
 
-    server: Server
+    server: HttpServer
     timeout: ClassVar[float] = _REQUEST_WITHIN_S
     server_version, sys_version = "outbox", ""
     error_content_type = "text/plain; charset=utf-8"

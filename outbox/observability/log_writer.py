@@ -16,7 +16,7 @@ _MOST_BYTES = 4 << 20
 """Of lines that wait. It bounds the memory that a stuck reader costs."""
 
 
-class Outlet:
+class LogWriter:
     """The way of log lines to one file descriptor. Every method may be called in any thread, and none raises."""
 
     def __init__(self, descriptor: int, say_dropped: Callable[[int], bytes], *, most_bytes: int = _MOST_BYTES) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from loguru import logger
 
-from outbox.observability.log_writer import Outlet
+from outbox.observability.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from loguru import Message as LogLine
@@ -31,7 +31,7 @@ _FLUSH_S = 2.0
 class _Way:
     """Where this process's log goes, once that is decided."""
 
-    outlet: Outlet | None = None
+    outlet: LogWriter | None = None
     as_text = True
 
 
@@ -42,7 +42,7 @@ def configure(level: str, style: Literal["auto", "text", "json"]) -> None:
     """
     unconfigure()
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
-    outlet = Outlet(sys.stderr.fileno(), _dropped_as_text if as_text else _dropped_as_json)
+    outlet = LogWriter(sys.stderr.fileno(), _dropped_as_text if as_text else _dropped_as_json)
     _Way.outlet, _Way.as_text = outlet, as_text
     if as_text:
         logger.add(outlet.write, level=level, format=_text, colorize=_coloured(), diagnose=False)
@@ -144,7 +144,7 @@ def _visible(value: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _write_json(line: LogLine, outlet: Outlet) -> None:
+def _write_json(line: LogLine, outlet: LogWriter) -> None:
     record = line.record
     entry: dict[str, Any] = {
         "time": record["time"].isoformat(),

@@ -15,14 +15,14 @@ from prometheus_client.registry import Collector
 
 from outbox import __version__
 from outbox.observability.logs import dropped
-from outbox.observability.state import State
+from outbox.observability.state import Phase
 from outbox.wakeup.selection import MODES
 
 if TYPE_CHECKING:
     from outbox.observability.cached_answer import Answer
-    from outbox.observability.counters import Counts
+    from outbox.observability.counters import EventCounters
     from outbox.observability.histogram import Histogram
-    from outbox.observability.state import Condition
+    from outbox.observability.state import WorkerState
 
 FACTS = {
     "backlog": ("outbox_backlog_messages", "Messages that are not settled, whatever they wait for."),
@@ -56,15 +56,15 @@ class Metrics(Collector):
 
     def __init__(
         self,
-        counts: Counts,
-        condition: Condition,
+        counts: EventCounters,
+        state: WorkerState,
         facts: Callable[[], Answer[dict[str, Any] | None] | None],
         *,
         slots: int,
     ) -> None:
         """`facts` looks for the latest answer of that statement, bounded. `slots`: deliveries at once, at most."""
         self._counts = counts
-        self._condition = condition
+        self._state = state
         self._facts = facts
         self._slots = slots
 
@@ -116,30 +116,30 @@ class Metrics(Collector):
         )
 
     def _worker(self) -> Iterator[Metric]:
-        counts, condition = self._counts, self._condition
+        counts, state = self._counts, self._state
         yield _counter("outbox_log_lines_dropped", "Log lines that nobody read in time.", dropped())
         yield _gauges("outbox_build_info", "The worker's version.", "version", {__version__: 1})
         yield _gauges(
-            "outbox_worker_state", "1 for the worker's state.", "state", _one_of(get_args(State), condition.state)
+            "outbox_worker_state", "1 for the worker's state.", "state", _one_of(get_args(Phase), state.phase)
         )
-        yield _gauge("outbox_in_flight_messages", "Messages that the sink is being asked about.", condition.in_flight)
+        yield _gauge("outbox_in_flight_messages", "Messages that the sink is being asked about.", state.in_flight)
         yield _gauge("outbox_delivery_slots", "Deliveries at once, at most.", self._slots)
-        yield _gauge("outbox_outstanding_messages", "Messages claimed and not settled yet.", condition.outstanding)
-        since_s = condition.held_since_s
+        yield _gauge("outbox_outstanding_messages", "Messages claimed and not settled yet.", state.outstanding)
+        since_s = state.held_since_s
         held_s = counts.held_s + (0.0 if since_s is None else monotonic() - since_s)
         yield _gauge("outbox_holding", "1 while the sink is unavailable and nothing is claimed.", since_s is not None)
         yield _counter("outbox_holds", "Times that holding began.", counts.holds)
         yield _counter("outbox_hold_seconds", "Time spent holding, the present hold included.", held_s)
         pace = inf if counts.pace is None else counts.pace
         yield _gauge("outbox_pace_messages_per_second", "Speed limit while the sink throttles, else +Inf.", pace)
-        yield _gauge("outbox_database_up", "0 while a loop cannot reach the database.", condition.database_lost is None)
+        yield _gauge("outbox_database_up", "0 while a loop cannot reach the database.", state.database_lost is None)
         yield _counter("outbox_database_losses", "Times that a loop lost the database.", counts.database_losses)
-        yield _gauge("outbox_presence_shown", "1 while others would see this worker die.", condition.present)
+        yield _gauge("outbox_presence_shown", "1 while others would see this worker die.", state.present)
         yield _counters("outbox_duty_failures", "Failures of slow duties.", "duty", counts.duties_failed)
         yield _gauge(
-            "outbox_loop_lag_seconds", "How late the event loop came at worst in a minute.", condition.pulse.lag_s
+            "outbox_loop_lag_seconds", "How late the event loop came at worst in a minute.", state.watchdog.lag_s
         )
-        yield _gauge("outbox_loops_overdue", "Loops not heard from for too long.", len(condition.pulse.overdue_s()))
+        yield _gauge("outbox_loops_overdue", "Loops not heard from for too long.", len(state.watchdog.overdue_s()))
 
     def _sources(self) -> Iterator[Metric]:
         counts = self._counts

@@ -1,7 +1,7 @@
 """What a worker tells over HTTP: `/livez`, `/readyz`, `/status` and `/metrics`.
 
-Every page is made in a thread of the server, within a time that is shorter than a probe's, from what is known; what
-only the event loop can find out is asked for by `Reading`, at most every so often, and only because somebody looks.
+Each page is made in a thread of the server, in less time than a probe's time-out, from what is known. What only the
+event loop can find out comes through `CachedAnswer`: it asks at most once per interval, and only when somebody looks.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from outbox.model.errors import clean
-from outbox.observability.cached_answer import Reading
-from outbox.observability.counters import Counts
-from outbox.observability.http_server import Page, Pages, Server, listen
+from outbox.observability.cached_answer import CachedAnswer
+from outbox.observability.counters import EventCounters
+from outbox.observability.http_server import HttpServer, Page, Pages, listen
 from outbox.observability.metrics import Metrics
 from outbox.observability.state import OK, well
 
 if TYPE_CHECKING:
     from outbox.config.settings import Settings
-    from outbox.loops.watchdog import Pulse
+    from outbox.loops.watchdog import Watchdog
     from outbox.model.events import Events
-    from outbox.observability.state import Condition, Parts
+    from outbox.observability.state import Parts, WorkerState
 
 LIVE, READY, STATUS, METRICS = "/livez", "/readyz", "/status", "/metrics"
 PROBE_WAIT_S = 0.7
@@ -48,29 +48,29 @@ NO_ANSWER = "no answer yet"
 
 
 @asynccontextmanager
-async def serving(settings: Settings, condition: Condition, events: Events) -> AsyncIterator[None]:
+async def serving(settings: Settings, state: WorkerState, events: Events) -> AsyncIterator[None]:
     """Serve a worker's pages for the block. Raises ConfigurationError when the port cannot be had."""
-    counts = Counts()
+    counts = EventCounters()
     events.subscribe(counts)
-    endpoints = Endpoints(condition, counts, slots=settings.concurrency)
-    async with served(settings, endpoints.pages(), condition.pulse, endpoints.readings):
+    endpoints = Endpoints(state, counts, slots=settings.concurrency)
+    async with served(settings, endpoints.pages(), state.watchdog, endpoints.readings):
         yield
 
 
 @asynccontextmanager
 async def served(
-    settings: Settings, pages: Pages, pulse: Pulse, readings: Sequence[Reading[Any]]
+    settings: Settings, pages: Pages, watchdog: Watchdog, readings: Sequence[CachedAnswer[Any]]
 ) -> AsyncIterator[None]:
-    """Serve pages for the block, have the event loop's pulse beat, and answer on it what the pages ask.
+    """Serve pages for the block, run the watchdog's beat on the event loop, and answer there what the pages ask.
 
     Raises ConfigurationError when the port cannot be had.
     """
     listener = listen(settings.http_host, settings.http_port)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pulse.beat)
+        tasks.start_soon(watchdog.beat)
         for reading in readings:
             tasks.start_soon(reading.answer)
-        server = Server(listener, pages, probes=(LIVE, READY))
+        server = HttpServer(listener, pages, probes=(LIVE, READY))
         try:
             yield
         finally:
@@ -82,18 +82,18 @@ async def served(
 class Endpoints:
     """The pages of one worker. Every method may be called in any thread."""
 
-    def __init__(self, condition: Condition, counts: Counts, *, slots: int) -> None:
-        self._condition = condition
+    def __init__(self, state: WorkerState, counts: EventCounters, *, slots: int) -> None:
+        self._state = state
         self._database, self._sink = (
-            Reading(ask, every_s=_PROBE_EVERY_S, again_s=_PROBE_AGAIN_S, well=_all_well)
-            for ask in (condition.ask_database, condition.ask_sink)
+            CachedAnswer(ask, every_s=_PROBE_EVERY_S, again_s=_PROBE_AGAIN_S, well=_all_well)
+            for ask in (state.ask_database, state.ask_sink)
         )
-        self._status = Reading(condition.ask_status, every_s=_STATUS_EVERY_S)
-        facts = Reading(condition.ask_facts, every_s=_FACTS_EVERY_S)
-        self.readings: tuple[Reading[Any], ...] = (self._database, self._sink, self._status, facts)
+        self._status = CachedAnswer(state.ask_status, every_s=_STATUS_EVERY_S)
+        facts = CachedAnswer(state.ask_facts, every_s=_FACTS_EVERY_S)
+        self.readings: tuple[CachedAnswer[Any], ...] = (self._database, self._sink, self._status, facts)
         """Whatever has to be answered on the event loop."""
         self._registry = CollectorRegistry()
-        self._registry.register(Metrics(counts, condition, lambda: facts.look(_FACTS_WAIT_S), slots=slots))
+        self._registry.register(Metrics(counts, state, lambda: facts.look(_FACTS_WAIT_S), slots=slots))
         ProcessCollector(registry=self._registry)
 
     def pages(self) -> Pages:
@@ -106,7 +106,7 @@ class Endpoints:
         A process that was frozen, or waited for a processor, gets a moment to catch up first.
         """
         end_s = monotonic() + PROBE_WAIT_S
-        while (overdue := self._condition.overdue()) is not None and monotonic() < end_s:
+        while (overdue := self._state.overdue()) is not None and monotonic() < end_s:
             sleep(_LOOK_AGAIN_S)
         return judged({"live": overdue is None}, {"loops": overdue or OK})
 
@@ -118,16 +118,16 @@ class Endpoints:
             answer = reading.look(max(0.0, end_s - monotonic()))
             if answer is not None and answer.age_s <= BELIEVED_S:
                 parts |= answer.value
-        for part, reason in self._condition.known().items():
+        for part, reason in self._state.known().items():
             if reason != OK and parts[part] in (OK, NO_ANSWER):
                 parts[part] = reason
-        return judged({"ready": _all_well(parts), "state": self._condition.state}, parts)
+        return judged({"ready": _all_well(parts), "state": self._state.phase}, parts)
 
     def status(self, _headers: Headers) -> Page:
         """What `outbox status --json` tells, and this worker's own state. Says how old it is."""
         answer = self._status.look(_STATUS_WAIT_S)
         if answer is None:
-            parts = {"this_worker": {"state": self._condition.state}, "error": "no answer yet"}
+            parts = {"this_worker": {"state": self._state.phase}, "error": "no answer yet"}
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, parts)
         status = HTTPStatus.OK if answer.age_s <= BELIEVED_S else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(status, {"age_s": round(answer.age_s, 1), **answer.value})

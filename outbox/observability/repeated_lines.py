@@ -21,7 +21,7 @@ class _Counted:
     tell: Callable[[int, Kind], None]
 
 
-class Repeats:
+class RepeatedLines:
     """Says the first of each kind at once, and the number of those that follow once a second, until none follows."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from outbox.loops.watchdog import Pulse
+from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import DatabaseRefused, OutboxError, SchemaError, clean
 from outbox.model.events import (
     CopyAdopted,
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from outbox.model.sink import Sink
     from outbox.relay import Relay
     from outbox.store.messages import Store
-    from outbox.wakeup.selection import Switchboard
+    from outbox.wakeup.selection import SourceSelection
 
-State = Literal["starting", "running", "holding", "draining", "stopped"]
+Phase = Literal["starting", "running", "holding", "draining", "stopped"]
 OK = "ok"
 Parts = dict[str, str]
 """By part of the worker: OK, perhaps with a remark, or why it does not work."""
@@ -49,18 +49,18 @@ def well(reason: str) -> bool:
     return reason == OK or reason.startswith(f"{OK}: ")
 
 
-class Condition:
+class WorkerState:
     """One worker's knowledge of itself. The worker fills in its parts as they come to be."""
 
     def __init__(self, *, worker: str, schema: str, sink_timeout_s: float) -> None:
         """`sink_timeout_s` bounds one question to the sink."""
         self.worker = worker
         self.schema = schema
-        self.pulse = Pulse()
+        self.watchdog = Watchdog()
         self.store: Store | None = None
         self.sink: Sink | None = None
         self.relay: Relay | None = None
-        self.switchboard: Switchboard | None = None
+        self.selection: SourceSelection | None = None
         self.started = False
         """Whether the first claim can happen."""
         self.stopping = False
@@ -76,7 +76,7 @@ class Condition:
         self._lost: dict[str, str] = {}
         """What the database cannot be reached for, and why."""
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Learn from the event stream."""
         match event:
             case DatabaseLost(doing=doing, error=error):
@@ -100,7 +100,7 @@ class Condition:
             self.copy = found
 
     @property
-    def state(self) -> State:
+    def phase(self) -> Phase:
         """The one word for it."""
         if self.ended:
             return "stopped"
@@ -123,7 +123,7 @@ class Condition:
     @property
     def outstanding(self) -> int:
         """Messages that this worker has claimed and not settled."""
-        return self.relay.inbox.outstanding if self.relay else 0
+        return self.relay.buffer.outstanding if self.relay else 0
 
     @property
     def database_lost(self) -> str | None:
@@ -132,33 +132,33 @@ class Condition:
 
     def overdue(self) -> str | None:
         """Which loops have not been heard from for too long; None while all keep their promises."""
-        late_s = self.pulse.overdue_s()
+        late_s = self.watchdog.overdue_s()
         return ", ".join(f"{who} overdue by {s:.1f} s" for who, s in late_s.items()) if late_s else None
 
     def known(self) -> Parts:
         """What speaks against readiness without a question asked, by part; OK where nothing does."""
         hold = self.relay.hold.outcome if self.relay else None
         return {
-            "relay": self.overdue() or (OK if self.state == "running" else self._waiting()),
+            "relay": self.overdue() or (OK if self.phase == "running" else self._waiting()),
             "database": self.database_lost or (f"paused: {self.copy}: see outbox adopt" if self.copy else OK),
             "sink": f"{hold.kind}: {hold.detail}" if hold else OK,
         }
 
     def _waiting(self) -> str:
-        if self.state == "holding" and self.held_since_s is not None:
+        if self.phase == "holding" and self.held_since_s is not None:
             return f"holding for {monotonic() - self.held_since_s:.0f} s"
-        return self.state
+        return self.phase
 
-    def report(self) -> tuple[State, dict[str, Any]]:
+    def report(self) -> tuple[Phase, dict[str, Any]]:
         """The worker's state for its row in the register. On the event loop only."""
-        relay, switchboard = self.relay, self.switchboard
-        if self.ended or relay is None or switchboard is None:
-            return self.state, {"sources": {}, "outstanding": self.outstanding}
+        relay, selection = self.relay, self.selection
+        if self.ended or relay is None or selection is None:
+            return self.phase, {"sources": {}, "outstanding": self.outstanding}
         hold = relay.hold.outcome
-        return self.state, {
-            **switchboard.report(),
+        return self.phase, {
+            **selection.report(),
             "in_flight": relay.in_flight,
-            "outstanding": relay.inbox.outstanding,
+            "outstanding": relay.buffer.outstanding,
             "rate_limit": relay.pace.rate,
             "held_by": clean(f"{hold.kind}: {hold.detail}") if hold else None,
             "sink": self.sink_place,

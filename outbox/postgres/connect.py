@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
 
     from asyncpg.pool import PoolConnectionProxy
 
-    from outbox.postgres.address import Address, Given, Host, Server
+    from outbox.postgres.address import Address, ConnectionParameters, Given, Host
 
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
@@ -89,7 +89,9 @@ async def attempts(where: Address, *, application_name: str) -> list[Attempt]:
     return found
 
 
-def _parameters(server: Server, application_name: str, session: Mapping[str, str]) -> list[dict[str, str]]:
+def _parameters(
+    server: ConnectionParameters, application_name: str, session: Mapping[str, str]
+) -> list[dict[str, str]]:
     """The session's parameters, and those that remain for a pooler that does not take all of them."""
     asked = {"options": options} if (options := server.optional("options")) else {}
     named = {"application_name": application_name}
@@ -104,7 +106,7 @@ def _none_left(reasons: list[tuple[Host, Refusal, Exception]]) -> DatabaseUnavai
 
 
 async def _knock(
-    server: Server, host: Host, statements_kept: int, parameters: list[dict[str, str]]
+    server: ConnectionParameters, host: Host, statements_kept: int, parameters: list[dict[str, str]]
 ) -> asyncpg.Connection[asyncpg.Record]:
     """Try one host, with and without TLS only where both were asked for."""
     *attempts, last = server.tls.contexts(host.name)
@@ -118,7 +120,7 @@ async def _knock(
 
 
 async def _enter(
-    server: Server,
+    server: ConnectionParameters,
     host: Host,
     password: Given | None,
     statements_kept: int,
@@ -157,7 +159,7 @@ async def _lift_transaction_timeout(connection: asyncpg.Connection[asyncpg.Recor
 
 
 async def _connect(
-    server: Server,
+    server: ConnectionParameters,
     host: Host,
     password: Given | None,
     statements_kept: int,

@@ -13,7 +13,7 @@ from outbox.model.errors import ConfigurationError, DatabaseUnavailable, OutboxE
 from outbox.postgres.errors import MISCONFIGURED, line
 
 if TYPE_CHECKING:
-    from outbox.postgres.address import Host, Server
+    from outbox.postgres.address import ConnectionParameters, Host
 
 Stage = Literal["reach", "tls", "enter", "write"]
 """How far it got: to the host, through TLS, into the database, to a server that takes writes."""
@@ -42,7 +42,7 @@ class Refusal:
         return (ConfigurationError if self.lasting else DatabaseUnavailable)(f"{doing}: {self}")
 
 
-def explained(error: Exception, server: Server, host: Host) -> Refusal:
+def explained(error: Exception, server: ConnectionParameters, host: Host) -> Refusal:
     """What an attempt's exception means."""
     match error:
         case _ if _is_cut(error):
@@ -70,7 +70,7 @@ def explained(error: Exception, server: Server, host: Host) -> Refusal:
             return Refusal("enter", line(error))
 
 
-def _of_tls(error: ssl.SSLError, server: Server, host: Host) -> tuple[str, str]:
+def _of_tls(error: ssl.SSLError, server: ConnectionParameters, host: Host) -> tuple[str, str]:
     """Cause and cure."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS failed, {error.reason or line(error)}", "look at sslcert, sslkey, ssl_min_protocol_version"
@@ -92,14 +92,14 @@ def _of_tls(error: ssl.SSLError, server: Server, host: Host) -> tuple[str, str]:
     return f"the server's certificate {what}", "mend it there"
 
 
-def _of_password(server: Server, host: Host) -> str:
+def _of_password(server: ConnectionParameters, host: Host) -> str:
     password = server.password(host)
     if password is None:
         return "no password is given: set it in DB_PASSWORD or DB_PASSWORD_FILE, or in the connection string"
     return f"correct the one from {password.origin}"
 
 
-def _of_entry(error: Exception, server: Server, host: Host) -> str:
+def _of_entry(error: Exception, server: ConnectionParameters, host: Host) -> str:
     """What mends a missing role or line of pg_hba.conf."""
     text = str(error)
     if "no encryption" in text and server.tls.mode(host.name).value in ("disable", "allow"):
@@ -116,7 +116,7 @@ def _of_entry(error: Exception, server: Server, host: Host) -> str:
     return f"allow it in the server's pg_hba.conf, or correct {user}"
 
 
-def _of_network(error: OSError, server: Server, host: Host) -> Refusal:
+def _of_network(error: OSError, server: ConnectionParameters, host: Host) -> Refusal:
     setting = server.named("host")
     if "SSL upgrade" in str(error):
         mode = server.tls.mode(host.name)
@@ -147,7 +147,7 @@ def is_of_parameters(error: Exception) -> bool:
     )
 
 
-def _cut(server: Server) -> Refusal:
+def _cut(server: ConnectionParameters) -> Refusal:
     """Somebody took the connection and ended it before PostgreSQL had let us in."""
     asked = f"is PostgreSQL running behind what listens there, and is {server.named('host')} right?"
     return Refusal("reach", "the connection was cut off before PostgreSQL answered", asked)

@@ -1,6 +1,6 @@
 """The relay: claim → deliver → settle. Read the modules in that order; this one only joins them.
 
-store.claim ──▶ Claimer ──▶ Inbox ──▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete …
+store.claim ──▶ Claimer ──▶ Buffer ─▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete …
                   ▲  ▲                    │ sink.deliver        │
              Wakeup  Hold ◀───────────────┴── unavailable ──────┘
 """
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.loops.watchdog import Pulse
+from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import OutboxError
 from outbox.model.events import Drained, DrainStarted, Emit
-from outbox.relay.buffer import Inbox
+from outbox.relay.buffer import Buffer
 from outbox.relay.claim import Claimer
 from outbox.relay.deliver import OVERRUN_S, Deliverer
 from outbox.relay.hold import Hold
@@ -46,8 +46,8 @@ class Relay:
         settings: RelaySettings,
         *,
         worker_id: int,
-        pulse: Pulse,
-        on_held: Callable[[], None] = lambda: None,
+        watchdog: Watchdog,
+        on_other_workers_busy: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_held` is called whenever other workers are seen to hold messages."""
         self._store = store
@@ -55,20 +55,29 @@ class Relay:
         self._settings = settings
         self._stopped = anyio.Event()
         probe_timeout_s = settings.deliver_timeout_s + OVERRUN_S
-        self.hold = Hold(sink, wakeup, emit, settings.probe, pulse, probe_timeout_s=probe_timeout_s)
+        self.hold = Hold(sink, wakeup, emit, settings.probe, watchdog, probe_timeout_s=probe_timeout_s)
         self.pace = Pace()
-        self.inbox = Inbox(
+        self.buffer = Buffer(
             concurrency=settings.concurrency,
             prefetch=settings.prefetch,
             batch=settings.batch,
             held_bytes=settings.held_bytes,
         )
-        self._pulse = pulse
-        self._settler = Settler(store, self.inbox, wakeup, emit, settings, pulse)
+        self._watchdog = watchdog
+        self._settler = Settler(store, self.buffer, wakeup, emit, settings, watchdog)
         self._claimer = Claimer(
-            store, self.inbox, self.hold, self._settler, wakeup, emit, settings, pulse, worker_id, on_held
+            store,
+            self.buffer,
+            self.hold,
+            self._settler,
+            wakeup,
+            emit,
+            settings,
+            watchdog,
+            worker_id,
+            on_other_workers_busy,
         )
-        self._deliverer = Deliverer(sink, self.inbox, self.hold, self._settler, self.pace, emit, settings, pulse)
+        self._deliverer = Deliverer(sink, self.buffer, self.hold, self._settler, self.pace, emit, settings, watchdog)
 
     @property
     def in_flight(self) -> int:
@@ -100,8 +109,8 @@ class Relay:
                 await self._work()
                 duties.cancel_scope.cancel()
             self.hold.dismiss()
-            self._pulse.forget("deliver")
-            self._pulse.forget("probe")
+            self._watchdog.forget("deliver")
+            self._watchdog.forget("probe")
             self._settler.close()
             tasks.cancel_scope.deadline = anyio.current_time() + self._settings.settle_timeout_s
         if self._settler.keys_moved:

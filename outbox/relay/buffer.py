@@ -1,6 +1,6 @@
 """Where claimed messages wait for a free delivery slot, and idle slots wait for messages.
 
-Everything that changes state here is synchronous. The inbox also knows how far ahead of the deliveries it pays to
+Everything that changes state here is synchronous. The buffer also knows how far ahead of the deliveries it pays to
 claim: twice as far whenever the slots ran dry, less far when a message has waited too long.
 """
 
@@ -14,14 +14,14 @@ from operator import attrgetter
 
 import anyio
 
-from outbox.model.message import Lease, Message, Parcel
+from outbox.model.message import ClaimedBatch, Delivery, Message
 
 _LONG_WAIT_S = 2.0
 """A message that waited longer than this for its slot was claimed too early."""
 
 
-_PARCEL: Callable[[tuple[Message, float, float, Sequence[Message]]], Parcel] = partial(tuple.__new__, Parcel)
-"""What `Parcel._make` does, without a Python frame for each of many messages."""
+_DELIVERY: Callable[[tuple[Message, float, float, Sequence[Message]]], Delivery] = partial(tuple.__new__, Delivery)
+"""What `Delivery._make` does, without a Python frame for each of many messages."""
 _LARGE = attrgetter("large_bytes")
 _TENANT = attrgetter("message.tenant")
 
@@ -42,52 +42,52 @@ def _series(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messa
     return firsts, rests
 
 
-class _Line:
-    """Parcels in order of arrival, except that tenants take turns."""
+class _FairQueue:
+    """Deliveries in order of arrival, except that tenants take turns."""
 
     def __init__(self) -> None:
-        self._tenants: OrderedDict[str | None, deque[Parcel]] = OrderedDict()
-        self._next: deque[Parcel] = deque()
+        self._tenants: OrderedDict[str | None, deque[Delivery]] = OrderedDict()
+        self._next: deque[Delivery] = deque()
         """The line of the tenant whose turn it is; empty only when nothing waits."""
 
     def __bool__(self) -> bool:
         return bool(self._next)
 
-    def __iter__(self) -> Iterator[Parcel]:
+    def __iter__(self) -> Iterator[Delivery]:
         return chain.from_iterable(self._tenants.values())
 
-    def extend(self, parcels: Sequence[Parcel]) -> None:
-        """Add parcels at the ends of their tenants' lines."""
-        for tenant, group in groupby(parcels, _TENANT):
+    def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Add deliveries at the ends of their tenants' lines."""
+        for tenant, group in groupby(deliveries, _TENANT):
             self._line(tenant).extend(group)
         self._choose()
 
-    def appendleft(self, parcel: Parcel) -> None:
-        """Add a parcel before everything else."""
-        self._line(parcel.message.tenant).appendleft(parcel)
-        self._tenants.move_to_end(parcel.message.tenant, last=False)
+    def appendleft(self, delivery: Delivery) -> None:
+        """Add a delivery before everything else."""
+        self._line(delivery.message.tenant).appendleft(delivery)
+        self._tenants.move_to_end(delivery.message.tenant, last=False)
         self._choose()
 
-    def popleft(self) -> Parcel | None:
-        """Take the parcel whose turn it is; None when nothing waits."""
+    def popleft(self) -> Delivery | None:
+        """Take the delivery whose turn it is; None when nothing waits."""
         line = self._next
         if not line:
             return None
-        parcel = line.popleft()
+        delivery = line.popleft()
         if not line:
-            del self._tenants[parcel.message.tenant]
+            del self._tenants[delivery.message.tenant]
             self._choose()
         elif len(self._tenants) > 1:
-            self._tenants.move_to_end(parcel.message.tenant)
+            self._tenants.move_to_end(delivery.message.tenant)
             self._choose()
-        return parcel
+        return delivery
 
     def clear(self) -> None:
         """Forget everything."""
         self._tenants.clear()
         self._choose()
 
-    def _line(self, tenant: str | None) -> deque[Parcel]:
+    def _line(self, tenant: str | None) -> deque[Delivery]:
         line = self._tenants.get(tenant)
         if line is None:
             line = self._tenants[tenant] = deque()
@@ -97,11 +97,11 @@ class _Line:
         self._next = next(iter(self._tenants.values())) if self._tenants else deque()
 
 
-class Inbox:
-    """Owns every parcel from its claim until its settlement is reported by `settled`."""
+class Buffer:
+    """Owns every delivery from its claim until its settlement is reported by `settled`."""
 
     def __init__(self, *, concurrency: int, prefetch: int, batch: int, held_bytes: int) -> None:
-        self._waiting = _Line()
+        self._waiting = _FairQueue()
         self._idle_slots: list[anyio.Event] = []
         self._slot_is_waking = False
         self._concurrency = concurrency
@@ -112,7 +112,7 @@ class Inbox:
         self._room_made = anyio.Event()
         self._emptied = anyio.Event()
         self.outstanding = 0
-        """Parcels that were claimed here and are not settled yet: waiting, in flight, or being settled."""
+        """Deliveries that were claimed here and are not settled yet: waiting, in flight, or being settled."""
         self.large_bytes = 0
         """What the large ones among them have, together."""
         self.more_due = False
@@ -139,22 +139,22 @@ class Inbox:
         return self._held_bytes - self.large_bytes
 
     async def wait_for_room(self) -> None:
-        """Return when `room` may have grown, or the inbox was closed."""
+        """Return when `room` may have grown, or the buffer was closed."""
         if not self.closed and not self.room():
             self._room_made = anyio.Event()
             await self._room_made.wait()
 
     async def wait_until_empty(self) -> None:
-        """Return when nothing is outstanding, or the inbox was closed."""
+        """Return when nothing is outstanding, or the buffer was closed."""
         while self.outstanding and not self.closed:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    def put(self, messages: Sequence[Message], lease: Lease) -> None:
+    def put(self, messages: Sequence[Message], batch: ClaimedBatch) -> None:
         """Take messages in that were claimed under a lease, and wake an idle slot."""
-        firsts, rests = _series(messages) if lease.lane is not None else (messages, repeat(()))
+        firsts, rests = _series(messages) if batch.lane is not None else (messages, repeat(()))
         self._waiting.extend(
-            list(map(_PARCEL, zip(firsts, repeat(lease.claimed_s), repeat(lease.expires_s), rests, strict=False)))
+            list(map(_DELIVERY, zip(firsts, repeat(batch.claimed_s), repeat(batch.expires_s), rests, strict=False)))
         )
         self.count_in(messages)
         self.wake_slot()
@@ -164,31 +164,31 @@ class Inbox:
         self.outstanding += len(messages)
         self.large_bytes += sum(filter(None, map(_LARGE, messages)))
 
-    def put_back(self, parcel: Parcel) -> None:
-        """Take back a parcel that a slot could not deliver now; it is next in line."""
-        self._waiting.appendleft(parcel)
+    def put_back(self, delivery: Delivery) -> None:
+        """Take back a delivery that a slot could not deliver now; it is next in line."""
+        self._waiting.appendleft(delivery)
         self.wake_slot()
 
-    def follow(self, parcel: Parcel) -> None:
-        """Take in what goes on after a delivery; the slot that brings it takes the next parcel."""
-        self._waiting.appendleft(parcel)
+    def follow(self, delivery: Delivery) -> None:
+        """Take in what goes on after a delivery; the slot that brings it takes the next delivery."""
+        self._waiting.appendleft(delivery)
 
-    def take(self, now_s: float) -> Parcel | None:
-        """Hand the next parcel to a slot, or None if there is none. Wakes another slot for the one after it."""
-        parcel = self._waiting.popleft()
-        if parcel is None:
+    def take(self, now_s: float) -> Delivery | None:
+        """Hand the next delivery to a slot, or None if there is none. Wakes another slot for the one after it."""
+        delivery = self._waiting.popleft()
+        if delivery is None:
             return None
         if self._waiting:
             self.wake_slot()
         elif self.more_due:
             self._ahead = min(self._prefetch, max(1, self._ahead * 2))
-            return parcel
-        if now_s - parcel.claimed_s > _LONG_WAIT_S:
+            return delivery
+        if now_s - delivery.claimed_s > _LONG_WAIT_S:
             self._ahead = max(min(self._concurrency, self._prefetch), self._ahead * 3 // 4)
-        return parcel
+        return delivery
 
-    async def wait_for_parcel(self) -> None:
-        """Put a slot to sleep until there is something to take, or the inbox was closed."""
+    async def wait_for_delivery(self) -> None:
+        """Put a slot to sleep until there is something to take, or the buffer was closed."""
         if not self._waiting and not self.closed:
             bell = anyio.Event()
             self._idle_slots.append(bell)
@@ -200,15 +200,15 @@ class Inbox:
                 else:  # cancelled
                     self._idle_slots.remove(bell)
 
-    def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Parcel]:
+    def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Delivery]:
         """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding.
 
-        Parcels go whole: what follows another message never goes before it.
+        Deliveries go whole: what follows another message never goes before it.
         """
-        out: list[Parcel] = []
-        kept: list[Parcel] = []
-        for parcel in self._waiting:
-            (out if which is None or any(map(which, parcel.messages)) else kept).append(parcel)
+        out: list[Delivery] = []
+        kept: list[Delivery] = []
+        for delivery in self._waiting:
+            (out if which is None or any(map(which, delivery.messages)) else kept).append(delivery)
         self._waiting.clear()
         self._waiting.extend(kept)
         return out
@@ -224,7 +224,7 @@ class Inbox:
             self._emptied.set()
 
     def close(self) -> None:
-        """No more parcels will come: everybody who waits here wakes up."""
+        """No more deliveries will come: everybody who waits here wakes up."""
         self.closed = True
         self._room_made.set()
         self._emptied.set()

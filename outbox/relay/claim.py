@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.loops.retry import Patience
+from outbox.loops.retry import DatabaseRetry
 from outbox.model.errors import OutboxError
-from outbox.model.events import Claimed, Emit, Why
-from outbox.model.message import FRONT, Lease, Message, Outlook, Place
+from outbox.model.events import Claimed, Emit, ReleaseReason
+from outbox.model.message import FRONT, ClaimedBatch, Message, Outlook, Place
 from outbox.model.sink import Rejected
+from outbox.relay.claim_size import ClaimSize
 from outbox.relay.polling import Polling
-from outbox.relay.portion import Portion
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import expire, is_suspect, quarantine
 
 if TYPE_CHECKING:
-    from outbox.loops.watchdog import Pulse
-    from outbox.relay.buffer import Inbox
+    from outbox.loops.watchdog import Watchdog
+    from outbox.relay.buffer import Buffer
     from outbox.relay.hold import Hold
     from outbox.relay.settings import RelaySettings
     from outbox.relay.settle import Settler
@@ -53,29 +53,31 @@ class Claimer:
     def __init__(
         self,
         store: Store,
-        inbox: Inbox,
+        buffer: Buffer,
         hold: Hold,
         settler: Settler,
         wakeup: Wakeup,
         emit: Emit,
         settings: RelaySettings,
-        pulse: Pulse,
+        watchdog: Watchdog,
         worker_id: int,
-        on_held: Callable[[], None],
+        on_other_workers_busy: Callable[[], None],
     ) -> None:
         self._store = store
-        self._inbox = inbox
+        self._buffer = buffer
         self._hold = hold
         self._settler = settler
         self._wakeup = wakeup
         self._emit = emit
         self._settings = settings
-        self._pulse = pulse
+        self._watchdog = watchdog
         self._worker_id = worker_id
-        self._on_held = on_held
-        self._patience = Patience("claim", emit, settings.reconnect)
-        self._portion = Portion(inbox)
-        self._polling = Polling(attended_s=settings.poll_interval_s, alone_s=settings.fallback_interval_s)
+        self._on_other_workers_busy = on_other_workers_busy
+        self._database_retry = DatabaseRetry("claim", emit, settings.reconnect)
+        self._claim_size = ClaimSize(buffer)
+        self._polling = Polling(
+            poll_interval_s=settings.poll_interval_s, fallback_interval_s=settings.fallback_interval_s
+        )
         self._stopping = False
         self._woken_by: str | None = "start"
         """Who rang before this claim; None when nobody did and the time was up."""
@@ -93,20 +95,20 @@ class Claimer:
         """Claim nothing any more, however long the loop would have waited."""
         self._stopping = True
         self._hold.open()
-        self._inbox.close()
+        self._buffer.close()
         self._wakeup.nudge("stop")
 
     async def run(self) -> None:
         """Claim until stopped. Returns between two claims, never with a lease in hand."""
         while not self._stopping:
-            self._pulse.forget("claim")  # who probes, delivers or settles has promises of their own
+            self._watchdog.forget("claim")  # who probes, delivers or settles has promises of their own
             await self._hold.passed()
-            await self._inbox.wait_for_room()
-            limit = self._portion.limit()
+            await self._buffer.wait_for_room()
+            limit = self._claim_size.limit()
             if limit and not self._may_not_claim():
-                self._pulse.expect("claim", OVERDUE_S)
+                self._watchdog.expect("claim", OVERDUE_S)
                 await self._round(limit)
-        self._pulse.forget("claim")
+        self._watchdog.forget("claim")
 
     def _may_not_claim(self) -> bool:
         """Whether the relay stops or holds, asked anew after every wait."""
@@ -122,40 +124,40 @@ class Claimer:
             if not outlook.due and not outlook.gated:
                 await self._wait([], outlook)
                 return
-        lease = await self._claim_plain(limit)
-        if lease is None or self._goes_on(lease):
+        batch = await self._claim_plain(limit)
+        if batch is None or self._goes_on(batch):
             return
         known_rules, looked_s = self._ruled, monotonic()
         outlook = await self._look()
         if outlook is None:
             return
-        took_s = lease.claimed_s - began_s + outlook.seen_s - looked_s
+        took_s = batch.claimed_s - began_s + outlook.seen_s - looked_s
         self._ahead_until_s = outlook.seen_s + min(max(_AHEAD_S, _AHEAD_RATIO * took_s), _AHEAD_MOST_S)
-        leases = [lease]
+        batches = [batch]
         if outlook.gated and not self._may_not_claim():
-            gated = await self._claim_gated(max(1, limit - len(lease.messages)))
-            if not lease.messages:
+            gated = await self._claim_gated(max(1, limit - len(batch.messages)))
+            if not batch.messages:
                 gated = await self._go_on_at_the_gates(gated)
             if gated is None:
                 return
-            leases.append(gated)
-        self._learn(leases, outlook)
-        can_be_had = bool(lease.messages) or outlook.ruled != known_rules
-        self._inbox.more_due = any(lease.more for lease in leases) or (outlook.due and can_be_had)
-        if self._inbox.more_due:
+            batches.append(gated)
+        self._learn(batches, outlook)
+        can_be_had = bool(batch.messages) or outlook.ruled != known_rules
+        self._buffer.more_due = any(batch.more for batch in batches) or (outlook.due and can_be_had)
+        if self._buffer.more_due:
             self._woken_by = "more"
         else:
-            await self._wait(leases, outlook)
+            await self._wait(batches, outlook)
 
-    def _goes_on(self, lease: Lease) -> bool:
+    def _goes_on(self, batch: ClaimedBatch) -> bool:
         """Whether the next claim follows at once: behind a full one, or at the front after the end was reached."""
         was_at_front = self._place == FRONT
-        if lease.more and monotonic() < self._ahead_until_s and not self._wary:
-            last = lease.messages[-1]
+        if batch.more and monotonic() < self._ahead_until_s and not self._wary:
+            last = batch.messages[-1]
             self._place = last.due_s, last.seq
         else:
             self._place = FRONT
-            if lease.more or was_at_front:
+            if batch.more or was_at_front:
                 return False
         self._woken_by = "more"
         return True
@@ -165,31 +167,31 @@ class Claimer:
         try:
             outlook = await self._store.outlook(self._worker_id)
         except OutboxError as error:
-            await self._patience.failed(error)
+            await self._database_retry.failed(error)
             return None
-        self._patience.succeeded()
+        self._database_retry.succeeded()
         self._ruled, self._gated = outlook.ruled, outlook.gated
         if outlook.held:
-            self._on_held()
+            self._on_other_workers_busy()
         return outlook
 
-    def _learn(self, leases: list[Lease], outlook: Outlook) -> None:
+    def _learn(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
         """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
-        if self._woken_by is None and any(message.is_fresh for lease in leases[:1] for message in lease.messages):
-            self._wakeup.found_unannounced()
+        if self._woken_by is None and any(message.is_fresh for batch in batches[:1] for message in batch.messages):
+            self._wakeup.missed_notification()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
             # Whoever found messages at the gates was in time, also if they have to wait there.
-            self._polling.answered(found=outlook.gated or any(lease.messages for lease in leases))
+            self._polling.note_wakeup(found=outlook.gated or any(batch.messages for batch in batches))
 
-    async def _wait(self, leases: list[Lease], outlook: Outlook) -> None:
+    async def _wait(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
         """Wait until there may be something to claim."""
-        pause_s = self._pause_s(leases, outlook)
-        self._pulse.expect("claim", pause_s + OVERDUE_S)
+        pause_s = self._pause_s(batches, outlook)
+        self._watchdog.expect("claim", pause_s + OVERDUE_S)
         self._woken_by = await self._wakeup.wait(pause_s)
         if self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            await anyio.sleep(self._polling.answer_s())
+            await anyio.sleep(self._polling.crowd_delay_s())
 
-    async def _claim_plain(self, limit: int) -> Lease | None:
+    async def _claim_plain(self, limit: int) -> ClaimedBatch | None:
         """Claim what passes no gate."""
         if self._wary:
             limit = 1
@@ -198,62 +200,62 @@ class Claimer:
         claim = self._store.claim_ruled if self._ruled else self._store.claim
         return await self._claim(partial(claim, limit, after=self._place))
 
-    async def _claim_gated(self, limit: int) -> Lease | None:
+    async def _claim_gated(self, limit: int) -> ClaimedBatch | None:
         """Claim at the gates."""
         suspect_after, series = self._settings.suspect_after, self._settings.series
         claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane, series=series)
-        lease = await self._claim(claim)
-        if lease is not None:
-            self._lane = lease.lane or ""
+        batch = await self._claim(claim)
+        if batch is not None:
+            self._lane = batch.lane or ""
             self._settler.expect_keys = True
-        return lease
+        return batch
 
-    async def _go_on_at_the_gates(self, lease: Lease | None) -> Lease | None:
+    async def _go_on_at_the_gates(self, batch: ClaimedBatch | None) -> ClaimedBatch | None:
         """Claim there again and again, for a moment, while nothing else waits; return the last lease."""
         until_s = monotonic() + _GATES_S
-        while lease is not None and lease.more and lease.messages and monotonic() < until_s:
-            limit = self._portion.limit()
+        while batch is not None and batch.more and batch.messages and monotonic() < until_s:
+            limit = self._claim_size.limit()
             if not limit or self._wary or self._may_not_claim():
                 break
-            self._pulse.expect("claim", OVERDUE_S)
-            lease = await self._claim_gated(limit)
-        return lease
+            self._watchdog.expect("claim", OVERDUE_S)
+            batch = await self._claim_gated(limit)
+        return batch
 
-    async def _claim(self, claim: Callable[..., Awaitable[Lease]]) -> Lease | None:
+    async def _claim(self, claim: Callable[..., Awaitable[ClaimedBatch]]) -> ClaimedBatch | None:
         """Claim once and hand over what came; after a failure wait a little and return None."""
-        began_s, max_bytes = monotonic(), self._portion.max_bytes()
+        began_s, max_bytes = monotonic(), self._claim_size.max_bytes()
         try:
-            lease = await claim(lease_s=self._settings.lease_s, worker_id=self._worker_id, max_bytes=max_bytes)
+            batch = await claim(lease_s=self._settings.lease_s, worker_id=self._worker_id, max_bytes=max_bytes)
         except OutboxError as error:
-            self._portion.failed()
-            await self._patience.failed(error)
+            self._claim_size.failed()
+            await self._database_retry.failed(error)
             return None
-        self._patience.succeeded()
-        self._portion.came(lease)
-        self._inbox.more_due = lease.more
-        if lease.messages:
-            self._emit(Claimed(lease.messages, monotonic() - began_s))
-            await self._hand_over(lease)
-        return lease
+        self._database_retry.succeeded()
+        self._claim_size.claimed(batch)
+        self._buffer.more_due = batch.more
+        if batch.messages:
+            self._emit(Claimed(batch.messages, monotonic() - began_s))
+            await self._hand_over(batch)
+        return batch
 
-    async def _hand_over(self, lease: Lease) -> None:
-        """Give the lease's messages to the inbox; a suspect only when it is alone, and until it is settled."""
-        messages = self._without_company(lease.messages)
+    async def _hand_over(self, batch: ClaimedBatch) -> None:
+        """Give the lease's messages to the buffer; a suspect only when it is alone, and until it is settled."""
+        messages = self._without_company(batch.messages)
         suspect = is_suspect(messages[0], self._settings)
         if suspect:
             await self._empty()
         if self._may_not_claim():
             self._give_back(messages, "drain" if self._stopping else "hold")
             return
-        self._inbox.put(self._living(messages), lease)
+        self._buffer.put(self._living(messages), batch)
         if suspect:
             await self._empty()
 
     async def _empty(self) -> None:
         """Wait for what is outstanding to be settled, for as long as that takes."""
-        self._pulse.forget("claim")
-        await self._inbox.wait_until_empty()
-        self._pulse.expect("claim", OVERDUE_S)
+        self._watchdog.forget("claim")
+        await self._buffer.wait_until_empty()
+        self._watchdog.expect("claim", OVERDUE_S)
 
     def _without_company(self, messages: list[Message]) -> list[Message]:
         """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""
@@ -264,8 +266,8 @@ class Claimer:
         self._give_back(messages[max(1, first) :], "suspect")
         return messages[: max(1, first)]
 
-    def _give_back(self, messages: list[Message], why: Why) -> None:
-        self._inbox.count_in(messages)
+    def _give_back(self, messages: list[Message], why: ReleaseReason) -> None:
+        self._buffer.count_in(messages)
         self._settler.release(messages, why)
 
     def _living(self, messages: list[Message]) -> list[Message]:
@@ -278,19 +280,19 @@ class Claimer:
             if burial is None:
                 living.append(message)
             else:
-                self._inbox.count_in([message])
+                self._buffer.count_in([message])
                 self._settler.bury(burial, Rejected(burial.kind, burial.detail))
         return living
 
-    def _pause_s(self, leases: list[Lease], outlook: Outlook) -> float:
+    def _pause_s(self, batches: list[ClaimedBatch], outlook: Outlook) -> float:
         """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
-        found = any(lease.messages for lease in leases)
-        pause_s = self._polling.pause_s(attended=self._wakeup.attended, found=found)
+        found = any(batch.messages for batch in batches)
+        pause_s = self._polling.pause_s(has_trusted_source=self._wakeup.has_trusted_source, found=found)
         if outlook.due:
             pause_s = min(pause_s, _LOCKED_S)
         if outlook.held:
             pause_s = min(pause_s, _HELD_S)
-        seen = [(outlook.seen_s, outlook.next_due_s), *((lease.claimed_s, lease.next_due_s) for lease in leases)]
+        seen = [(outlook.seen_s, outlook.next_due_s), *((batch.claimed_s, batch.next_due_s) for batch in batches)]
         for seen_s, next_due_s in seen:
             if next_due_s is not None:
                 pause_s = min(pause_s, seen_s + next_due_s + _SOONEST_S - monotonic())

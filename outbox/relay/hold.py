@@ -12,12 +12,12 @@ from typing import NamedTuple, Protocol
 import anyio
 
 from outbox.loops.backoff import Backoff
-from outbox.loops.cancellation import is_for_us
-from outbox.loops.lasting_fault import Lasting
-from outbox.loops.watchdog import Pulse
+from outbox.loops.cancellation import cancelled_by_us
+from outbox.loops.lasting_fault import LastingFault
+from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import place_of
 from outbox.model.events import Emit, Held, Resumed
-from outbox.model.message import Parcel
+from outbox.model.message import Delivery
 from outbox.model.sink import Sink, Unavailable, Unclear
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import is_well
@@ -30,7 +30,7 @@ _STEADY_S = 5.0
 class _Doubt(NamedTuple):
     """A delivery that waits for a probe."""
 
-    parcel: Parcel
+    delivery: Delivery
     outcome: Unavailable
     delivered: int
     """How many deliveries had succeeded when this one failed."""
@@ -39,7 +39,7 @@ class _Doubt(NamedTuple):
 class Conclude(Protocol):
     """What the hold asks of the deliverer."""
 
-    def __call__(self, parcel: Parcel, outcome: Unavailable, *, well: bool) -> None:
+    def __call__(self, delivery: Delivery, outcome: Unavailable, *, well: bool) -> None:
         """Decide about a delivery that was put aside, given whether the sink is well."""
 
 
@@ -47,10 +47,10 @@ class Hold:
     """A gate for the claimer. It closes after a bad probe and opens after a good one."""
 
     def __init__(
-        self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, pulse: Pulse, *, probe_timeout_s: float
+        self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, watchdog: Watchdog, *, probe_timeout_s: float
     ) -> None:
         self._sink = sink
-        self._pulse = pulse
+        self._watchdog = watchdog
         self._probe_timeout_s = probe_timeout_s
         self._wakeup = wakeup
         self._emit = emit
@@ -71,19 +71,19 @@ class Hold:
         """How many deliveries wait for a probe."""
         return len(self._doubts)
 
-    def doubt(self, parcel: Parcel, outcome: Unavailable) -> None:
+    def doubt(self, delivery: Delivery, outcome: Unavailable) -> None:
         """Put a delivery aside until a probe has shown whether its failure concerns all messages."""
         if self.outcome is not None:
-            self.conclude(parcel, outcome, well=False)
+            self.conclude(delivery, outcome, well=False)
         else:
-            self._doubts.append(_Doubt(parcel, outcome, self.delivered))
+            self._doubts.append(_Doubt(delivery, outcome, self.delivered))
             self._doubted.set()
 
     def dismiss(self) -> None:
         """Decide about everything that waits for a probe without one, for shutdown: it may be released."""
         doubts, self._doubts = self._doubts, []
         for doubt in doubts:
-            self.conclude(doubt.parcel, doubt.outcome, well=False)
+            self.conclude(doubt.delivery, doubt.outcome, well=False)
 
     async def passed(self) -> None:
         """Wait until the gate is open."""
@@ -103,12 +103,12 @@ class Hold:
         failures, resumed_s = 0, float("-inf")
         while True:
             if self.outcome is None:
-                self._pulse.forget("probe")
+                self._watchdog.forget("probe")
                 await self._doubted.wait()
                 await self._examine()
                 continue
             began_s = monotonic()
-            lasting = Lasting()
+            lasting = LastingFault()
             failures = failures + 1 if began_s - resumed_s < _STEADY_S else 0
             if failures:
                 await anyio.sleep(self._pace.delay_s(failures))
@@ -139,7 +139,7 @@ class Hold:
         if not all(well):
             self._close(answer if isinstance(answer, Unavailable) else doubts[well.index(False)].outcome)
         for doubt, one_well in zip(doubts, well, strict=True):
-            self.conclude(doubt.parcel, doubt.outcome, well=one_well)
+            self.conclude(doubt.delivery, doubt.outcome, well=one_well)
         if self.outcome is not None:
             self.dismiss()  # what came meanwhile
 
@@ -149,7 +149,7 @@ class Hold:
         self._emit(Held(outcome))
 
     async def _probe(self) -> Unavailable | Unclear | None:
-        self._pulse.expect("probe", self._probe_timeout_s + OVERDUE_S)
+        self._watchdog.expect("probe", self._probe_timeout_s + OVERDUE_S)
         try:
             with anyio.fail_after(self._probe_timeout_s):
                 return await self._sink.probe()
@@ -158,6 +158,6 @@ class Hold:
         except Exception as error:  # noqa: BLE001 - a fault of the sink must not stop the relay
             return Unavailable(type(error).__name__, f"the sink's probe raised {place_of(error)}")
         except anyio.get_cancelled_exc_class():
-            if is_for_us():
+            if cancelled_by_us():
                 raise
             return Unavailable("CANCELLED", "something inside the sink's probe was cancelled")

@@ -78,7 +78,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Width:
+class ConcurrencyLimit:
     """How many deliveries may be in flight at once. All times are monotonic seconds."""
 
     most: int

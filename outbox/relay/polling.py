@@ -25,24 +25,24 @@ _LATEST_S = 0.25
 class Polling:
     """The rhythm of one claimer. Durations are seconds."""
 
-    def __init__(self, *, attended_s: float, alone_s: float) -> None:
-        self._attended_s = attended_s
-        self._alone_s = alone_s
-        self._pause_s = min(_FASTEST_S, alone_s)
+    def __init__(self, *, poll_interval_s: float, fallback_interval_s: float) -> None:
+        self._poll_interval_s = poll_interval_s
+        self._fallback_interval_s = fallback_interval_s
+        self._pause_s = min(_FASTEST_S, fallback_interval_s)
         self._spread_s = 0.0
         self._late = 0
 
-    def pause_s(self, *, attended: bool, found: bool) -> float:
+    def pause_s(self, *, has_trusted_source: bool, found: bool) -> float:
         """How long to wait for a ring after a claim: longer after each that found nothing, up to the interval."""
-        interval_s = self._attended_s if attended else self._alone_s
+        interval_s = self._poll_interval_s if has_trusted_source else self._fallback_interval_s
         self._pause_s = min(_FASTEST_S if found else self._pause_s * _SLOWER, interval_s)
         return self._pause_s * random.uniform(1.0 - _JITTER, 1.0)  # noqa: S311 - no secret
 
-    def answer_s(self) -> float:
+    def crowd_delay_s(self) -> float:
         """How long to wait before answering a ring: 0 for whoever usually finds something."""
         return random.uniform(0.0, self._spread_s)  # noqa: S311 - no secret
 
-    def answered(self, *, found: bool) -> None:
+    def note_wakeup(self, *, found: bool) -> None:
         """Note whether the answer to a ring came in time to find something."""
         if found:
             self._late = 0

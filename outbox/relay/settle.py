@@ -12,16 +12,26 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from outbox.loops.retry import Patience
+from outbox.loops.retry import DatabaseRetry
 from outbox.model.errors import DatabaseRefused, OutboxError
-from outbox.model.events import Buried, Completed, Emit, LeaseLost, Released, Retried, Settlement, SettleRefused, Why
+from outbox.model.events import (
+    Buried,
+    Completed,
+    Emit,
+    LeaseLost,
+    Released,
+    ReleaseReason,
+    Retried,
+    Settlement,
+    SettleRefused,
+)
 from outbox.model.message import LeaseId, Message
 from outbox.model.sink import Failed, Rejected, Retryable
 from outbox.relay.settings import OVERDUE_S
 
 if TYPE_CHECKING:
-    from outbox.loops.watchdog import Pulse
-    from outbox.relay.buffer import Inbox
+    from outbox.loops.watchdog import Watchdog
+    from outbox.relay.buffer import Buffer
     from outbox.relay.settings import RelaySettings
     from outbox.store.messages import Burial, Retry, Store
     from outbox.wakeup.doorbell import Wakeup
@@ -34,33 +44,33 @@ _ENOUGH = 64
 """Answers that are worth a statement."""
 
 
-class _Desk(Generic[T]):
+class _SettleQueue(Generic[T]):
     """One kind of settlement: what waits for its statement, the statement, and how to tell of it afterwards."""
 
     def __init__(
         self,
         write: Callable[[Sequence[T]], Awaitable[set[LeaseId]]],
         message_of: Callable[[T], Message],
-        tell: Callable[[list[T], float], None],
+        report: Callable[[list[T], float], None],
     ) -> None:
         self.pending: list[T] = []
         self.write = write
         self.message_of = message_of
-        self.tell = tell
+        self.report = report
 
 
 class Settler:
     """Takes verdicts synchronously from the delivery slots and writes them in batches."""
 
     def __init__(
-        self, store: Store, inbox: Inbox, wakeup: Wakeup, emit: Emit, settings: RelaySettings, pulse: Pulse
+        self, store: Store, buffer: Buffer, wakeup: Wakeup, emit: Emit, settings: RelaySettings, watchdog: Watchdog
     ) -> None:
-        self._inbox = inbox
-        self._pulse = pulse
+        self._buffer = buffer
+        self._watchdog = watchdog
         self._wakeup = wakeup
         self._emit = emit
         self._batch = settings.batch
-        self._patience = Patience("settle", emit, settings.reconnect)
+        self._database_retry = DatabaseRetry("settle", emit, settings.reconnect)
         self._work_came = anyio.Event()
         self._awake = False
         self._closed = False
@@ -68,19 +78,19 @@ class Settler:
         """Whether messages with a key may come: whoever has none is not asked for each."""
         self.keys_moved = False
         """Whether messages with a key were settled, upon which others of their keys may wait for a claim."""
-        self._completes = _Desk[Settlement](
+        self._completes = _SettleQueue[Settlement](
             store.complete,
             lambda row: row.message,
             lambda rows, took_s: emit(Completed(rows, took_s)),
         )
-        self._retries = _Desk[tuple["Retry", Retryable]](
-            lambda rows: store.retry([retry for retry, _ in rows]), lambda row: row[0].message, self._tell_retried
+        self._retries = _SettleQueue[tuple["Retry", Retryable]](
+            lambda rows: store.retry([retry for retry, _ in rows]), lambda row: row[0].message, self._report_retried
         )
-        self._burials = _Desk[tuple["Burial", Rejected | Failed]](
-            lambda rows: store.bury([burial for burial, _ in rows]), lambda row: row[0].message, self._tell_buried
+        self._burials = _SettleQueue[tuple["Burial", Rejected | Failed]](
+            lambda rows: store.bury([burial for burial, _ in rows]), lambda row: row[0].message, self._report_buried
         )
-        self._releases = _Desk[tuple[Message, Why]](
-            lambda rows: store.release([message for message, _ in rows]), lambda row: row[0], self._tell_released
+        self._releases = _SettleQueue[tuple[Message, ReleaseReason]](
+            lambda rows: store.release([message for message, _ in rows]), lambda row: row[0], self._report_released
         )
 
     def complete(self, settlement: Settlement) -> None:
@@ -98,7 +108,7 @@ class Settler:
         self._burials.pending.append((burial, outcome))
         self._wake()
 
-    def release(self, messages: Sequence[Message], why: Why) -> None:
+    def release(self, messages: Sequence[Message], why: ReleaseReason) -> None:
         """Have leases given back."""
         if messages:
             self._releases.pending.extend((message, why) for message in messages)
@@ -117,9 +127,9 @@ class Settler:
     async def run(self) -> None:
         """Write until closed. Survives any outage of the database; ends by cancellation otherwise."""
         while True:
-            self._pulse.forget("settle")
+            self._watchdog.forget("settle")
             await self._work_came.wait()
-            self._pulse.expect("settle", OVERDUE_S)
+            self._watchdog.expect("settle", OVERDUE_S)
             await self._gather()
             self._work_came, self._awake = anyio.Event(), False
             busy = True
@@ -129,7 +139,7 @@ class Settler:
                 busy = await self._turn(self._burials) or busy
                 busy = await self._turn(self._releases) or busy
             if self._closed:
-                self._pulse.forget("settle")
+                self._watchdog.forget("settle")
                 return
 
     async def _gather(self) -> None:
@@ -139,69 +149,71 @@ class Settler:
         """
         for _ in range(_GATHERINGS):
             gathered = len(self._completes.pending)
-            if self._closed or self.expect_keys or gathered >= _ENOUGH or gathered >= self._inbox.outstanding:
+            if self._closed or self.expect_keys or gathered >= _ENOUGH or gathered >= self._buffer.outstanding:
                 return
             await anyio.sleep(_GATHER_S)
 
-    async def _turn(self, desk: _Desk[T]) -> bool:
-        """Write one batch of a desk; return False if there was none."""
-        if not desk.pending:
+    async def _turn(self, queue: _SettleQueue[T]) -> bool:
+        """Write one batch of a queue; return False if there was none."""
+        if not queue.pending:
             return False
-        batch, desk.pending = desk.pending[: self._batch], desk.pending[self._batch :]
-        await self._write(desk, batch)
+        batch, queue.pending = queue.pending[: self._batch], queue.pending[self._batch :]
+        await self._write(queue, batch)
         return True
 
-    async def _write(self, desk: _Desk[T], batch: list[T]) -> None:
+    async def _write(self, queue: _SettleQueue[T], batch: list[T]) -> None:
         """Write a batch, waiting out any outage; halve one whose values are refused, to find the row at fault."""
         certain = True
         while True:
-            self._pulse.expect("settle", OVERDUE_S)
+            self._watchdog.expect("settle", OVERDUE_S)
             began_s = monotonic()
             try:
-                lost = await desk.write(batch)
+                lost = await queue.write(batch)
             except OutboxError as error:
                 if isinstance(error, DatabaseRefused) and error.blames_values:
-                    await self._refused(desk, batch, error)
+                    await self._refused(queue, batch, error)
                     return
                 certain = False
-                await self._patience.failed(error)
+                await self._database_retry.failed(error)
             else:
-                self._patience.succeeded()
-                self._report(desk, batch, lost, certain=certain, took_s=monotonic() - began_s)
+                self._database_retry.succeeded()
+                self._report(queue, batch, lost, certain=certain, took_s=monotonic() - began_s)
                 return
 
-    def _report(self, desk: _Desk[T], batch: list[T], lost: set[LeaseId], *, certain: bool, took_s: float) -> None:
-        """Tell what was written and what was not, and count the parcels out."""
-        if self.expect_keys and any(desk.message_of(row).key is not None for row in batch):
+    def _report(
+        self, queue: _SettleQueue[T], batch: list[T], lost: set[LeaseId], *, certain: bool, took_s: float
+    ) -> None:
+        """Tell what was written and what was not, and count the deliveries out."""
+        if self.expect_keys and any(queue.message_of(row).key is not None for row in batch):
             self.keys_moved = True
             self._wakeup.nudge("key")  # the next of the key may come
         if lost:
-            gone = [desk.message_of(row) for row in batch if desk.message_of(row).lease in lost]
+            gone = [queue.message_of(row) for row in batch if queue.message_of(row).lease in lost]
             self._emit(LeaseLost(gone, certain))
-        written = [row for row in batch if desk.message_of(row).lease not in lost] if lost else batch
+        written = [row for row in batch if queue.message_of(row).lease not in lost] if lost else batch
         if written:
-            desk.tell(written, took_s)
-        self._inbox.settled(map(desk.message_of, batch), len(batch))
+            queue.report(written, took_s)
+        self._buffer.settled(map(queue.message_of, batch), len(batch))
 
-    async def _refused(self, desk: _Desk[T], batch: list[T], error: DatabaseRefused) -> None:
+    async def _refused(self, queue: _SettleQueue[T], batch: list[T], error: DatabaseRefused) -> None:
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._write(desk, batch[:middle])
-            await self._write(desk, batch[middle:])
+            await self._write(queue, batch[:middle])
+            await self._write(queue, batch[middle:])
         else:
-            self._emit(SettleRefused(desk.message_of(batch[0]), str(error)))
-            self._inbox.settled([desk.message_of(batch[0])], 1)
+            self._emit(SettleRefused(queue.message_of(batch[0]), str(error)))
+            self._buffer.settled([queue.message_of(batch[0])], 1)
 
-    def _tell_retried(self, rows: list[tuple[Retry, Retryable]], _took_s: float) -> None:
+    def _report_retried(self, rows: list[tuple[Retry, Retryable]], _took_s: float) -> None:
         self._wakeup.nudge("retry")  # the claimer must learn when they fall due
         for retry, outcome in rows:
             self._emit(Retried(retry.message, outcome, retry.delay_s, retry.counted))
 
-    def _tell_buried(self, rows: list[tuple[Burial, Rejected | Failed]], _took_s: float) -> None:
+    def _report_buried(self, rows: list[tuple[Burial, Rejected | Failed]], _took_s: float) -> None:
         for burial, outcome in rows:
             self._emit(Buried(burial.message, burial.reason, outcome))
 
-    def _tell_released(self, rows: list[tuple[Message, Why]], _took_s: float) -> None:
+    def _report_released(self, rows: list[tuple[Message, ReleaseReason]], _took_s: float) -> None:
         self._wakeup.nudge("release")  # whoever may claim now need not wait for a notification
         for why in {why for _, why in rows}:
             self._emit(Released([message for message, reason in rows if reason == why], why))

@@ -32,7 +32,7 @@ _ARGUMENTS = attrgetter(*(field.name for field in fields(Filter)))
 """A filter as the statements' first parameters."""
 
 
-class Found(NamedTuple):
+class FoundDeadLetter(NamedTuple):
     """What decides whether a dead letter may be put back. Field order is that of `dead_letters/find.sql`."""
 
     message_id: UUID
@@ -46,7 +46,7 @@ class Found(NamedTuple):
     """Whether an unsettled message has its id or dedup_key, so that it has to stay where it is."""
 
 
-class Total(NamedTuple):
+class DeadLetterTotal(NamedTuple):
     """Dead letters of one reason and kind. Field order is that of `dead_letters/totals.sql`."""
 
     reason: str
@@ -100,17 +100,17 @@ class Cancelled(NamedTuple):
 class DeadLetters(Statements):
     """Statements for people. Every method may raise DatabaseUnavailable or DatabaseRefused."""
 
-    async def find_dead_letters(self, which: Filter, limit: int | None = None) -> list[Found]:
+    async def find_dead_letters(self, which: Filter, limit: int | None = None) -> list[FoundDeadLetter]:
         """Return the dead letters that are meant, the latest first."""
         async with self._errors("find dead letters"):
             rows = await self._pool.fetch(self._sql("dead_letters/find"), *_ARGUMENTS(which), limit)
-        return [Found._make(row) for row in rows]
+        return [FoundDeadLetter._make(row) for row in rows]
 
-    async def dead_letter_totals(self, which: Filter) -> list[Total]:
+    async def dead_letter_totals(self, which: Filter) -> list[DeadLetterTotal]:
         """Count the dead letters that are meant, the most frequent first."""
         async with self._errors("count dead letters"):
             rows = await self._pool.fetch(self._sql("dead_letters/totals"), *_ARGUMENTS(which))
-        return [Total._make(row) for row in rows]
+        return [DeadLetterTotal._make(row) for row in rows]
 
     async def read_dead_letters(self, message_ids: Sequence[UUID]) -> list[DeadLetter]:
         """Return dead letters with everything that is kept of them, the latest first."""

@@ -18,10 +18,10 @@ import orjson
 
 from outbox.model.dead_letter_reason import BurialReason
 from outbox.model.errors import DatabaseReadOnly, DatabaseRefused
-from outbox.model.message import CLAIM_BYTES, FRONT, Lease, LeaseId, Message, Outlook, Pause, Place, Presence
+from outbox.model.message import CLAIM_BYTES, FRONT, ClaimedBatch, LeaseId, Message, Outlook, Pause, Place, Presence
 from outbox.model.sink import Delivered
 from outbox.store.base import column, joined
-from outbox.store.overview import Glance
+from outbox.store.overview import Overview
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,7 +61,7 @@ class Burial:
     detail: str
 
 
-class Store(Glance):
+class Store(Overview):
     """Statements on one outbox schema. Every method may raise DatabaseUnavailable or DatabaseRefused.
 
     `now` is for tests that own the clock; in production it stays None and the database's clock is the only one.
@@ -74,13 +74,13 @@ class Store(Glance):
 
     async def claim(
         self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
-    ) -> Lease:
+    ) -> ClaimedBatch:
         """Lease up to `limit` due messages that stand behind a place, in their order; none while rules are in force."""
         return await self._claim("claim/plain", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
     async def claim_ruled(
         self, limit: int, *, lease_s: float, worker_id: int, after: Place = FRONT, max_bytes: int = CLAIM_BYTES
-    ) -> Lease:
+    ) -> ClaimedBatch:
         """The same while limits or pauses are in force, of which messages enqueued before may not know yet."""
         return await self._claim("claim/ruled", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
@@ -94,7 +94,7 @@ class Store(Glance):
         lane: str = "",
         series: int = 1,
         max_bytes: int = CLAIM_BYTES,
-    ) -> Lease:
+    ) -> ClaimedBatch:
         """Lease up to `limit` due messages that have to pass gates, of each key up to `series` that follow each other.
 
         `claim/restricted.sql` says which those are.
@@ -116,10 +116,10 @@ class Store(Glance):
         except DatabaseRefused as error:
             if error.sqlstate != _UNIQUE_VIOLATION:
                 raise
-            return Lease([], monotonic(), sent_s, more=True, lane=lane)  # another was faster
+            return ClaimedBatch([], monotonic(), sent_s, more=True, lane=lane)  # another was faster
         messages = [] if rows[0][0] is None else [_MESSAGE(row[:_FIELDS]) for row in rows]
         more, next_due_s, lane = rows[0][_FIELDS:]
-        return Lease(messages, monotonic(), sent_s + lease_s, more, next_due_s, lane)
+        return ClaimedBatch(messages, monotonic(), sent_s + lease_s, more, next_due_s, lane)
 
     async def outlook(self, worker_id: int | None = None) -> Outlook:
         """Tell what there is to claim, when there will be something, and whether others than this worker hold any."""
@@ -290,12 +290,12 @@ class Store(Glance):
             rows = await self._pool.fetch(self._sql("producers/enqueue_many"), messages.decode())
         return [row[0] for row in rows]
 
-    async def _claim(self, name: str, limit: int, lease_s: float, *values: object) -> Lease:
+    async def _claim(self, name: str, limit: int, lease_s: float, *values: object) -> ClaimedBatch:
         sent_s = monotonic()
         async with self._errors("claim"):
             rows = await self._pool.fetch(self._sql(name), limit, lease_s, *values)
         rows.sort(key=_PLACE)
-        return Lease(list(map(_MESSAGE, rows)), monotonic(), sent_s + lease_s, more=len(rows) == limit)
+        return ClaimedBatch(list(map(_MESSAGE, rows)), monotonic(), sent_s + lease_s, more=len(rows) == limit)
 
     async def _settle(self, name: str, messages: Sequence[Message], *columns: object) -> set[LeaseId]:
         """Run a settling statement and return the leases that were lost."""

@@ -29,7 +29,7 @@ _PARTS: dict[str, tuple[str, tuple[object, ...]]] = {
 """By name: a statement and its arguments. First what is quick and what no lock on messages holds up."""
 
 
-class Glance(Statements):
+class Overview(Statements):
     """Statements that tell people and monitors of the whole outbox: approximately where there is much."""
 
     async def status(

@@ -32,7 +32,7 @@ _LOCK_WORKERS = "lock table outbox.worker in share row exclusive mode"
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class ResetPreview:
     """What a reset would find."""
 
     database: str
@@ -47,7 +47,7 @@ class Stock:
     """What others have made, and would go with the schema."""
 
 
-async def look(dsn: Where, schema: str, *, drop_schema: bool) -> Stock:
+async def look(dsn: Where, schema: str, *, drop_schema: bool) -> ResetPreview:
     """Say what a reset would destroy, changing nothing. Raises SchemaError where emptying alone is not possible."""
     validated_schema(schema)
     async with connected(dsn, application_name="outbox reset") as connection:
@@ -56,10 +56,10 @@ async def look(dsn: Where, schema: str, *, drop_schema: bool) -> Stock:
                 await _require_current(connection, schema)
             name = await connection.fetchval("select current_database()")
             if await connection.fetchval("select to_regnamespace($1) is null", schema):
-                return Stock(name, there=False, counts=None, living=[], bystanders=[])
+                return ResetPreview(name, there=False, counts=None, living=[], bystanders=[])
             counts, living = await _read(connection, schema)
             bystanders = await _bystanders(connection, schema) if drop_schema else []
-            return Stock(name, there=True, counts=counts, living=living, bystanders=bystanders)
+            return ResetPreview(name, there=True, counts=counts, living=living, bystanders=bystanders)
 
 
 async def empty(dsn: Where, schema: str, *, force: bool) -> None:

@@ -22,7 +22,7 @@ _PROOFS = 3
 
 
 @dataclass(slots=True)
-class _Standing:
+class _Subscription:
     """What is known of one subscribed source."""
 
     grace_s: float
@@ -39,12 +39,12 @@ class Wakeup:
         self._clock = clock
         self._rung = anyio.Event()
         self._rung_by: str | None = None
-        self._sources: dict[str, _Standing] = {}
+        self._sources: dict[str, _Subscription] = {}
         self._proofs_left: dict[str, int] = {}
         """By degraded source: how many more rings until it is trusted again. Outlasts its subscriptions."""
 
     @property
-    def attended(self) -> bool:
+    def has_trusted_source(self) -> bool:
         """Whether a source is subscribed and trusted to ring."""
         return any(name not in self._proofs_left for name in self._sources)
 
@@ -72,7 +72,7 @@ class Wakeup:
 
     def subscribed(self, source: str, *, grace_s: float) -> None:
         """A source will ring from now on, within `grace_s` seconds of a commit; what came before must be looked for."""
-        self._sources[source] = _Standing(grace_s, self._clock())
+        self._sources[source] = _Subscription(grace_s, self._clock())
         self.nudge(source)
 
     def unsubscribed(self, source: str) -> None:
@@ -80,7 +80,7 @@ class Wakeup:
         if self._sources.pop(source, None) is not None:
             self.nudge(source)
 
-    def found_unannounced(self) -> None:
+    def missed_notification(self) -> None:
         """A poll found new messages. Who has been silent for its grace, and stays silent for it, has missed them."""
         now_s = self._clock()
         for standing in self._sources.values():

@@ -41,7 +41,7 @@ class Source(Protocol):
         """Ring until cancelled."""
 
 
-class Switchboard:
+class SourceSelection:
     """Runs the wanted ones of `sources`, by name. `changed` is called whenever `report` tells something new."""
 
     def __init__(

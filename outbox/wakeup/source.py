@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from outbox.loops.cancellation import is_for_us
+from outbox.loops.cancellation import cancelled_by_us
 from outbox.model.errors import OutboxError, clean
 from outbox.model.events import Emit, SourceLost, SourceReady
 
@@ -45,7 +45,7 @@ class SupervisedSource(ABC):
                 except Exception as error:  # noqa: BLE001 - whatever befalls a source must not stop the relay
                     reason = OutboxError(f"{self.name}: {type(error).__name__}: {error}")
                 except anyio.get_cancelled_exc_class():
-                    if is_for_us():
+                    if cancelled_by_us():
                         raise
                     reason = OutboxError(f"{self.name}: something inside was cancelled")
                 else:

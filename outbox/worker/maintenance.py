@@ -62,7 +62,7 @@ class Maintenance:
         """Have the worker's state written now, because it changed. Synchronous."""
         self._news.set()
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Learn from the event stream that the worker's state has changed."""
         if isinstance(event, Held | Resumed | DrainStarted | PresenceShown | PresenceLost):
             self.beat_soon()

@@ -59,7 +59,7 @@ class Presence:
         self._news = anyio.Event()
         self._doubted = False
         self._error: str | None = None
-        self._troubled_s = float("-inf")
+        self._disturbed_s = float("-inf")
         self._connections: list[Connection] = []
         """The session, and the one before until there is a new one."""
         self.tried = anyio.Event()
@@ -68,14 +68,14 @@ class Presence:
         """Statements on the session itself, while it is believed in."""
 
     @property
-    def untroubled_s(self) -> float:
+    def stable_s(self) -> float:
         """Seconds since this worker's own way to the database last broke; others' may have broken with it."""
-        return monotonic() - self._troubled_s
+        return monotonic() - self._disturbed_s
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Learn from the event stream of trouble with the database: the session may be gone as well."""
         if isinstance(event, DatabaseLost | DatabaseRestored):
-            self._troubled_s = monotonic()
+            self._disturbed_s = monotonic()
         elif not isinstance(event, SourceLost):
             return
         self._doubted = True
@@ -150,7 +150,7 @@ class Presence:
         """Tell once of each new reason. What another session makes good at once is not worth a word."""
         was_shown, self.store = self.store is not None, None
         if not self._doubted:
-            self._troubled_s = monotonic()
+            self._disturbed_s = monotonic()
         if not was_shown and self._error != str(error):
             self._error = str(error)
             self._emit(PresenceLost(clean(str(error))))

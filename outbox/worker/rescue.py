@@ -34,13 +34,13 @@ class Rescue:
     """Looks for dead workers while asked to. `untroubled_s` says since when our own way to the database has held."""
 
     def __init__(
-        self, store: Store, wakeup: Wakeup, emit: Emit, *, worker_id: int, untroubled_s: Callable[[], float]
+        self, store: Store, wakeup: Wakeup, emit: Emit, *, worker_id: int, stable_s: Callable[[], float]
     ) -> None:
         self._store = store
         self._wakeup = wakeup
         self._emit = emit
         self._worker_id = worker_id
-        self._untroubled_s = untroubled_s
+        self._stable_s = stable_s
         self._asked = anyio.Event()
         self._absent: dict[Presence, float] = {}
         """Who is absent, and when that was first seen."""
@@ -68,7 +68,7 @@ class Rescue:
         now_s = monotonic()
         self._absent = {who: self._absent.get(who, now_s) for who in absent}
         dead = [who for who, since_s in self._absent.items() if now_s - since_s >= _CONFIRMED_S]
-        if dead and self._untroubled_s() > _GRACE_S:
+        if dead and self._stable_s() > _GRACE_S:
             for name, messages in await self._store.rescue(dead):
                 if messages:
                     self._emit(Rescued(name, messages))

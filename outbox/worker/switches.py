@@ -22,7 +22,7 @@ _ANNOUNCED_S = 120.0
 _UNANNOUNCED_S = 0.7
 
 
-class Control:
+class Switches:
     """Hands the switches to its subscribers whenever they may have changed. `announced` says whether NOTIFY tells."""
 
     def __init__(self, store: Store, emit: Emit, *, announced: Callable[[], bool]) -> None:

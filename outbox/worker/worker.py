@@ -14,11 +14,11 @@ from anyio.abc import TaskStatus
 
 from outbox import __version__
 from outbox.loops.backoff import Backoff
-from outbox.loops.retry import Patience
+from outbox.loops.retry import DatabaseRetry
 from outbox.model.errors import DatabaseUnavailable, OutboxError
 from outbox.model.events import Emit, Events, WorkerStarted
 from outbox.model.sink import SinkContext, SinkFactory
-from outbox.observability.state import Condition
+from outbox.observability.state import WorkerState
 from outbox.postgres.connect import place
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.pool import open_pool
@@ -28,11 +28,11 @@ from outbox.store.migrations import require_current
 from outbox.store.sql import query
 from outbox.wakeup import listen, realtime
 from outbox.wakeup.doorbell import Wakeup
-from outbox.wakeup.selection import Source, Switchboard
+from outbox.wakeup.selection import Source, SourceSelection
 from outbox.worker.maintenance import Maintenance
 from outbox.worker.presence import Presence
 from outbox.worker.rescue import Rescue
-from outbox.worker.switches import Control
+from outbox.worker.switches import Switches
 
 if TYPE_CHECKING:
     from outbox.config.settings import Settings
@@ -53,74 +53,74 @@ class Worker:
     def __init__(self, settings: Settings, sink_factory: SinkFactory, emit: Emit) -> None:
         self._settings = settings
         self._sink_factory = sink_factory
-        self.condition = condition = Condition(
+        self.state = state = WorkerState(
             worker=settings.worker_name, schema=settings.schema_name, sink_timeout_s=settings.deliver_timeout_s
         )
         """What the worker knows of itself."""
-        self._emit = events = Events(emit, condition.notice)
+        self._emit = events = Events(emit, state.on_event)
         self._presence = Presence(
-            settings.listen_dsn, settings.schema_name, events, holding=lambda: condition.outstanding > 0
+            settings.listen_dsn, settings.schema_name, events, holding=lambda: state.outstanding > 0
         )
-        events.subscribe(self._presence.notice)
+        events.subscribe(self._presence.on_event)
         self._starting = anyio.CancelScope()
 
     @property
     def stopping(self) -> bool:
         """Whether the shutdown has begun."""
-        return self.condition.stopping
+        return self.state.stopping
 
     def stop(self) -> None:
         """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
-        self.condition.stopping = True
+        self.state.stopping = True
         self._starting.cancel()
-        if self.condition.relay is not None:
-            self.condition.relay.stop()
+        if self.state.relay is not None:
+            self.state.relay.stop()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start, relay until stopped, drain. Started once the first claim can happen.
 
         Raises ConfigurationError or SchemaError when it cannot ever start; an unreachable database is waited for.
         """
-        settings, condition = self._settings, self.condition
+        settings, state = self._settings, self.state
         async with AsyncExitStack() as stack:
-            pool = await self._patiently(partial(self._open_database, stack))
+            pool = await self._retry_while_unavailable(partial(self._open_database, stack))
             if pool is None:
                 return
-            condition.store = store = Store(pool, settings.schema_name, keep_history=settings.history)
-            condition.sink = sink = await stack.enter_async_context(
+            state.store = store = Store(pool, settings.schema_name, keep_history=settings.history)
+            state.sink = sink = await stack.enter_async_context(
                 self._sink_factory(SinkContext(settings.worker_name, settings.deliver_timeout_s))
             )
-            worker_id = await self._patiently(
+            worker_id = await self._retry_while_unavailable(
                 partial(store.register, settings.worker_name, __version__, {"pid": os.getpid()})
             )
             if worker_id is not None:
                 wakeup = Wakeup(self._emit)
                 rescue = Rescue(
-                    store, wakeup, self._emit, worker_id=worker_id, untroubled_s=lambda: self._presence.untroubled_s
+                    store, wakeup, self._emit, worker_id=worker_id, stable_s=lambda: self._presence.stable_s
                 )
-                condition.relay = relay = Relay(
+                state.relay = relay = Relay(
                     store,
                     sink,
                     wakeup,
                     self._emit,
                     settings.relay(),
                     worker_id=worker_id,
-                    pulse=condition.pulse,
-                    on_held=rescue.look,
+                    watchdog=state.watchdog,
+                    on_other_workers_busy=rescue.look,
                 )
                 await self._run_relay(relay, rescue, store, wakeup, worker_id, task_status)
 
-    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def _retry_while_unavailable(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step of the start, again and again while the database is away; return None if stopped before."""
-        patience = Patience("start", self._emit, _START)
+        retry = DatabaseRetry("start", self._emit, _START)
         with anyio.CancelScope() as self._starting:
             while not self.stopping:
                 try:
                     result = await step()
                 except DatabaseUnavailable as error:
-                    await patience.failed(error)
+                    await retry.failed(error)
                 else:
-                    patience.succeeded()
+                    retry.succeeded()
                     return result
         return None
 
@@ -152,27 +152,27 @@ class Worker:
         worker_id: int,
         task_status: TaskStatus[None],
     ) -> None:
-        settings, condition = self._settings, self.condition
+        settings, state = self._settings, self.state
         maintenance = Maintenance(
             store,
             self._emit,
             worker_id=worker_id,
             history_days=settings.history_days,
-            report=condition.report,
+            report=state.report,
             session=lambda: self._presence.store,
         )
-        control = Control(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
-        condition.switchboard = switchboard = Switchboard(
+        control = Switches(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
+        state.selection = selection = SourceSelection(
             self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
         )
-        self._emit.subscribe(maintenance.notice)
-        control.subscribe(switchboard.apply)
-        control.subscribe(partial(condition.learn_copy, emit=self._emit))
+        self._emit.subscribe(maintenance.on_event)
+        control.subscribe(selection.apply)
+        control.subscribe(partial(state.learn_copy, emit=self._emit))
         control.on_pauses(relay.pause)
         with suppress(OutboxError):  # it is read again at once
             await control.read()
         async with anyio.create_task_group() as duties:
-            duties.start_soon(switchboard.run)
+            duties.start_soon(selection.run)
             duties.start_soon(control.run)
             duties.start_soon(self._presence.run, worker_id)
             await self._presence.tried.wait()  # so that others see it before it holds anything
@@ -183,19 +183,19 @@ class Worker:
                     settings.worker_name,
                     settings.schema_name,
                     place(settings.dsn),
-                    condition.sink_place or settings.sink,
-                    switchboard.mode,
+                    state.sink_place or settings.sink,
+                    selection.mode,
                     settings.http_port,
                 )
             )
             task_status.started()
             await relay.run()
             duties.cancel_scope.cancel()
-        condition.ended = True
+        state.ended = True
         with anyio.move_on_after(_FAREWELL_S):
             await maintenance.beat()
 
-    def _sources(self, store: Store, wakeup: Wakeup, control: Control) -> dict[str, Source]:
+    def _sources(self, store: Store, wakeup: Wakeup, control: Switches) -> dict[str, Source]:
         """Every source that is configured, whether it will run or not."""
         settings = self._settings
         sources: dict[str, Source] = {
@@ -215,7 +215,7 @@ class Worker:
         return sources
 
 
-def spare_collector() -> None:
+def tune_garbage_collector() -> None:
     """Tune the garbage collector of a process that is a worker and nothing else.
 
     What is loaded stays. Of the tens of thousands of rows that may come in a second almost nothing is left for the

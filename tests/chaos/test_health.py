@@ -251,7 +251,7 @@ async def test_a_loop_that_hangs_costs_the_worker_its_liveness(database: str, mo
     port, hung, go_on = free_port(), anyio.Event(), anyio.Event()
     async with running(database, http_port=port) as relay:
         await becomes(port, "/readyz", 200)
-        store = relay.worker.condition.store
+        store = relay.worker.state.store
         assert store
         look = store.outlook
 

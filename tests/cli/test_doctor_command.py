@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.cli.test_cli import NOBODY_LISTENS, outbox
-from tests.cli.test_effective import CANARY, OTHER_SINK, secrets
+from tests.cli.test_settings_report import CANARY, OTHER_SINK, secrets
 from tests.support.running import fetch
 
 TERMINAL = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}

@@ -24,9 +24,9 @@ def topics(messages: list[Message]) -> list[str]:
 
 
 async def test_empty_outbox_gives_an_empty_lease(worker: Clock) -> None:
-    lease = await worker.store.claim(10, lease_s=60, worker_id=worker.worker_id)
-    assert lease.messages == []
-    assert lease.more is False
+    batch = await worker.store.claim(10, lease_s=60, worker_id=worker.worker_id)
+    assert batch.messages == []
+    assert batch.more is False
     outlook = await worker.store.outlook()
     assert (outlook.due, outlook.ruled, outlook.gated, outlook.next_due_s) == (False, False, False, None)
 
@@ -145,8 +145,8 @@ async def test_lease_changes_no_index(worker: Clock) -> None:
 async def test_more_says_whether_the_claim_came_back_full(worker: Clock, limit: int, more: bool) -> None:
     """A full batch says more even if that was all: the next claim is empty and says no."""
     await worker.enqueue("a", "b", "c")
-    lease = await worker.store.claim(limit, lease_s=60, worker_id=worker.worker_id)
-    assert lease.more is more
+    batch = await worker.store.claim(limit, lease_s=60, worker_id=worker.worker_id)
+    assert batch.more is more
 
 
 async def test_expired_lease_is_claimed_by_another_worker(worker: Clock, database: str) -> None:
@@ -201,6 +201,6 @@ async def test_server_clock_is_the_clock_when_none_is_given(worker: Clock) -> No
     assert outlook.due
     assert outlook.next_due_s is not None
     assert 3590 < outlook.next_due_s <= 3600
-    lease = await worker.store.claim(10, lease_s=60, worker_id=worker.worker_id)
-    assert topics(lease.messages) == ["now"]
-    assert lease.claimed_s < lease.expires_s <= lease.claimed_s + 60
+    batch = await worker.store.claim(10, lease_s=60, worker_id=worker.worker_id)
+    assert topics(batch.messages) == ["now"]
+    assert batch.claimed_s < batch.expires_s <= batch.claimed_s + 60

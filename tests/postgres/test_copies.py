@@ -38,7 +38,7 @@ async def test_a_copy_claims_nothing_and_says_why_until_it_is_adopted(database: 
     async with running(copy, mode="poll", poll_interval_s=0.1) as relay:
         found = await relay.log.wait_for(CopyFound)
         assert "is a copy of test_" in found.detail
-        assert "is a copy of" in relay.worker.condition.known()["database"]
+        assert "is a copy of" in relay.worker.state.known()["database"]
         assert "is a copy of" in wrong(await examined(copy))["home"].detail
         status = await outbox(copy, "status")
         assert "a copy of another database, see outbox adopt" in " ".join(status.out.split())
@@ -49,7 +49,7 @@ async def test_a_copy_claims_nothing_and_says_why_until_it_is_adopted(database: 
         assert (done.code, done.out) == (0, "adopted: workers claim here from now on\n")
         await relay.wait_completed(4)
         await relay.log.wait_for(CopyAdopted)
-        assert relay.worker.condition.known()["database"] == "ok"
+        assert relay.worker.state.known()["database"] == "ok"
     assert "home" not in wrong(await examined(copy))
 
 

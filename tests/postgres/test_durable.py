@@ -214,8 +214,8 @@ async def claimed_and_forgotten(server: PostgresServer, **arguments: str) -> UUI
     async with open_pool(
         server.dsn(), size=1, application_name="worker", statement_timeout_s=10, durable=False
     ) as pool:
-        lease = await Store(pool, "outbox").claim(1, lease_s=60, worker_id=1)
-        assert [message.message_id for message in lease.messages] == [message_id]
+        batch = await Store(pool, "outbox").claim(1, lease_s=60, worker_id=1)
+        assert [message.message_id for message in batch.messages] == [message_id]
         await crash(server)
     [row] = await fetch(server.dsn(), "select claimed_at, deliveries from outbox.message")
     assert tuple(row) == (None, 0)

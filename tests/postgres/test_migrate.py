@@ -195,9 +195,9 @@ async def exercise(dsn: str, schema: str) -> None:
             b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'
         )
         started = await pool.fetchval(f"select {schema}.start_workflow('W', 'w-1', start_delay => '1 minute')")
-        lease = await store.claim(10, lease_s=60, worker_id=worker_id)
-        assert [message.message_id for message in lease.messages] == [*ids, started]
-        done, failed, dead, back, _held = lease.messages
+        batch = await store.claim(10, lease_s=60, worker_id=worker_id)
+        assert [message.message_id for message in batch.messages] == [*ids, started]
+        done, failed, dead, back, _held = batch.messages
         assert await store.complete([(done, Delivered("w", "r"))]) == set()
         assert await store.retry([Retry(failed, 60, counted=True, kind="K", detail="d")]) == set()
         assert await store.bury([Burial(dead, "rejected", counted=True, kind="K", detail="d")]) == set()

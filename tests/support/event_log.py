@@ -55,13 +55,13 @@ class EventLog:
         return await self.wait_until(first, what=kind.__name__, timeout_s=timeout_s)
 
     async def wait_until(
-        self, condition: Callable[[], E | None], *, what: str = "the condition", timeout_s: float = TIMEOUT_S
+        self, state: Callable[[], E | None], *, what: str = "the condition", timeout_s: float = TIMEOUT_S
     ) -> E:
         """Evaluate `condition` now and after every event until its answer is true; that is the result."""
         with anyio.move_on_after(timeout_s):
             while True:
                 changed = anyio.Event()
-                if answer := condition():
+                if answer := state():
                     return answer
                 self._changed.add(changed)
                 try:

@@ -84,7 +84,7 @@ async def running(
     worker = Worker(how, factory or sink.factory, events)
 
     async def run(*, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        async with serving(how, worker.condition, events) if how.http_port else nullcontext():
+        async with serving(how, worker.state, events) if how.http_port else nullcontext():
             await worker.run(task_status=task_status)
         ended.set()
 

@@ -89,10 +89,10 @@ class FakeSink:
         self.context = context
         yield self
 
-    async def wait_until(self, condition: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> None:
+    async def wait_until(self, state: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> None:
         """Return once `condition` holds; it is looked at now and whenever something happens in the sink."""
         with anyio.move_on_after(timeout_s):
-            while not condition():
+            while not state():
                 changed = anyio.Event()
                 self._changed.add(changed)
                 try:

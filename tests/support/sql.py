@@ -79,9 +79,9 @@ class Clock:
         more = (await self.store.outlook()).gated
         while more and len(messages) < limit:  # the first look at the gates may only put messages in their lanes
             room = limit - len(messages)
-            lease = await self.store.claim_gated(room, **how, suspect_after=suspect_after, series=series)
-            messages = messages + lease.messages
-            more = lease.more and not lease.messages
+            batch = await self.store.claim_gated(room, **how, suspect_after=suspect_after, series=series)
+            messages = messages + batch.messages
+            more = batch.more and not batch.messages
         return messages
 
     async def rows(self) -> dict[str, Any]:

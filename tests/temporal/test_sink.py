@@ -21,8 +21,7 @@ from outbox.model.sink import Delivered, Failed, Outcome, Rejected, Sink, SinkCo
 from outbox_temporal.sdk.worker import serving
 from outbox_temporal.servers.postgres import running
 from outbox_temporal.servers.temporal import TemporalServer
-from outbox_temporal.sink import settings_report as effective
-from outbox_temporal.sink import temporal_sink
+from outbox_temporal.sink import settings_report, temporal_sink
 from tests.support.eventually import eventually
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import Collects, ContinuesOnce, Echo
@@ -413,7 +412,7 @@ class TestSettingsThatCannotBeUsed:
             async with temporal_sink(CONTEXT):
                 pass
         assert said in str(raised.value)
-        assert [said in fault for fault in effective.read().faults] == [True]
+        assert [said in fault for fault in settings_report.read().faults] == [True]
 
     async def test_that_show_only_when_it_connects_burn_no_attempt(
         self, environment: pytest.MonkeyPatch, tmp_path: Path, workflow_id: str
@@ -436,7 +435,7 @@ class TestSettingsThatCannotBeUsed:
             environment.setenv(name, "")
         async with temporal_sink(CONTEXT) as sink:
             assert isinstance(await sink.deliver(message(start(workflow_id))), Delivered)
-        shown = {setting.name: (setting.value, setting.origin) for setting in effective.read().settings}
+        shown = {setting.name: (setting.value, setting.origin) for setting in settings_report.read().settings}
         assert shown["TEMPORAL_NAMESPACE"] == ("default", "default")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
-from outbox.postgres.address import Environment, Server, at, database, listening
+from outbox.postgres.address import ConnectionParameters, Environment, at, database, listening
 from outbox.postgres.address.address import NOTHING_SET, retired_lines, unknown_parameters
 from outbox.postgres.address.environment import Given
 from outbox.postgres.address.url import MASK, masked
@@ -25,11 +25,11 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resolved(variables: dict[str, str]) -> Server:
+def resolved(variables: dict[str, str]) -> ConnectionParameters:
     return database(Environment(variables)).resolve()
 
 
-def heard(variables: dict[str, str]) -> Server:
+def heard(variables: dict[str, str]) -> ConnectionParameters:
     environment = Environment(variables)
     address = listening(environment, database(environment))
     assert address
@@ -43,7 +43,7 @@ def faults(variables: dict[str, str]) -> tuple[str, ...]:
     return raised.value.faults
 
 
-def seen(server: Server) -> dict[str, Any]:
+def seen(server: ConnectionParameters) -> dict[str, Any]:
     """What a reader of `outbox config` sees, as value and origin."""
     return {given.name: (given.value, given.origin) for given in server.shown()}
 

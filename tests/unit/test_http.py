@@ -13,7 +13,7 @@ import pytest
 
 from outbox.model.errors import ConfigurationError
 from outbox.observability import http_server as http
-from outbox.observability.http_server import Page, Server, listen
+from outbox.observability.http_server import HttpServer, Page, listen
 from tests.support.probing import ANSWERED_WITHIN_S, ask
 
 
@@ -43,7 +43,7 @@ def pages() -> Pages:
 def port(pages: Pages) -> Iterator[int]:
     listener = listen("127.0.0.1", 0)
     served = {"/hello": pages.hello, "/slow": pages.slow, "/faulty": pages.faulty}
-    server = Server(listener, served, probes=["/hello"])
+    server = HttpServer(listener, served, probes=["/hello"])
     try:
         yield listener.getsockname()[1]
     finally:
@@ -160,7 +160,7 @@ def test_a_request_is_cut_off_at_its_deadline_however_its_bytes_drip(
 def test_a_closed_server_leaves_no_thread_and_no_port_behind() -> None:
     listener = listen("*", 0)
     port = listener.getsockname()[1]
-    server = Server(listener, {})
+    server = HttpServer(listener, {})
     assert ask(port, "/").status == 404
     server.close()
     assert "outbox http" not in {thread.name for thread in threading.enumerate()}

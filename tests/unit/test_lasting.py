@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.loops.lasting_fault import FIRST_S, Lasting
+from outbox.loops.lasting_fault import FIRST_S, LastingFault
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 def test_it_is_told_after_half_a_minute_and_then_ever_more_rarely_for_ever() -> None:
     clock, told = Clock(), []
-    fault = Lasting(clock)
+    fault = LastingFault(clock)
     for _ in range(2 * 3600):
         clock.now_s += 1.0
         if lasted_s := fault.due():
@@ -27,7 +27,7 @@ def test_it_is_told_after_half_a_minute_and_then_ever_more_rarely_for_ever() -> 
 
 def test_a_fault_that_begins_again_is_new() -> None:
     clock = Clock()
-    fault = Lasting(clock)
+    fault = LastingFault(clock)
     clock.now_s += FIRST_S
     assert fault.due() == FIRST_S
     fault.begin()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.relay.pace import Pace, Width
+from outbox.relay.pace import ConcurrencyLimit, Pace
 
 START_S = 1_000_000.0
 """A monotonic clock shows the machine's uptime, not the program's."""
@@ -80,24 +80,24 @@ def test_lifted_limit_lets_everything_through(pace: Pace) -> None:
 
 class TestWidth:
     def test_calls_that_time_out_together_are_one_cut(self) -> None:
-        width = Width(32)
+        width = ConcurrencyLimit(32)
         assert width.narrow(START_S, START_S + 1, in_flight=32)
         assert not width.narrow(START_S + 0.5, START_S + 1.1, in_flight=31)
         assert width.allowed == 16
 
     def test_it_is_cut_below_what_was_in_flight(self) -> None:
-        width = Width(32)
+        width = ConcurrencyLimit(32)
         width.narrow(START_S, START_S + 1, in_flight=6)
         assert width.allowed == 3
 
     def test_it_is_never_less_than_one(self) -> None:
-        width = Width(32)
+        width = ConcurrencyLimit(32)
         for second in range(10):
             width.narrow(START_S + second, START_S + second + 0.5, in_flight=32)
         assert width.allowed == 1
 
     def test_it_grows_by_one_with_each_round_of_answers_and_ends_at_all(self) -> None:
-        width = Width(8)
+        width = ConcurrencyLimit(8)
         width.narrow(START_S, START_S + 1, in_flight=8)
         assert [width.widen() for _ in range(4)] == [False, False, False, True]
         assert width.allowed == 5

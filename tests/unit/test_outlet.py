@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from outbox.observability.log_writer import Outlet
+from outbox.observability.log_writer import LogWriter
 
 WAIT_S = 15.0
 
@@ -28,7 +28,7 @@ class Pipe:
                 os.write(self.writing, b"\n" * 4096)
         os.set_blocking(self.writing, True)
 
-    def read(self, outlet: Outlet) -> list[bytes]:
+    def read(self, outlet: LogWriter) -> list[bytes]:
         """All lines, once the outlet is closed."""
         reader = Reader(self.reading)
         outlet.close(WAIT_S)
@@ -70,7 +70,7 @@ def said(lines: int) -> bytes:
 
 def test_no_writer_waits_for_a_reader_and_the_lost_lines_are_counted_and_told(pipe: Pipe) -> None:
     pipe.fill()
-    outlet, line, count = Outlet(pipe.writing, said, most_bytes=10_000), b"x" * 99 + b"\n", 5_000
+    outlet, line, count = LogWriter(pipe.writing, said, most_bytes=10_000), b"x" * 99 + b"\n", 5_000
     for _ in range(count):  # more than the queue holds: this ends only if no write waits
         outlet.write(line)
     assert outlet.dropped >= count - 2 * 10_000 // len(line)
@@ -83,7 +83,7 @@ def test_no_writer_waits_for_a_reader_and_the_lost_lines_are_counted_and_told(pi
 
 def test_the_reason_of_an_end_is_kept_when_all_else_is_dropped(pipe: Pipe) -> None:
     pipe.fill()
-    outlet = Outlet(pipe.writing, said, most_bytes=1_000)
+    outlet = LogWriter(pipe.writing, said, most_bytes=1_000)
     for _ in range(2_000):
         outlet.write(b"x" * 99 + b"\n")
     outlet.write("the end\n", always=True)
@@ -92,14 +92,14 @@ def test_the_reason_of_an_end_is_kept_when_all_else_is_dropped(pipe: Pipe) -> No
 
 def test_a_pipe_that_another_process_made_non_blocking_takes_every_line(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
-    outlet = Outlet(pipe.writing, said)
+    outlet = LogWriter(pipe.writing, said)
     for number in range(20_000):
         outlet.write(f"{number:09}\n")
     assert [int(line) for line in pipe.read(outlet)] == list(range(20_000))
 
 
 def test_a_reader_that_went_away_is_no_error_and_its_lines_count_as_dropped(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writing, said)
+    outlet = LogWriter(pipe.writing, said)
     os.close(pipe.reading)
     outlet.write("for nobody\n")
     assert outlet.flush(WAIT_S)
@@ -108,7 +108,7 @@ def test_a_reader_that_went_away_is_no_error_and_its_lines_count_as_dropped(pipe
 
 
 def test_close_writes_what_waits_and_ends_the_thread(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writing, said)
+    outlet = LogWriter(pipe.writing, said)
     outlet.write("a\n")
     outlet.write("b \udc80\n")
     outlet.close(WAIT_S)

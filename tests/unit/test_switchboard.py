@@ -10,7 +10,7 @@ import pytest
 
 from outbox.model.events import ModeChanged
 from outbox.wakeup.doorbell import Wakeup
-from outbox.wakeup.selection import Mode, Source, Switchboard
+from outbox.wakeup.selection import Mode, Source, SourceSelection
 from tests.support.event_log import EventLog
 
 pytestmark = pytest.mark.timeout(30)
@@ -42,7 +42,7 @@ class Board:
         self.changes = 0
         self.changed = anyio.Event()
         sources: dict[str, Source] = dict(self.sources)
-        self.switchboard = Switchboard(
+        self.selection = SourceSelection(
             sources, self.wakeup, self.log, mode, changed=self.change, clock=lambda: self.now_s
         )
 
@@ -65,7 +65,7 @@ class Board:
 async def board(mode: Mode, *names: str) -> AsyncIterator[Board]:
     made = Board(mode, *names)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(made.switchboard.run)
+        tasks.start_soon(made.selection.run)
         yield made
         tasks.cancel_scope.cancel()
 
@@ -76,17 +76,17 @@ async def board(mode: Mode, *names: str) -> AsyncIterator[Board]:
 async def test_setting_decides(mode: Mode, runs: tuple[str, ...]) -> None:
     async with board(mode, "listen", "realtime") as b:
         assert (await b.runs(*runs)).why == "set by OUTBOX_MODE"
-        assert b.switchboard.report()["mode_from"] == "OUTBOX_MODE"
+        assert b.selection.report()["mode_from"] == "OUTBOX_MODE"
 
 
 async def test_switch_overrides_the_setting_until_it_is_removed() -> None:
     async with board("listen", "listen", "realtime") as b:
         await b.runs("listen")
-        b.switchboard.apply({"mode": "poll", "other": 1})
+        b.selection.apply({"mode": "poll", "other": 1})
         assert (await b.runs()).why == "set by outbox mode"
         told = {"mode": "poll", "mode_from": "outbox mode", "configured": ["listen", "realtime"], "sources": {}}
-        assert b.switchboard.report() == told
-        b.switchboard.apply({})
+        assert b.selection.report() == told
+        b.selection.apply({})
         assert (await b.runs("listen")).why == "set by OUTBOX_MODE"
         assert b.changes >= 3
 
@@ -95,14 +95,14 @@ async def test_switch_overrides_the_setting_until_it_is_removed() -> None:
 async def test_switch_that_is_no_mode_changes_nothing(nonsense: object) -> None:
     async with board("listen", "listen") as b:
         await b.runs("listen")
-        b.switchboard.apply({"mode": nonsense})
-        assert b.switchboard.mode == "listen"
+        b.selection.apply({"mode": nonsense})
+        assert b.selection.mode == "listen"
 
 
 async def test_mode_that_is_not_configured_polls_and_says_so() -> None:
     async with board("listen", "listen") as b:
         await b.runs("listen")
-        b.switchboard.apply({"mode": "realtime"})
+        b.selection.apply({"mode": "realtime"})
         assert (await b.runs()).why == "realtime is not configured on this worker"
 
 
@@ -111,9 +111,9 @@ async def test_auto_stays_with_a_listen_that_can_be_trusted() -> None:
         await b.runs("listen")
         b.wakeup.subscribed("listen", grace_s=1.0)
         b.now_s += 100
-        b.switchboard._look.set()
+        b.selection._look.set()
         await anyio.wait_all_tasks_blocked()
-        assert b.switchboard.report()["sources"] == {"listen": "ready"}
+        assert b.selection.report()["sources"] == {"listen": "ready"}
 
 
 async def test_auto_takes_realtime_in_while_listen_cannot_hear_and_lets_it_go_again() -> None:
@@ -123,7 +123,7 @@ async def test_auto_takes_realtime_in_while_listen_cannot_hear_and_lets_it_go_ag
         b.now_s += 4
         assert (await b.runs("listen", "realtime")).why == "listen: a pooler stands there"
         b.wakeup.subscribed("listen", grace_s=1.0)
-        b.switchboard._look.set()
+        b.selection._look.set()
         await anyio.wait_all_tasks_blocked()
         assert b.sources["realtime"].running, "listen has to prove itself first"
         b.now_s += 11
@@ -134,7 +134,7 @@ async def test_auto_without_realtime_keeps_trying_listen() -> None:
     async with board("auto", "listen") as b:
         await b.runs("listen")
         b.now_s += 100
-        b.switchboard._look.set()
+        b.selection._look.set()
         await anyio.wait_all_tasks_blocked()
         assert b.sources["listen"].running
         assert len(b.log.of(ModeChanged)) == 1
@@ -144,9 +144,9 @@ async def test_source_is_started_again_only_after_its_end() -> None:
     async with board("listen", "listen") as b:
         await b.runs("listen")
         for _ in range(5):
-            b.switchboard.apply({"mode": "poll"})
+            b.selection.apply({"mode": "poll"})
             await anyio.lowlevel.checkpoint()
-            b.switchboard.apply({})
+            b.selection.apply({})
             await anyio.lowlevel.checkpoint()
             assert b.sources["listen"].running <= 1
         await anyio.wait_all_tasks_blocked()
@@ -160,7 +160,7 @@ async def test_change_of_a_sources_state_is_reported() -> None:
         b.wakeup.subscribed("listen", grace_s=1.0)
         with anyio.fail_after(5):
             await changed.wait()
-        assert b.switchboard.report()["sources"] == {"listen": "ready"}
+        assert b.selection.report()["sources"] == {"listen": "ready"}
 
 
 async def test_change_of_mode_has_the_relay_look() -> None:

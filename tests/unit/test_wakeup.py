@@ -143,12 +143,12 @@ async def later(wakeup: Wakeup, clock: Clock, seconds: float) -> None:
 
 async def make_deaf(wakeup: Wakeup, clock: Clock) -> None:
     await later(wakeup, clock, 5.0)
-    wakeup.found_unannounced()
+    wakeup.missed_notification()
     await later(wakeup, clock, 1.1)
 
 
 async def test_subscription_is_trusted_and_has_the_relay_look(judged: Wakeup) -> None:
-    assert judged.attended
+    assert judged.has_trusted_source
     assert judged.trusts("listen")
     assert await judged.wait(LONG_S) == "listen"
 
@@ -156,14 +156,14 @@ async def test_subscription_is_trusted_and_has_the_relay_look(judged: Wakeup) ->
 async def test_end_of_a_subscription_has_the_relay_look(judged: Wakeup) -> None:
     await judged.wait(0.0)
     judged.unsubscribed("listen")
-    assert not judged.attended
+    assert not judged.has_trusted_source
     assert await judged.wait(LONG_S) == "listen"
 
 
 async def test_source_that_missed_messages_is_degraded(judged: Wakeup, clock: Clock, log: EventLog) -> None:
     await make_deaf(judged, clock)
     assert log.of(SourceDegraded) == [SourceDegraded("listen", 1.0)]
-    assert not judged.attended
+    assert not judged.has_trusted_source
     assert judged.has("listen")
 
 
@@ -171,7 +171,7 @@ async def test_hint_that_comes_after_the_poll_is_late_and_not_missed(
     judged: Wakeup, clock: Clock, log: EventLog
 ) -> None:
     await later(judged, clock, 5.0)
-    judged.found_unannounced()
+    judged.missed_notification()
     clock.now_s += 0.9
     judged.ring("listen")
     await later(judged, clock, 5.0)
@@ -182,14 +182,14 @@ async def test_source_that_rang_a_moment_ago_missed_nothing(judged: Wakeup, cloc
     await later(judged, clock, 5.0)
     judged.ring("listen")
     await later(judged, clock, 0.9)
-    judged.found_unannounced()
+    judged.missed_notification()
     await later(judged, clock, 5.0)
     assert not log.of(SourceDegraded)
 
 
 async def test_nudges_prove_nothing(judged: Wakeup, clock: Clock, log: EventLog) -> None:
     await later(judged, clock, 5.0)
-    judged.found_unannounced()
+    judged.missed_notification()
     judged.nudge("listen")
     await later(judged, clock, 1.1)
     assert log.of(SourceDegraded)
@@ -200,7 +200,7 @@ async def test_doubt_becomes_a_verdict_in_time_also_in_a_long_wait(log: EventLog
     wakeup.subscribed("listen", grace_s=0.05)
     await wakeup.wait(0.0)
     await anyio.sleep(0.06)  # the source's silence itself
-    wakeup.found_unannounced()
+    wakeup.missed_notification()
     with anyio.fail_after(5):
         assert await wakeup.wait(LONG_S) is None
     assert log.of(SourceDegraded)
@@ -230,16 +230,16 @@ async def test_subscribing_again_does_not_wash_a_source_clean(judged: Wakeup, cl
     await make_deaf(judged, clock)
     judged.unsubscribed("listen")
     judged.subscribed("listen", grace_s=1.0)
-    assert not judged.attended
+    assert not judged.has_trusted_source
 
 
 async def test_each_source_answers_for_itself(judged: Wakeup, clock: Clock) -> None:
     judged.subscribed("realtime", grace_s=3.0)
     await later(judged, clock, 5.0)
-    judged.found_unannounced()
+    judged.missed_notification()
     clock.now_s += 0.5
     judged.ring("realtime")
     await later(judged, clock, 1.0)
     assert judged.trusts("realtime")
     assert not judged.trusts("listen")
-    assert judged.attended
+    assert judged.has_trusted_source

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from outbox.model.events import SourceReady
-from outbox.model.message import Lease
+from outbox.model.message import ClaimedBatch
 from outbox.store.messages import Store
 from tests.support.running import running
 from tests.support.sinks import FakeSink
@@ -30,7 +30,7 @@ async def test_crowd_spreads_its_answers_and_the_first_comes_soon(
     claims = 0
     claim = Store.claim
 
-    async def counted(store: Store, limit: int, **arguments: Any) -> Lease:
+    async def counted(store: Store, limit: int, **arguments: Any) -> ClaimedBatch:
         nonlocal claims
         claims += 1
         return await claim(store, limit, **arguments)
@@ -57,10 +57,12 @@ async def test_crowd_spreads_its_answers_and_the_first_comes_soon(
             relay = await stack.enter_async_context(running(database, sink, worker_name=f"w{n}", mode="listen"))
             await relay.log.wait_for(SourceReady)
             if n == 0:
-                alone_s = median(await delays_s(WARM_UP))
+                fallback_interval_s = median(await delays_s(WARM_UP))
         await delays_s(WARM_UP)
         claims, began_s = 0, monotonic()
         crowd_s = median(await delays_s(COUNTED))
         each_per_s = claims / WORKERS / (monotonic() - began_s)
     assert each_per_s < 14, "25 messages a second ring here, and an answer to each would be as many claims"
-    assert crowd_s < max(0.1, 10 * alone_s), "of fifteen that wait up to a quarter of a second, the first comes soon"
+    assert crowd_s < max(0.1, 10 * fallback_interval_s), (
+        "of fifteen that wait up to a quarter of a second, the first comes soon"
+    )

@@ -157,8 +157,8 @@ async def test_every_event_reaches_the_worker_itself_and_everybody_outside(datab
     """The parts of a worker have one stream: what one of them tells is heard by all."""
     heard: list[Any] = []
     async with running(database) as relay:
-        condition = relay.worker.condition
-        assert condition.present
+        state = relay.worker.state
+        assert state.present
         await relay.log.wait_for(PresenceShown)
         relay.worker._emit.subscribe(heard.append)
         for kind in get_args(events.Event):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from outbox.model.errors import DatabaseUnavailable
-from outbox.model.message import CLAIM_BYTES, Lease, Message
+from outbox.model.message import CLAIM_BYTES, ClaimedBatch, Message
 from outbox.postgres.pool import Pool
-from outbox.relay.buffer import Inbox
-from outbox.relay.portion import Portion
+from outbox.relay.buffer import Buffer
+from outbox.relay.claim_size import ClaimSize
 from tests.support.eventually import eventually
 from tests.support.processes import worker_process
 from tests.support.running import counts, fetch, running
@@ -44,13 +44,13 @@ async def test_claim_stops_where_its_messages_have_the_bytes(database: str, argu
         taken: list[int] = []
         for _ in range(3):
             if arguments:
-                lease = await worker.store.claim_gated(100, **how, suspect_after=2, series=8)
+                batch = await worker.store.claim_gated(100, **how, suspect_after=2, series=8)
             elif rule:
-                lease = await worker.store.claim_ruled(100, **how)
+                batch = await worker.store.claim_ruled(100, **how)
             else:
-                lease = await worker.store.claim(100, **how)
-            taken.append(len(lease.messages))
-            assert {message.large_bytes for message in lease.messages} <= {MIB + 2}
+                batch = await worker.store.claim(100, **how)
+            taken.append(len(batch.messages))
+            assert {message.large_bytes for message in batch.messages} <= {MIB + 2}
             if "'k'" in arguments and "|| i" not in arguments:
                 break  # a key's next series goes when this one is settled
         assert taken[0] == 3
@@ -61,8 +61,8 @@ async def test_one_message_is_claimed_however_large(database: str) -> None:
     await enqueue_large(database, 2, 2_000_000)
     async with clock(database) as worker:
         worker.pass_s(60)
-        lease = await worker.store.claim(100, lease_s=60, worker_id=worker.worker_id, max_bytes=1)
-        assert len(lease.messages) == 1
+        batch = await worker.store.claim(100, lease_s=60, worker_id=worker.worker_id, max_bytes=1)
+        assert len(batch.messages) == 1
 
 
 async def test_worker_holds_no_more_large_messages_than_it_has_room_for(
@@ -70,13 +70,13 @@ async def test_worker_holds_no_more_large_messages_than_it_has_room_for(
 ) -> None:
     await enqueue_large(database, 80, MIB)
     held: list[int] = []
-    counted = Inbox.count_in
+    counted = Buffer.count_in
 
-    def seen(self: Inbox, messages: Sequence[Message]) -> None:
+    def seen(self: Buffer, messages: Sequence[Message]) -> None:
         counted(self, messages)
         held.append(self.large_bytes)
 
-    monkeypatch.setattr(Inbox, "count_in", seen)
+    monkeypatch.setattr(Buffer, "count_in", seen)
     sink = FakeSink()
     sink.block()
     async with running(database, sink) as relay:
@@ -127,14 +127,14 @@ async def test_worker_within_the_manifests_memory_drains_what_producers_may_send
 
 
 def test_claim_after_large_ones_asks_for_twice_as_many() -> None:
-    portion = Portion(Inbox(concurrency=64, prefetch=2048, batch=500, held_bytes=32 * MIB))
-    usual = portion.limit()
+    claim_size = ClaimSize(Buffer(concurrency=64, prefetch=2048, batch=500, held_bytes=32 * MIB))
+    usual = claim_size.limit()
     large = Message(None, 1, "t", None, None, "{}", None, 1, 0, 0, 0.0, 1, large_bytes=MIB)  # type: ignore[arg-type]
-    portion.came(Lease([large] * 3, 0.0, 60.0, more=False))
-    assert portion.limit() == 6
-    portion.came(Lease([large._replace(large_bytes=None)] * 6, 0.0, 60.0, more=True))
-    assert portion.limit() == usual
-    portion.failed()
-    assert portion.max_bytes() == CLAIM_BYTES // 2
-    portion.came(Lease([], 0.0, 60.0, more=False))
-    assert portion.max_bytes() == CLAIM_BYTES
+    claim_size.claimed(ClaimedBatch([large] * 3, 0.0, 60.0, more=False))
+    assert claim_size.limit() == 6
+    claim_size.claimed(ClaimedBatch([large._replace(large_bytes=None)] * 6, 0.0, 60.0, more=True))
+    assert claim_size.limit() == usual
+    claim_size.failed()
+    assert claim_size.max_bytes() == CLAIM_BYTES // 2
+    claim_size.claimed(ClaimedBatch([], 0.0, 60.0, more=False))
+    assert claim_size.max_bytes() == CLAIM_BYTES

@@ -128,7 +128,7 @@ async def test_however_many_look_the_database_is_asked_seldom_and_unasked_never(
     asked: Counter[str] = Counter()
     port = free_port()
     async with running(database, http_port=port) as relay:
-        store = relay.worker.condition.store
+        store = relay.worker.state.store
         assert store
 
         def counted(name: str) -> Callable[[], Awaitable[object]]:

@@ -391,9 +391,9 @@ async def test_one_absence_proves_nothing(database: str, watcher: Clock, monkeyp
         assert await db.execute("select outbox.enqueue('t', '{}')")
         [message] = (await watcher.store.claim(1, lease_s=60, worker_id=dead)).messages
         log = EventLog()
-        untroubled_s, now_s = 3600.0, 1000.0
+        stable_s, now_s = 3600.0, 1000.0
         monkeypatch.setattr("outbox.worker.rescue.monotonic", lambda: now_s)
-        rescue = Rescue(watcher.store, Wakeup(log), log, worker_id=watcher.worker_id, untroubled_s=lambda: untroubled_s)
+        rescue = Rescue(watcher.store, Wakeup(log), log, worker_id=watcher.worker_id, stable_s=lambda: stable_s)
         for _ in range(3):
             await rescue._check()
         assert await leased(database) == 1, "absent, but not for long enough"
@@ -405,10 +405,10 @@ async def test_one_absence_proves_nothing(database: str, watcher: Clock, monkeyp
         await rescue._check()
         assert await leased(database) == 1, "it had been back"
         now_s += 1.1
-        untroubled_s = 5.0
+        stable_s = 5.0
         await rescue._check()
         assert await leased(database) == 1, "whatever befell us may have befallen others"
-        untroubled_s = 3600.0
+        stable_s = 3600.0
         await rescue._check()
         assert await leased(database) == 0
         assert log.of(Rescued) == [Rescued("dead", 1)]

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outbox.cli.console import Console
-from outbox_bench.report.format import _circumstances, number, with_unit
+from outbox_bench.report.format import circumstances, number, with_unit
 from outbox_bench.report.percentiles import PERCENTILES, bears, percentile
 from outbox_bench.report.report import Figure
 from outbox_bench.report.results import Result
@@ -34,7 +34,7 @@ def show(result: Result, console: Console) -> None:
     """A whole result."""
     report = result.report
     console.print(Text(f"{report.scenario}: {report.title}", "bold"))
-    console.print(Text("\n".join(_circumstances(result)), "dim"), highlight=False)
+    console.print(Text("\n".join(circumstances(result)), "dim"), highlight=False)
     for part in (_figures(report.figures), _samples(report.samples)):
         if part is not None:
             console.print()

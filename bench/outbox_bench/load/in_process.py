@@ -68,9 +68,9 @@ class Watch:
         news, self._news = self._news, anyio.Event()
         news.set()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, state: Callable[[], bool]) -> None:
         """Return once `condition` holds; it is looked at after every claim and settlement."""
-        while not condition():
+        while not state():
             await self._news.wait()
 
     async def rate(self, count: int) -> float:

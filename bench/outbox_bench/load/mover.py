@@ -20,7 +20,7 @@ import orjson
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.model.events import Buried, Claimed, Completed, Event, LeaseLost, Released, Retried
-from outbox.worker.worker import Worker, spare_collector
+from outbox.worker.worker import Worker, tune_garbage_collector
 from outbox_bench.load.definitions import NAME
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Watch:
 async def relay() -> None:
     """Run a worker until it has to stop."""
     watch = _Watch()
-    spare_collector()
+    tune_garbage_collector()
     settings = config.load(worker_name=NAME)
     worker = Worker(settings, config.load_sink(settings.sink), watch)
     say("ready")

@@ -18,7 +18,7 @@ from outbox.config import settings as config
 from outbox.model.message import Message
 from outbox.model.sink import Delivered, Outcome, Sink, SinkContext, Unavailable, Unclear
 from outbox.store.migrations import migrate
-from outbox.worker.worker import Worker, spare_collector
+from outbox.worker.worker import Worker, tune_garbage_collector
 from outbox_bench.peers.talk import Marks, obey, run, timed
 from outbox_temporal.sink import temporal_sink
 
@@ -90,7 +90,7 @@ async def main(dsn: str, *, starts: bool) -> None:
         return await timed(connection.execute(one))
 
     async def work(every: int) -> None:
-        spare_collector()
+        tune_garbage_collector()
         worker = Worker(config.load(database_url=dsn), partial(noting_sink, Marks(every), starts), lambda _event: None)
         await tasks.start(worker.run)
 

@@ -107,9 +107,9 @@ class RaceServers:
         address = self.temporal_address if entrant.starts_workflows else None
         environment = {"TEMPORAL_ADDRESS": address} if address else {}
         arguments = [self.url(entrant), *(["start"] if entrant.starts_workflows else [])]
-        with anyio.fail_after(PATIENCE_S) as patience:
+        with anyio.fail_after(PATIENCE_S) as retry:
             async with contending(entrant.name, [*command, *arguments], directory, environment) as contender:
-                patience.deadline = float("inf")
+                retry.deadline = float("inf")
                 yield contender
 
     async def _administer(self, *statements: str) -> None:

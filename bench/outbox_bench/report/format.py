@@ -23,10 +23,6 @@ def with_unit(value: float, unit: str) -> str:
 
 def circumstances(result: Result) -> Iterator[str]:
     """Where and when, line by line."""
-    yield from _circumstances(result)
-
-
-def _circumstances(result: Result) -> Iterator[str]:
     env = result.environment
     yield f"{env['processor']}, {env['cores']} cores, {env['memory_gib']:g} GiB, {env['system']}, {env['python']}"
     servers = []

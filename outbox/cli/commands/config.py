@@ -16,7 +16,7 @@ from rich.text import Text
 from outbox.cli.console import Console
 from outbox.config.environment_model import without_credentials
 from outbox.config.report import sink_settings
-from outbox.config.settings import Reading, Settings, environment_name, load_sink, read
+from outbox.config.settings import LoadedSettings, Settings, environment_name, load_sink, read
 from outbox.model.errors import ConfigurationError
 from outbox.model.mask import MASK
 from outbox.model.sink import Setting
@@ -26,7 +26,7 @@ from outbox.postgres.address.url import masked
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-from outbox.cli.format import _WIDE
+from outbox.cli.format import NEVER_CUT
 
 
 def config(
@@ -68,7 +68,7 @@ def _connection(address: Address) -> Iterator[Setting]:
     yield from (Setting(given.name, given.value, given.origin) for given in shown)
 
 
-def _worker(reading: Reading) -> Iterator[Setting]:
+def _worker(reading: LoadedSettings) -> Iterator[Setting]:
     for field in Settings.model_fields:
         value = _shown(field, getattr(reading.settings, field))
         yield Setting(environment_name(field), value, reading.origins.get(field, "default"))
@@ -87,7 +87,7 @@ def _shown(field: str, value: object) -> str | float | bool | None:
 
 def show_settings(groups: dict[str, list[Setting]], doubts: Sequence[str]) -> None:
     """Settings, their values, and where they come from; what is doubtful about them."""
-    console = Console(highlight=False, soft_wrap=True, width=_WIDE)
+    console = Console(highlight=False, soft_wrap=True, width=NEVER_CUT)
     for title, settings in groups.items():
         table = Table(title, "", "from", box=None, title_justify="left", pad_edge=False)
         for setting in settings:

@@ -17,7 +17,7 @@ from outbox.doctor import examine, is_safe
 
 if TYPE_CHECKING:
     from outbox.doctor import Group
-from outbox.cli.format import _WIDE
+from outbox.cli.format import NEVER_CUT
 
 
 def doctor(
@@ -68,7 +68,7 @@ def show_findings(groups: list[Group]) -> None:
 
 def _show_beside(console: Console, head: Text, detail: str) -> None:
     """A text in the space that is left beside what begins its line; in one line where no terminal is."""
-    left = max(console.width - head.cell_len, 20) if console.is_terminal else _WIDE
+    left = max(console.width - head.cell_len, 20) if console.is_terminal else NEVER_CUT
     first, *rest = Text(detail).wrap(console, left)
     for line in (head + first, *(Text(" " * head.cell_len) + each for each in rest)):
         line.rstrip()

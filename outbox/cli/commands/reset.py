@@ -13,7 +13,7 @@ from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.connect import place
-from outbox.store.reset import COUNTED, Stock, empty, look, refuse_living, renew
+from outbox.store.reset import COUNTED, ResetPreview, empty, look, refuse_living, renew
 
 _COUNTED = {
     "messages": "messages that are not settled",
@@ -61,7 +61,7 @@ def reset(
     sys.stdout.write("the schema is new\n" if drop_schema else "the outbox is empty\n")
 
 
-def _show(stock: Stock, *, drop_schema: bool) -> None:
+def _show(stock: ResetPreview, *, drop_schema: bool) -> None:
     """What will be lost, and what will stay."""
     if not stock.there:
         sys.stdout.write("  no such schema yet: nothing is lost\n")
@@ -82,7 +82,7 @@ def _show(stock: Stock, *, drop_schema: bool) -> None:
         sys.stdout.write(f"  stays: captures of {', '.join(counts['captured'])}\n")
 
 
-def _refuse_unread(stock: Stock) -> None:
+def _refuse_unread(stock: ResetPreview) -> None:
     if stock.there and stock.counts is None:
         raise ConfigurationError(
             "nothing was done: whether workers run cannot be read either; stop them, then say --force"

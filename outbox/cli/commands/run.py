@@ -17,7 +17,7 @@ from outbox.model.sink import SinkFactory
 from outbox.observability import logs
 from outbox.observability.event_log import EventLog
 from outbox.observability.traces import tracing
-from outbox.worker.worker import Worker, spare_collector
+from outbox.worker.worker import Worker, tune_garbage_collector
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     logs.configure(found.reading.settings.log_level, found.reading.settings.log_format)
     chosen = prepared(found)
     logs.warn_of(chosen.doubts)
-    spare_collector()
+    tune_garbage_collector()
     if not ask(partial(_run_worker, chosen.settings, chosen.sink)):
         raise typer.Exit(1)
 
@@ -49,7 +49,7 @@ async def _run_worker(settings: Settings, sink_factory: SinkFactory) -> bool:
     if settings.http_port:
         from outbox.observability.pages import serving  # noqa: PLC0415 - loading its libraries takes a tenth of a second
 
-        endpoints = serving(settings, worker.condition, events)
+        endpoints = serving(settings, worker.state, events)
     with closing(log):
         async with stop_on_signals(worker), tracing(events, logs.warn_of), endpoints:
             await worker.run()

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outbox.cli.console import Console
-from outbox.cli.format import _SETTLED_OTHERWISE, _SILENT_AFTER_S, _seconds, span
+from outbox.cli.format import seconds, span
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.config.settings import Settings
@@ -25,6 +25,12 @@ from outbox.postgres.pool import open_pool
 from outbox.store.messages import Store
 from outbox.store.migrations import require_current
 
+_SILENT_AFTER_S = 65.0
+"""Two heartbeats without one."""
+_SETTLED_OTHERWISE = {
+    "duplicates": "another message had started their workflow id",
+    "discarded": "expired, as their producer asked",
+}
 _WITHIN_S = 2.0
 """Whatever happens: who asks has a fault to find."""
 _SCHEMA_WITHIN_S, _LEAST_S, _MARGIN_S = 0.4, 0.3, 0.4
@@ -105,7 +111,7 @@ def _counts(report: dict[str, Any]) -> Table:
         for name, note in _STATES.items():
             table.add_row(name, f"{messages[name]:,}", note)
         oldest_s = messages["oldest_pending_s"]
-        table.add_row("oldest due", _seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
+        table.add_row("oldest due", seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
     if "dead_letters" in report:
         dead = report["dead_letters"]
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dead.items())
@@ -122,7 +128,7 @@ def _add_completed(table: Table, completed: dict[str, Any]) -> None:
     for name, note in _SETTLED_OTHERWISE.items():
         if completed[f"{name}_last_hour"]:
             table.add_row(name, f"{completed[f'{name}_last_hour']:,}", f"in the last hour, {note}")
-    p50, p99 = (_seconds(completed[f"latency_{name}_s"]) for name in ("p50", "p99"))
+    p50, p99 = (seconds(completed[f"latency_{name}_s"]) for name in ("p50", "p99"))
     table.add_row("latency", p50, f"half of them within that, 99 % within {p99}" if hour else "")
 
 
@@ -136,7 +142,7 @@ def _show_rules(console: Console, report: dict[str, Any]) -> None:
         said = f"paused: {pause['name']}, for {span(pause['for_s'])}, by {pause['paused_by']}{holds}"
         console.print(Text(said, "yellow"))
     for limit in limits:
-        behind = f", {_seconds(limit['behind_s'])} behind" if limit["behind_s"] else ""
+        behind = f", {seconds(limit['behind_s'])} behind" if limit["behind_s"] else ""
         console.print(Text(f"limited: {limit['topic']}, {limit['rate']:g} a second, {limit['burst']} at once{behind}"))
     for key in keys:
         why = "is paused" if key["parked"] else f"failed {key['attempts']} times: {key['last_error']}"

@@ -2,16 +2,16 @@
 
 from outbox.postgres.address.address import Address, Where, at, database, listening
 from outbox.postgres.address.environment import Environment, Faults, Given
-from outbox.postgres.address.server import CONNECT_TIMEOUT_S, Host, Server
+from outbox.postgres.address.server import CONNECT_TIMEOUT_S, ConnectionParameters, Host
 
 __all__ = [
     "CONNECT_TIMEOUT_S",
     "Address",
+    "ConnectionParameters",
     "Environment",
     "Faults",
     "Given",
     "Host",
-    "Server",
     "Where",
     "at",
     "database",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.address.environment import FILE, Environment, Faults, Given, Layer
 from outbox.postgres.address.parameters import PARAMETERS, SSL, libpq_layer, retired, single_layer
-from outbox.postgres.address.server import Server, settled
+from outbox.postgres.address.server import ConnectionParameters, settled
 from outbox.postgres.address.service_files import service_layer
 from outbox.postgres.address.url import Url, parse
 
@@ -34,7 +34,7 @@ class Address:
         self.name = name
         """The setting that a reader would look at first."""
 
-    def resolve(self) -> Server:
+    def resolve(self) -> ConnectionParameters:
         """All that a connection needs, at this moment."""
         return settled(self.gather(), self.name)
 

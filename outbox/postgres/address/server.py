@@ -59,7 +59,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ConnectionParameters:
     """All that a connection needs, as it was said at this moment."""
 
     hosts: tuple[Host, ...]
@@ -128,7 +128,7 @@ class Server:
                 yield Given(MASK if parameter.name in SECRETS else given.value, parameter.name, given.origin)
 
 
-def settled(given: Layer, what: str) -> Server:
+def settled(given: Layer, what: str) -> ConnectionParameters:
     """Put together what was given for a connection; `what` names it where nothing did. Raises ConfigurationError."""
     all_given = dict(given)
     faults = Faults()
@@ -147,7 +147,7 @@ def settled(given: Layer, what: str) -> Server:
         with faults:
             tls.contexts(host.name)  # reads every file that was named
     faults.settle()
-    return Server(
+    return ConnectionParameters(
         hosts,
         all_given["user"].value,
         all_given["dbname"].value,

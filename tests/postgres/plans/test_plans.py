@@ -175,8 +175,8 @@ async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
         worker_id = await store.register("w", "1", {})
 
         async def every_statement() -> None:
-            lease = await store.claim(4, lease_s=60, worker_id=worker_id)
-            one, two, three, four = lease.messages
+            batch = await store.claim(4, lease_s=60, worker_id=worker_id)
+            one, two, three, four = batch.messages
             assert not await store.complete([(one, Delivered("w", "r"))])
             assert not await store.retry([Retry(two, 60, counted=True, kind="K", detail="d")])
             assert not await store.bury([Burial(three, "rejected", counted=True, kind="K", detail="d")])

@@ -21,10 +21,10 @@ from outbox.doctor import CHECKS
 from outbox.model import events
 from outbox.model.finding import Check
 from outbox.observability.cached_answer import Answer
-from outbox.observability.counters import Counts
+from outbox.observability.counters import EventCounters
 from outbox.observability.metrics import FACTS, STATES, Metrics
 from outbox.observability.pages import LIVE, METRICS, READY, STATUS
-from outbox.observability.state import Condition
+from outbox.observability.state import WorkerState
 from outbox.postgres.address.parameters import PARAMETERS, Parameter
 from outbox.store.sql import migrations
 from outbox_temporal import doctor as examination
@@ -267,10 +267,10 @@ def test_every_file_named_in_the_documents_exists(name: str) -> None:
 def metrics() -> dict[str, Metric]:
     """Every metric by the name that stands in a scrape, histograms without their suffixes."""
     facts = Answer(monotonic(), {**dict.fromkeys(FACTS, 0), "states": dict.fromkeys(STATES, 0)})
-    condition = Condition(worker="w", schema="outbox", sink_timeout_s=1.0)
-    counts = Counts()
+    state = WorkerState(worker="w", schema="outbox", sink_timeout_s=1.0)
+    counts = EventCounters()
     counts.sources = {"listen": True}
-    found = Metrics(counts, condition, lambda: facts, slots=64).collect()
+    found = Metrics(counts, state, lambda: facts, slots=64).collect()
     return {f"{metric.name}_total" if metric.type == "counter" else metric.name: metric for metric in found}
 
 

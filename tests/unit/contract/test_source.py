@@ -79,7 +79,7 @@ async def test_cancelled_source_is_unsubscribed(name: str, make: Make) -> None:
         await log.wait_for(SourceReady)
         tasks.cancel_scope.cancel()
     assert not wakeup.has(name)
-    assert not wakeup.attended
+    assert not wakeup.has_trusted_source
 
 
 async def test_source_that_reaches_nobody_says_why_once_and_goes_on_trying(name: str, make: Make) -> None:

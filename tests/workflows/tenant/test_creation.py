@@ -308,7 +308,7 @@ async def test_undoing_that_never_works_fails_the_workflow_which_names_what_is_l
     await stage.refuse(ACTIONS["set-up-data"])
     await stage.refuse(UNDOINGS["create-admin-user"])
     async with stage.worker():
-        handle = await create(stage, patience=IMPATIENT)
+        handle = await create(stage, retry=IMPATIENT)
         error = await failure(handle)
         end = await progress(handle)
     assert error.type == "NotUndone"

@@ -9,17 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from outbox.cli.console import Console
-from outbox.cli.format import moment
+from outbox.cli.format import NEVER_CUT, moment
 from outbox.model.plain_text import plain
 from outbox_temporal.audit.findings import AuditReport, Difference, Kind
 from outbox_temporal.audit.records import Scope
 
-_WIDE = 10_000
-
 
 def show(report: AuditReport, scope: Scope) -> None:
     """The table, then the findings kind by kind, faults first. No line is cut: it may be piped."""
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else NEVER_CUT)
     console.print(_heading(report, scope))
     if report.counts:
         table = Table(box=None, show_header=False, pad_edge=False)

@@ -53,8 +53,8 @@ class SagaStep:
 class Saga:
     """What was begun, done and undone, for one run of a workflow."""
 
-    def __init__(self, tenant_id: str, actor: str, patience: SagaTimeouts) -> None:
-        self._tenant_id, self._actor, self._patience = tenant_id, actor, patience
+    def __init__(self, tenant_id: str, actor: str, retry: SagaTimeouts) -> None:
+        self._tenant_id, self._actor, self._database_retry = tenant_id, actor, retry
         self._steps: asyncio.Task[Any] | None = None
         self._to_undo: list[SagaStep] = []
         self._cancel: Cancel | None = None
@@ -108,15 +108,15 @@ class Saga:
         self._step, self._final = step.name, step.final
         if step.undo:
             self._to_undo.append(step)
-        patience = self._patience
+        retry = self._database_retry
         result: T = await workflow.execute_activity(
             step.activity,
             argument,
             activity_id=step.name,
             result_type=kind,
-            schedule_to_close_timeout=None if step.final else patience.of(patience.step_s),
-            start_to_close_timeout=patience.of(patience.step_s if step.long else patience.attempt_s),
-            heartbeat_timeout=patience.of(patience.heartbeat_s),
+            schedule_to_close_timeout=None if step.final else retry.of(retry.step_s),
+            start_to_close_timeout=retry.of(retry.step_s if step.long else retry.attempt_s),
+            heartbeat_timeout=retry.of(retry.heartbeat_s),
             retry_policy=_RETRY,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -183,11 +183,11 @@ class Saga:
         return f"cancelled: {why}" if why else "cancelled"
 
     async def _undo_all(self, reason: str) -> None:
-        deadline = workflow.now() + self._patience.of(self._patience.undo_s)
+        deadline = workflow.now() + self._database_retry.of(self._database_retry.undo_s)
         for step in reversed(self._to_undo):
             rest_s = (deadline - workflow.now()).total_seconds()
             try:
-                await self._undo(step, reason, max(rest_s, min(_LEAST_UNDO_S, self._patience.undo_s)))
+                await self._undo(step, reason, max(rest_s, min(_LEAST_UNDO_S, self._database_retry.undo_s)))
             except ActivityError:
                 self._left.append(step.name)
             else:
@@ -195,14 +195,14 @@ class Saga:
         self._percent = self._percent if self._left else 0
 
     async def _undo(self, step: SagaStep, reason: str, within_s: float) -> None:
-        patience = self._patience
+        retry = self._database_retry
         await workflow.execute_activity(
             step.undo or "",
             Undo(self._tenant_id, step.name, self._cancel.actor if self._cancel else self._actor, reason),
             activity_id=f"undo-{step.name}",
-            schedule_to_close_timeout=patience.of(within_s),
-            start_to_close_timeout=patience.of(patience.attempt_s),
-            heartbeat_timeout=patience.of(patience.heartbeat_s),
+            schedule_to_close_timeout=retry.of(within_s),
+            start_to_close_timeout=retry.of(retry.attempt_s),
+            heartbeat_timeout=retry.of(retry.heartbeat_s),
             retry_policy=_RETRY_UNDO,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )

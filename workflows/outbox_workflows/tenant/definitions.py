@@ -96,7 +96,7 @@ class TenantCreation(_CancellableSaga):
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._request, self._faults = begun(NewTenant, given, rules.faults_of)
-        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.patience)
+        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.retry)
 
     @workflow.run
     async def run(self, *given: object) -> Created:  # noqa: ARG002 - the constructor has taken it
@@ -167,7 +167,7 @@ class TenantDeletion(_CancellableSaga):
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._order, self._faults = begun(DeletionOrder, given, rules.faults_of_order)
-        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.patience)
+        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.retry)
 
     @workflow.run
     async def run(self, *given: object) -> Deleted:  # noqa: ARG002 - the constructor has taken it
@@ -224,7 +224,7 @@ class TenantReactivation:
 async def _turned(activity: str, given: Sequence[object]) -> Turned:
     order, faults = begun(TenantOrder, given, rules.faults_of_order)
     refuse(faults)
-    saga = Saga(order.tenant_id, order.requested_by, order.patience)
+    saga = Saga(order.tenant_id, order.requested_by, order.retry)
     return await saga.run(saga.take(SagaStep(activity, f"{activity}_tenant", 100, final=True), order, Turned))
 
 

@@ -51,7 +51,7 @@ def faults_of(request: NewTenant) -> list[str]:
         (not all(name.strip() for name in request.preferences), "a preference has no name"),
         (not all(map(is_storable, _texts(request))), _UNSTORABLE),
     ]
-    return [fault for wrong, fault in found if wrong] + _faults_of_patience(request.patience)
+    return [fault for wrong, fault in found if wrong] + _faults_of_patience(request.retry)
 
 
 def faults_of_order(order: TenantOrder) -> list[str]:
@@ -61,7 +61,7 @@ def faults_of_order(order: TenantOrder) -> list[str]:
         found.append(_UNSTORABLE)
     if isinstance(order, DeletionOrder) and not 0 <= order.grace_s <= _LONGEST_S:
         found.append(_no_time("grace_s"))
-    return found + _faults_of_patience(order.patience)
+    return found + _faults_of_patience(order.retry)
 
 
 def checked(request: NewTenant) -> NewTenant:
@@ -92,9 +92,9 @@ def is_empty(change: Change) -> bool:
     return all(getattr(change, name) is None for name in _CHANGES)
 
 
-def _faults_of_patience(patience: SagaTimeouts) -> list[str]:
-    times = [field.name for field in fields(patience)]
-    return [_no_time(f"patience.{name}") for name in times if not 0 <= getattr(patience, name) <= _LONGEST_S]
+def _faults_of_patience(retry: SagaTimeouts) -> list[str]:
+    times = [field.name for field in fields(retry)]
+    return [_no_time(f"patience.{name}") for name in times if not 0 <= getattr(retry, name) <= _LONGEST_S]
 
 
 def _no_time(name: str) -> str:

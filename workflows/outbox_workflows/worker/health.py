@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from temporalio.service import RPCError
 
-from outbox.loops.watchdog import Pulse
+from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import OutboxError
-from outbox.observability.cached_answer import Reading
+from outbox.observability.cached_answer import CachedAnswer
 from outbox.observability.http_server import Page
 from outbox.observability.pages import BELIEVED_S, LIVE, NO_ANSWER, PROBE_WAIT_S, READY, judged, served
 from outbox.observability.state import OK, Parts, well
@@ -32,7 +32,7 @@ _ANSWERS_WITHIN = timedelta(seconds=3)
 async def serving(settings: Settings, worker: WorkflowWorker) -> AsyncIterator[None]:
     """Serve for the block. Raises ConfigurationError when the port is not free."""
     health = HealthPages(worker)
-    async with served(settings, {LIVE: health.live, READY: health.ready}, health.pulse, [health.asked]):
+    async with served(settings, {LIVE: health.live, READY: health.ready}, health.watchdog, [health.asked]):
         yield
 
 
@@ -41,12 +41,12 @@ class HealthPages:
 
     def __init__(self, worker: WorkflowWorker) -> None:
         self._worker = worker
-        self.pulse = Pulse()
-        self.asked = Reading(self._ask, every_s=_ASKED_EVERY_S)
+        self.watchdog = Watchdog()
+        self.asked = CachedAnswer(self._ask, every_s=_ASKED_EVERY_S)
 
     def live(self, _headers: Headers) -> Page:
         """Whether the event loop turns."""
-        late_s = self.pulse.overdue_s()
+        late_s = self.watchdog.overdue_s()
         fault = ", ".join(f"{who} overdue by {s:.1f} s" for who, s in late_s.items())
         return judged({"live": not fault}, {"loops": fault or OK})
 

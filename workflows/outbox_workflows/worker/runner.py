@@ -76,10 +76,10 @@ class WorkflowWorker:
         """
         runtime = self._runtime()
         async with AsyncExitStack() as stack:
-            self.application = await self._patiently("database", lambda: self._open(stack))
+            self.application = await self._retry_while_unavailable("database", lambda: self._open(stack))
             if self.application is None:
                 return
-            self.client = await self._patiently("Temporal", partial(self._connect, runtime))
+            self.client = await self._retry_while_unavailable("Temporal", partial(self._connect, runtime))
             if self.client is None:
                 return
             worker = self._worker(self.application, self.client, tracer)
@@ -139,7 +139,7 @@ class WorkflowWorker:
                 f"OUTBOX_WORKFLOWS_METRICS_ADDRESS is {address!r}: the SDK cannot serve metrics there: {error}"
             ) from error
 
-    async def _patiently(self, whom: str, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def _retry_while_unavailable(self, whom: str, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step again and again while a server does not answer; return None if stopped before."""
         failures = 0
         with anyio.CancelScope() as self._starting:

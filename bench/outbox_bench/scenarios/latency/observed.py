@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from outbox.store.messages import Store
     from outbox.wakeup.doorbell import Wakeup
     from outbox.wakeup.selection import Source
-    from outbox.worker.switches import Control
+    from outbox.worker.switches import Switches
 
 _READY_WITHIN_S = 20.0
 
@@ -96,7 +96,7 @@ class _Observed(Worker):
 
     hints: list[float]
 
-    def _sources(self, store: Store, wakeup: Wakeup, control: Control) -> dict[str, Source]:
+    def _sources(self, store: Store, wakeup: Wakeup, control: Switches) -> dict[str, Source]:
         ring, hints = wakeup.ring, self.hints
 
         def note(source: str) -> None:

@@ -21,7 +21,7 @@ from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkContext
-from outbox.store.dead_letters import DeadLetter, DeadLetters, Filter, Found, Total
+from outbox.store.dead_letters import DeadLetter, DeadLetters, DeadLetterTotal, Filter, FoundDeadLetter
 
 Ids = Annotated[list[UUID] | None, typer.Argument(metavar="MESSAGE_ID", parser=message_id)]
 Topic = Annotated[
@@ -66,7 +66,7 @@ def list_command(
     """
     which = Filter(topic, kind, reason, key, older_than, newer_than, message_ids or None)
 
-    async def read(letters: DeadLetters) -> tuple[list[Total], list[DeadLetter], int]:
+    async def read(letters: DeadLetters) -> tuple[list[DeadLetterTotal], list[DeadLetter], int]:
         found = [letter.message_id for letter in await letters.find_dead_letters(which, limit)]
         for start in range(0, len(found) if as_json else 0, _PAGE):
             write_json(await letters.read_dead_letters(found[start : start + _PAGE]), whole=False)
@@ -164,7 +164,7 @@ def discard(
         raise typer.Exit(1)
 
 
-def _choose(which: Filter, limit: int | None, *, everything: bool) -> tuple[list[Found], bool]:
+def _choose(which: Filter, limit: int | None, *, everything: bool) -> tuple[list[FoundDeadLetter], bool]:
     """The dead letters that a bulk command is about, and whether some that were named are not there."""
     if which == Filter() and not everything:
         raise ConfigurationError("say which dead letters: message ids, a filter such as --topic, or --all")
@@ -174,7 +174,7 @@ def _choose(which: Filter, limit: int | None, *, everything: bool) -> tuple[list
     return found, missing
 
 
-def _memory(found: Sequence[Found], retention_s: float | None) -> Callable[[str | None], Memory]:
+def _memory(found: Sequence[FoundDeadLetter], retention_s: float | None) -> Callable[[str | None], Memory]:
     """How long the sink recognises a repeat in a namespace: as the person says, or as the sink does."""
     if retention_s is not None:
         return lambda _: retention_s
@@ -220,7 +220,7 @@ def _moved(verb: str, move: Move, message_ids: Sequence[UUID]) -> Tally:
 def _preview(message_ids: Sequence[UUID]) -> None:
     """Show what a bulk command is about."""
 
-    async def read(letters: DeadLetters) -> tuple[list[Total], list[DeadLetter]]:
+    async def read(letters: DeadLetters) -> tuple[list[DeadLetterTotal], list[DeadLetter]]:
         totals = await letters.dead_letter_totals(Filter(message_ids=message_ids))
         return totals, await letters.read_dead_letters(message_ids[:_SAMPLE])
 

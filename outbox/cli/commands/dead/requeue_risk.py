@@ -15,7 +15,7 @@ from uuid import UUID
 import anyio
 
 from outbox.model.sink import Forgetful, SinkContext, SinkFactory, Unavailable
-from outbox.store.dead_letters import Found
+from outbox.store.dead_letters import FoundDeadLetter
 
 Memory = float | Unavailable
 """Seconds for which a sink recognises a repeat, or why it did not say."""
@@ -40,7 +40,7 @@ class Plan:
     """A living message has their id or dedup_key."""
 
 
-def in_doubt(found: Iterable[Found]) -> set[str | None]:
+def in_doubt(found: Iterable[FoundDeadLetter]) -> set[str | None]:
     """The namespaces for which the sink has to be asked."""
     return {letter.namespace for letter in found if letter.starts and not letter.living}
 
@@ -60,7 +60,7 @@ async def ask_sink(
         return memories
 
 
-def plan(found: Iterable[Found], memory: Callable[[str | None], Memory], *, force: bool) -> Plan:
+def plan(found: Iterable[FoundDeadLetter], memory: Callable[[str | None], Memory], *, force: bool) -> Plan:
     """Sort out what goes back, given how long repeats are recognised in each namespace. `force` takes the risk."""
     in_order = sorted(found, key=lambda letter: letter.seq)
     dead = [letter for letter in in_order if not letter.living]
@@ -76,11 +76,11 @@ def plan(found: Iterable[Found], memory: Callable[[str | None], Memory], *, forc
     )
 
 
-def _namespace(letter: Found) -> str:
+def _namespace(letter: FoundDeadLetter) -> str:
     return letter.namespace or ""
 
 
-def _is_risky(letter: Found, memory: Callable[[str | None], Memory]) -> bool:
+def _is_risky(letter: FoundDeadLetter, memory: Callable[[str | None], Memory]) -> bool:
     if not letter.starts:
         return False
     known_s = memory(letter.namespace)

@@ -18,17 +18,17 @@ from outbox.cli.console import Console
 from outbox.cli.format import age, aligned, moment, named, span
 from outbox.model.plain_text import plain
 from outbox.model.sink import Unavailable
-from outbox.store.dead_letters import DeadLetter, Total
+from outbox.store.dead_letters import DeadLetter, DeadLetterTotal
 
 _KEPT = 20
-_WIDE = 110
+_WIDE_ENOUGH = 110
 """Columns from which on a dead letter has one line, with everything."""
 _PIPED = 10_000
 """Columns where nobody looks: nothing is folded or cut."""
 _JSON_COLUMNS = ("target", "headers", "payload", "errors")
 
 
-def show_totals(totals: Sequence[Total]) -> None:
+def show_totals(totals: Sequence[DeadLetterTotal]) -> None:
     """Dead letters by reason and kind, with an example of each."""
     console = _list_console()
     if not totals:
@@ -46,7 +46,7 @@ def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
         return
     console = _list_console()
     console.print()
-    if console.width < _WIDE:
+    if console.width < _WIDE_ENOUGH:
         _show_in_two_lines(console, letters)
         return
     head = ("message id", "died", "reason", "kind", "topic", "key")

@@ -13,35 +13,35 @@ from typing import TYPE_CHECKING
 from outbox.model.message import CLAIM_BYTES
 
 if TYPE_CHECKING:
-    from outbox.model.message import Lease
-    from outbox.relay.buffer import Inbox
+    from outbox.model.message import ClaimedBatch
+    from outbox.relay.buffer import Buffer
 
 _LARGE = attrgetter("large_bytes")
 _LEAST_BYTES = 65_536
 """A claim takes its first message whatever its size, so this bounds only how many small ones come with it."""
 
 
-class Portion:
+class ClaimSize:
     """Remembers what the last claims brought. Everything is synchronous."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
         self._bytes = CLAIM_BYTES
         self._few: int | None = None
         """The bound of the next claim's count, after one that brought large messages."""
 
     def limit(self) -> int:
         """How many messages to claim now; 0 while there is no room."""
-        room = self._inbox.room()
+        room = self._buffer.room()
         return room if self._few is None else min(room, self._few)
 
     def max_bytes(self) -> int:
         """After how many bytes a claim takes no more; at least 1."""
-        return max(1, min(self._bytes, self._inbox.room_bytes()))
+        return max(1, min(self._bytes, self._buffer.room_bytes()))
 
-    def came(self, lease: Lease) -> None:
+    def claimed(self, batch: ClaimedBatch) -> None:
         """Learn from a claim's answer."""
-        self._few = 2 * len(lease.messages) if any(map(_LARGE, lease.messages)) else None
+        self._few = 2 * len(batch.messages) if any(map(_LARGE, batch.messages)) else None
         self._bytes = min(CLAIM_BYTES, 2 * self._bytes)
 
     def failed(self) -> None:

@@ -1,4 +1,4 @@
-"""The inbox against a model: nothing is lost, doubled or overtaken, and nobody sleeps beside work."""
+"""The buffer against a model: nothing is lost, doubled or overtaken, and nobody sleeps beside work."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from outbox.model.message import Lease, Message, Parcel
-from outbox.relay.buffer import Inbox
+from outbox.model.message import ClaimedBatch, Delivery, Message
+from outbox.relay.buffer import Buffer
 
 LARGE_BYTES = 20_000
 
 
-def parcel(number: int, now_s: float, large_bytes: int | None = None) -> Parcel:
+def delivery(number: int, now_s: float, large_bytes: int | None = None) -> Delivery:
     message = Message(
         UUID(int=number), number, "t", None, None, "{}", None, 1, 0, 0, 0.0, number, large_bytes=large_bytes
     )
-    return Parcel(message, now_s, now_s + 60.0)
+    return Delivery(message, now_s, now_s + 60.0)
 
 
 class InboxMachine(RuleBasedStateMachine):
@@ -33,51 +33,53 @@ class InboxMachine(RuleBasedStateMachine):
         self.large, self.held = large, 5 * LARGE_BYTES
         self.concurrency, self.prefetch, self.batch = concurrency, prefetch, batch
         self.loop = asyncio.new_event_loop()
-        self.inbox = self.loop.run_until_complete(self.make())
+        self.buffer = self.loop.run_until_complete(self.make())
         self.now_s = 0.0
         self.next = 0
-        self.waiting: deque[Parcel] = deque()
-        self.taken: list[Parcel] = []
+        self.waiting: deque[Delivery] = deque()
+        self.taken: list[Delivery] = []
         self.settling = 0
         self.sleepers: list[asyncio.Task[None]] = []
 
-    async def make(self) -> Inbox:
-        return Inbox(concurrency=self.concurrency, prefetch=self.prefetch, batch=self.batch, held_bytes=self.held)
+    async def make(self) -> Buffer:
+        return Buffer(concurrency=self.concurrency, prefetch=self.prefetch, batch=self.batch, held_bytes=self.held)
 
     @rule(more=st.booleans(), share=st.floats(0.0, 1.0))
     def claim(self, more: bool, share: float) -> None:
-        room = self.inbox.room()
+        room = self.buffer.room()
         assert 0 <= room <= self.batch
-        if self.inbox.closed or not room:
+        if self.buffer.closed or not room:
             return
-        self.inbox.more_due = more
+        self.buffer.more_due = more
         size = LARGE_BYTES if self.large else None
         if self.large:
-            assert self.inbox.room_bytes() > 0
-            room = min(room, -(-self.inbox.room_bytes() // LARGE_BYTES))
-        parcels = [parcel(self.next + n, self.now_s, size) for n in range(room if more else int(room * share))]
-        self.next += len(parcels)
+            assert self.buffer.room_bytes() > 0
+            room = min(room, -(-self.buffer.room_bytes() // LARGE_BYTES))
+        deliveries = [delivery(self.next + n, self.now_s, size) for n in range(room if more else int(room * share))]
+        self.next += len(deliveries)
         asleep = len(self.sleepers)
-        self.inbox.put([p.message for p in parcels], Lease([], self.now_s, parcel(0, self.now_s).expires_s, more))
-        self.waiting.extend(parcels)
+        self.buffer.put(
+            [p.message for p in deliveries], ClaimedBatch([], self.now_s, delivery(0, self.now_s).expires_s, more)
+        )
+        self.waiting.extend(deliveries)
         self.let_others_run()
-        assert not asleep or not parcels or len(self.sleepers) < asleep
+        assert not asleep or not deliveries or len(self.sleepers) < asleep
 
     @precondition(lambda self: len(self.taken) < self.concurrency)
     @rule()
     def take(self) -> None:
         expected = self.waiting.popleft() if self.waiting else None
         asleep = len(self.sleepers)
-        assert self.inbox.take(self.now_s) == expected
+        assert self.buffer.take(self.now_s) == expected
         self.let_others_run()
         assert not asleep or not self.waiting or len(self.sleepers) < asleep, "one who takes wakes the next"
         if expected is not None:
             self.taken.append(expected)
-        elif not self.inbox.closed:
+        elif not self.buffer.closed:
             self.sleep()
 
     def sleep(self) -> None:
-        sleeper = self.loop.create_task(self.inbox.wait_for_parcel())
+        sleeper = self.loop.create_task(self.buffer.wait_for_delivery())
         self.sleepers.append(sleeper)
         self.let_others_run()
         assert not sleeper.done(), "a slot that found nothing must sleep"
@@ -95,12 +97,12 @@ class InboxMachine(RuleBasedStateMachine):
         self.let_others_run()
         assert sleeper.cancelled()
 
-    @precondition(lambda self: self.taken and not self.inbox.closed)
+    @precondition(lambda self: self.taken and not self.buffer.closed)
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
         back = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
         asleep = len(self.sleepers)
-        self.inbox.put_back(back)
+        self.buffer.put_back(back)
         self.waiting.appendleft(back)
         self.let_others_run()
         assert not asleep or len(self.sleepers) < asleep
@@ -116,11 +118,11 @@ class InboxMachine(RuleBasedStateMachine):
     def settle(self, share: float) -> None:
         count = max(1, int(self.settling * share))
         self.settling -= count
-        self.inbox.settled([parcel(0, 0.0, LARGE_BYTES if self.large else None).message] * count, count)
+        self.buffer.settled([delivery(0, 0.0, LARGE_BYTES if self.large else None).message] * count, count)
 
     @rule()
     def hold(self) -> None:
-        turned_out = self.inbox.turn_out()
+        turned_out = self.buffer.turn_out()
         assert turned_out == list(self.waiting)
         self.waiting.clear()
         self.settling += len(turned_out)
@@ -131,22 +133,22 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule()
     def drain(self) -> None:
-        self.inbox.close()
+        self.buffer.close()
         self.hold()
         self.let_others_run()
         assert not self.sleepers
 
     @invariant()
     def every_parcel_is_accounted_for(self) -> None:
-        if hasattr(self, "inbox"):
-            assert self.inbox.outstanding == len(self.waiting) + len(self.taken) + self.settling
-            assert self.inbox.outstanding <= self.concurrency + self.prefetch
-            assert self.inbox.large_bytes == self.inbox.outstanding * LARGE_BYTES * self.large <= self.held
+        if hasattr(self, "buffer"):
+            assert self.buffer.outstanding == len(self.waiting) + len(self.taken) + self.settling
+            assert self.buffer.outstanding <= self.concurrency + self.prefetch
+            assert self.buffer.large_bytes == self.buffer.outstanding * LARGE_BYTES * self.large <= self.held
 
     @invariant()
     def empty_inbox_has_room(self) -> None:
-        if hasattr(self, "inbox") and not self.inbox.outstanding:
-            assert self.inbox.room() > 0
+        if hasattr(self, "buffer") and not self.buffer.outstanding:
+            assert self.buffer.room() > 0
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):

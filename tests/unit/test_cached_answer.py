@@ -10,7 +10,7 @@ from time import monotonic
 import anyio
 from anyio import to_thread
 
-from outbox.observability.cached_answer import Reading
+from outbox.observability.cached_answer import CachedAnswer
 
 LONG_S = 20.0
 
@@ -37,7 +37,7 @@ class Question:
 
 
 @asynccontextmanager
-async def answered(*readings: Reading[int]) -> AsyncIterator[None]:
+async def answered(*readings: CachedAnswer[int]) -> AsyncIterator[None]:
     """While the event loop answers them."""
     async with anyio.create_task_group() as tasks:
         for reading in readings:
@@ -47,14 +47,14 @@ async def answered(*readings: Reading[int]) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def look(reading: Reading[int], wait_s: float) -> int | None:
+async def look(reading: CachedAnswer[int], wait_s: float) -> int | None:
     answer = await to_thread.run_sync(reading.look, wait_s)
     return None if answer is None else answer.value
 
 
 async def test_many_who_ask_at_once_put_one_question() -> None:
     question = Question()
-    reading = Reading(question.ask, every_s=0.0)
+    reading = CachedAnswer(question.ask, every_s=0.0)
     async with answered(reading):
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
@@ -68,7 +68,7 @@ async def test_many_who_ask_at_once_put_one_question() -> None:
 async def test_a_young_answer_is_not_asked_for_again_and_an_old_one_is() -> None:
     question = Question()
     question.may_answer.set()
-    seldom, often = Reading(question.ask, every_s=LONG_S), Reading(question.ask, every_s=0.0)
+    seldom, often = CachedAnswer(question.ask, every_s=LONG_S), CachedAnswer(question.ask, every_s=0.0)
     async with answered(seldom, often):
         assert [await look(seldom, LONG_S), await look(seldom, LONG_S)] == [1, 1]
         assert [await look(often, LONG_S), await look(often, LONG_S)] == [2, 3]
@@ -77,14 +77,14 @@ async def test_a_young_answer_is_not_asked_for_again_and_an_old_one_is() -> None
 async def test_an_answer_that_is_not_well_grows_old_sooner() -> None:
     question = Question()
     question.may_answer.set()
-    reading = Reading(question.ask, every_s=LONG_S, again_s=0.0, well=lambda asked: asked > 2)
+    reading = CachedAnswer(question.ask, every_s=LONG_S, again_s=0.0, well=lambda asked: asked > 2)
     async with answered(reading):
         assert [await look(reading, LONG_S) for _ in range(5)] == [1, 2, 3, 3, 3]
 
 
 async def test_nobody_waits_longer_than_asked_and_the_late_answer_is_there_for_the_next() -> None:
     question = Question()
-    reading = Reading(question.ask, every_s=LONG_S)
+    reading = CachedAnswer(question.ask, every_s=LONG_S)
     async with answered(reading):
         began_s = monotonic()
         assert await look(reading, 0.05) is None
@@ -98,7 +98,7 @@ async def test_nobody_waits_longer_than_asked_and_the_late_answer_is_there_for_t
 async def test_nobody_waits_for_a_loop_that_stands_still() -> None:
     question = Question()
     question.may_answer.set()
-    reading = Reading(question.ask, every_s=0.0)
+    reading = CachedAnswer(question.ask, every_s=0.0)
     async with answered(reading):
         with ThreadPoolExecutor(2) as threads:
             looks = [threads.submit(reading.look, 0.05) for _ in range(4)]
@@ -109,7 +109,7 @@ async def test_nobody_waits_for_a_loop_that_stands_still() -> None:
 async def test_what_was_known_is_still_told_while_the_next_answer_is_late_or_fails() -> None:
     question = Question()
     question.may_answer.set()
-    reading = Reading(question.ask, every_s=0.0)
+    reading = CachedAnswer(question.ask, every_s=0.0)
     async with answered(reading):
         assert await look(reading, LONG_S) == 1
         question.may_answer = anyio.Event()
@@ -126,7 +126,7 @@ async def test_what_was_known_is_still_told_while_the_next_answer_is_late_or_fai
 async def test_after_the_worker_has_ended_nothing_is_asked() -> None:
     question = Question()
     question.may_answer.set()
-    reading = Reading(question.ask, every_s=0.0)
+    reading = CachedAnswer(question.ask, every_s=0.0)
     assert await look(reading, LONG_S) is None
     async with answered(reading):
         assert await look(reading, LONG_S) == 1
@@ -136,7 +136,7 @@ async def test_after_the_worker_has_ended_nothing_is_asked() -> None:
 
 async def test_the_end_leaves_nobody_waiting() -> None:
     question = Question()
-    reading = Reading(question.ask, every_s=0.0)
+    reading = CachedAnswer(question.ask, every_s=0.0)
     began_s = monotonic()
     async with anyio.create_task_group() as lookers, answered(reading):
         lookers.start_soon(look, reading, LONG_S)

@@ -6,7 +6,7 @@ import time
 
 import anyio
 
-from outbox.loops.watchdog import LOOP, Pulse
+from outbox.loops.watchdog import LOOP, Watchdog
 
 
 class Clock:
@@ -18,35 +18,35 @@ class Clock:
 
 def test_a_promise_is_broken_when_its_time_is_over_and_kept_by_another_one() -> None:
     clock = Clock()
-    pulse = Pulse(clock)
-    pulse.expect("claim", 10.0)
+    watchdog = Watchdog(clock)
+    watchdog.expect("claim", 10.0)
     clock.now_s += 10.0
-    assert pulse.overdue_s() == {}
+    assert watchdog.overdue_s() == {}
     clock.now_s += 1.5
-    assert pulse.overdue_s() == {"claim": 1.5}
-    pulse.expect("claim", 10.0)
-    assert pulse.overdue_s() == {}
+    assert watchdog.overdue_s() == {"claim": 1.5}
+    watchdog.expect("claim", 10.0)
+    assert watchdog.overdue_s() == {}
 
 
 def test_whoever_waits_for_another_is_released_from_its_promise() -> None:
     clock = Clock()
-    pulse = Pulse(clock)
-    pulse.expect("claim", 10.0)
-    pulse.forget("claim")
-    pulse.forget("claim")
+    watchdog = Watchdog(clock)
+    watchdog.expect("claim", 10.0)
+    watchdog.forget("claim")
+    watchdog.forget("claim")
     clock.now_s += 100.0
-    assert pulse.overdue_s() == {}
+    assert watchdog.overdue_s() == {}
 
 
 async def test_an_event_loop_that_stands_still_is_seen_to_lag() -> None:
-    pulse = Pulse()
+    watchdog = Watchdog()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pulse.beat)
+        tasks.start_soon(watchdog.beat)
         await anyio.lowlevel.checkpoint()
         time.sleep(1.2)  # is what it is about
-        assert pulse.lag_s >= 0.15
-        while not pulse._lags_s:
+        assert watchdog.lag_s >= 0.15
+        while not watchdog._lags_s:
             await anyio.lowlevel.checkpoint()
-        assert pulse.lag_s >= 0.15
+        assert watchdog.lag_s >= 0.15
         tasks.cancel_scope.cancel()
-    assert LOOP not in pulse.overdue_s()
+    assert LOOP not in watchdog.overdue_s()
