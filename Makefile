@@ -4,8 +4,8 @@ BIN := .venv/bin
 VERSIONS ?= 14 15 16 17
 # What older PostgreSQL versions have to carry: everything that goes through SQL.
 CORE := tests/postgres/plans tests/postgres/producers \
-	$(patsubst %,tests/postgres/test_%.py,cancel capture claim gates history_partitions message_life migrate pool producers roles settle) \
-	$(patsubst %,tests/worker/test_%.py,crowd gates_live metrics mode relay rescue signals) \
+	$(patsubst %,tests/postgres/test_%.py,cancel capture claim restricted history_partitions message_life migrate pool producers roles settle) \
+	$(patsubst %,tests/worker/test_%.py,crowd restricted_live metrics mode relay rescue signals) \
 	$(patsubst %,tests/cli/test_%.py,dead_letters doctor prune reset)
 READY := .venv/.ready
 

@@ -98,9 +98,9 @@ class ClaimedBatch(NamedTuple):
     more: bool
     """Whether there may be further messages to claim now."""
     next_due_s: float | None = None
-    """Of a claim at the gates: seconds until it pays to come again; None when it left nothing to wait for."""
+    """Of a claim of restricted messages: seconds until the next one is worthwhile; None if none will be."""
     lane: str | None = None
-    """Of a claim at the gates: where the next one shall go on, empty for the beginning. None of any other claim."""
+    """Of a claim of restricted messages: where the next one continues, empty for the beginning. Else None."""
 
 
 class Outlook(NamedTuple):
@@ -109,11 +109,11 @@ class Outlook(NamedTuple):
     seen_s: float
     """When this was so, on this process's monotonic clock."""
     due: bool
-    """Whether messages that pass no gate are due."""
+    """Whether messages without restrictions are due."""
     ruled: bool
     """Whether limits or pauses are in force, of which messages may learn only when they are claimed."""
-    gated: bool
-    """Whether messages stand at the gates, for `Store.claim_gated`."""
+    restricted: bool
+    """Whether restricted messages wait for `Store.claim_restricted`."""
     next_due_s: float | None
     """Seconds until the next scheduled or abandoned message falls due; None when there is none."""
     held: bool

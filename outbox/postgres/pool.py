@@ -217,7 +217,7 @@ def _session(statement_timeout_s: float, lock_timeout_s: float, *, durable: bool
         # backlog from end to end for each claim.
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",  # it reads all of a key, however many messages that has, to sort out the first
-        "plan_cache_mode": "force_generic_plan",  # to plan the claim at the gates takes longer than to carry it out
+        "plan_cache_mode": "force_generic_plan",  # planning claim/restricted takes longer than running it
         "jit": "off",  # what small tables cost without an index looks so dear then that servers compile each statement
         "enable_indexscan": "on",
         "enable_nestloop": "on",

@@ -40,8 +40,8 @@ _HELD_S = 0.5
 """How often to look while other workers hold messages, which are to be rescued soon after one of them dies."""
 _AHEAD_S = 0.25
 """How long claims go on one behind the other before one begins at the front again, where something may have come in."""
-_GATES_S = 0.1
-"""How long claims at the gates follow one another before one looks whether anything came that passes none."""
+_RESTRICTED_S = 0.1
+"""How long claims of restricted messages follow each other before a claim of the others."""
 _AHEAD_RATIO, _AHEAD_MOST_S = 10, 5.0
 """The same as a multiple of what the statements at the front took, which is much where dead rows cannot be vacuumed
 away, and its bound."""
@@ -85,8 +85,8 @@ class Claimer:
         """Where the next claim begins: behind the last one while claims come back full."""
         self._ahead_until_s = 0.0
         self._ruled = False
-        self._gated = False
-        """Whether messages stood at the gates at the last look around: then they get half of the room."""
+        self._restricted = False
+        """Whether restricted messages waited at the last look: then they get half of the room."""
         self._lane = ""
         self._wary = False
         """Whether the last claim met a suspect: then the next one takes a single message."""
@@ -115,13 +115,13 @@ class Claimer:
         return self._stopping or self._hold.outcome is not None
 
     async def _round(self, limit: int) -> None:
-        """Claim; when that was all, or it is time, look around and claim at the gates; wait unless more is due."""
+        """Claim; if that was all, or it is time, look and claim restricted messages; wait unless more is due."""
         began_s = monotonic()
         if self._woken_by is None:  # nobody rang: probably there is nothing
             outlook = await self._look()
             if outlook is None:
                 return
-            if not outlook.due and not outlook.gated:
+            if not outlook.due and not outlook.restricted:
                 await self._wait([], outlook)
                 return
         batch = await self._claim_plain(limit)
@@ -134,13 +134,13 @@ class Claimer:
         took_s = batch.claimed_s - began_s + outlook.seen_s - looked_s
         self._ahead_until_s = outlook.seen_s + min(max(_AHEAD_S, _AHEAD_RATIO * took_s), _AHEAD_MOST_S)
         batches = [batch]
-        if outlook.gated and not self._may_not_claim():
-            gated = await self._claim_gated(max(1, limit - len(batch.messages)))
+        if outlook.restricted and not self._may_not_claim():
+            restricted = await self._claim_restricted(max(1, limit - len(batch.messages)))
             if not batch.messages:
-                gated = await self._go_on_at_the_gates(gated)
-            if gated is None:
+                restricted = await self._claim_more_restricted(restricted)
+            if restricted is None:
                 return
-            batches.append(gated)
+            batches.append(restricted)
         self._learn(batches, outlook)
         can_be_had = bool(batch.messages) or outlook.ruled != known_rules
         self._buffer.more_due = any(batch.more for batch in batches) or (outlook.due and can_be_had)
@@ -170,7 +170,7 @@ class Claimer:
             await self._database_retry.failed(error)
             return None
         self._database_retry.succeeded()
-        self._ruled, self._gated = outlook.ruled, outlook.gated
+        self._ruled, self._restricted = outlook.ruled, outlook.restricted
         if outlook.held:
             self._on_other_workers_busy()
         return outlook
@@ -180,8 +180,8 @@ class Claimer:
         if self._woken_by is None and any(message.is_fresh for batch in batches[:1] for message in batch.messages):
             self._wakeup.missed_notification()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
-            # Whoever found messages at the gates was in time, also if they have to wait there.
-            self._polling.note_wakeup(found=outlook.gated or any(batch.messages for batch in batches))
+            # If it found restricted messages, it was in time, even if they must wait.
+            self._polling.note_wakeup(found=outlook.restricted or any(batch.messages for batch in batches))
 
     async def _wait(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
         """Wait until there may be something to claim."""
@@ -192,33 +192,35 @@ class Claimer:
             await anyio.sleep(self._polling.crowd_delay_s())
 
     async def _claim_plain(self, limit: int) -> ClaimedBatch | None:
-        """Claim what passes no gate."""
+        """Claim messages without restrictions."""
         if self._wary:
             limit = 1
-        elif self._gated:
+        elif self._restricted:
             limit = -(-limit // 2)
         claim = self._store.claim_ruled if self._ruled else self._store.claim
         return await self._claim(partial(claim, limit, after=self._place))
 
-    async def _claim_gated(self, limit: int) -> ClaimedBatch | None:
-        """Claim at the gates."""
+    async def _claim_restricted(self, limit: int) -> ClaimedBatch | None:
+        """Claim restricted messages."""
         suspect_after, series = self._settings.suspect_after, self._settings.series
-        claim = partial(self._store.claim_gated, limit, suspect_after=suspect_after, lane=self._lane, series=series)
+        claim = partial(
+            self._store.claim_restricted, limit, suspect_after=suspect_after, lane=self._lane, series=series
+        )
         batch = await self._claim(claim)
         if batch is not None:
             self._lane = batch.lane or ""
             self._settler.expect_keys = True
         return batch
 
-    async def _go_on_at_the_gates(self, batch: ClaimedBatch | None) -> ClaimedBatch | None:
-        """Claim there again and again, for a moment, while nothing else waits; return the last lease."""
-        until_s = monotonic() + _GATES_S
+    async def _claim_more_restricted(self, batch: ClaimedBatch | None) -> ClaimedBatch | None:
+        """Claim restricted messages again for a moment, while more are due; return the last batch."""
+        until_s = monotonic() + _RESTRICTED_S
         while batch is not None and batch.more and batch.messages and monotonic() < until_s:
             limit = self._claim_size.limit()
             if not limit or self._wary or self._may_not_claim():
                 break
             self._watchdog.expect("claim", OVERDUE_S)
-            batch = await self._claim_gated(limit)
+            batch = await self._claim_restricted(limit)
         return batch
 
     async def _claim(self, claim: Callable[..., Awaitable[ClaimedBatch]]) -> ClaimedBatch | None:

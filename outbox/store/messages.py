@@ -84,7 +84,7 @@ class Store(Overview):
         """The same while limits or pauses are in force, of which messages enqueued before may not know yet."""
         return await self._claim("claim/ruled", limit, lease_s, worker_id, self.now, *after, max_bytes)
 
-    async def claim_gated(
+    async def claim_restricted(
         self,
         limit: int,
         *,
@@ -95,9 +95,9 @@ class Store(Overview):
         series: int = 1,
         max_bytes: int = CLAIM_BYTES,
     ) -> ClaimedBatch:
-        """Lease up to `limit` due messages that have to pass gates, of each key up to `series` that follow each other.
+        """Lease up to `limit` restricted messages that are due, of each key up to `series` that follow each other.
 
-        `claim/restricted.sql` says which those are.
+        `claim/restricted.sql` says which messages are restricted.
         """
         sent_s = monotonic()
         try:

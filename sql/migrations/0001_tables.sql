@@ -10,7 +10,7 @@ language sql immutable parallel safe
 begin atomic
     select coalesce('t' || tenant, 'k' || key, '-');
 end;
-comment on function outbox.lane is 'Lanes take turns at the gates: a tenant''s messages stand in one, without a tenant each key''s.';
+comment on function outbox.lane is 'Restricted messages are claimed by lanes, which take turns: a lane for each tenant, and without a tenant for each key.';
 
 create table outbox.message (
     message_id   uuid        primary key,
@@ -29,7 +29,7 @@ create table outbox.message (
     topic        text        not null,
     tenant       text,
     key          text,
-    gated        boolean     not null default false,
+    restricted   boolean     not null default false,
     ready        boolean     not null default true,
     in_flight    boolean     not null default false,
     parked       bigint,
@@ -42,7 +42,7 @@ create table outbox.message (
     payload      json,
     errors       jsonb       not null default '[]',
     enqueued_by  text        not null default session_user,
-    constraint gated check (gated or (key is null and tenant is null))
+    constraint restricted check (restricted or (key is null and tenant is null))
 )
 -- Rows live for milliseconds. Half of each page is kept free, so that a lease is written beside its message and in no index (HOT). Vacuum
 -- comes after 2000 dead rows and a hundredth of the table, and takes no pauses: each run reads every index from end to end, which costs
@@ -60,7 +60,7 @@ comment on table outbox.message is 'Unsettled messages: waiting, scheduled, or l
 comment on column outbox.message.message_id is 'Identity for ever; the request id towards Temporal.';
 comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order. Where it repeats, message_id decides.';
 comment on column outbox.message.due_at is
-    'When a worker may claim the row, and the order of claiming. Of gated messages that a worker holds: the end of the lease.';
+    'When a worker may claim the row, and the order of claiming. Of restricted messages that a worker holds: the end of the lease.';
 comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
 comment on column outbox.message.leased_until is 'The end of the lease, null while no worker holds the row. An abandoned row is free again by itself.';
 comment on column outbox.message.lease_token is
@@ -74,22 +74,22 @@ comment on column outbox.message.enqueued_by is 'The login that enqueued it. It 
 
 comment on column outbox.message.key is 'Messages with the same key are delivered one at a time, in the order of seq.';
 comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
-comment on column outbox.message.gated is 'Whether it must pass gates, because it has a key or a tenant, or its topic was limited or paused.';
-comment on column outbox.message.ready is 'Of gated messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
-comment on column outbox.message.in_flight is 'Of gated messages: whether a worker holds it. Of those with the same key, one.';
+comment on column outbox.message.restricted is 'Whether it has a key or a tenant, or its topic was limited or paused: then claim/restricted.sql claims it.';
+comment on column outbox.message.ready is 'Of restricted messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
+comment on column outbox.message.in_flight is 'Of restricted messages: whether a worker holds it. Of those with the same key, one.';
 comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
 
--- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. What has to pass gates is not in the way
--- of what has not. No index knows the columns in which the plain claim writes a lease.
-create index message_due on outbox.message (due_at, seq) where not gated;
-create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where gated and ready;
-create index message_waiting on outbox.message (due_at) where gated and not ready and due_at < 'infinity';
+-- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. Restricted messages are not in the way
+-- of others. No index knows the columns in which the plain claim writes a lease.
+create index message_due on outbox.message (due_at, seq) where not restricted;
+create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where restricted and ready;
+create index message_waiting on outbox.message (due_at) where restricted and not ready and due_at < 'infinity';
 create index message_asleep on outbox.message (key, seq, message_id) where due_at = 'infinity' and parked is null;
 create index message_parked on outbox.message (parked) where parked is not null;
 create index message_key on outbox.message (key, seq, message_id) where key is not null;
 
 -- The promise of order: of a key's messages one is in flight. Messages without a key are not in each other's way: to this index no null
--- is like another. It is also where outlook.sql finds whatever is held of gated messages.
+-- is like another. It is also where claim/outlook.sql finds the restricted messages that workers hold.
 create unique index message_in_flight on outbox.message (key) where in_flight;
 create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
 

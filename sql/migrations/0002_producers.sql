@@ -315,17 +315,17 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 declare
-    gated boolean := tenant is not null or key is not null;
+    restricted boolean := tenant is not null or key is not null;
     taken uuid;
     earlier uuid;
 begin
     loop
         begin
             insert into outbox.message as m
-                (message_id, seq, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, dedup_key, dedup_window,
+                (message_id, seq, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, dedup_key, dedup_window,
                  expires_at, on_expiry, target, headers, payload)
             overriding system value
-            values (id, seq, due, start, now, bytes, priority, topic, tenant, key, gated, not gated or start <= now,
+            values (id, seq, due, start, now, bytes, priority, topic, tenant, key, restricted, not restricted or start <= now,
                     dedup_key, case when dedup_key is not null then dedup_window end,
                     expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
             on conflict do nothing
@@ -382,7 +382,7 @@ declare
     now   timestamptz := clock_timestamp();
     start timestamptz := coalesce(available_at, now);
     due   timestamptz;
-    gated boolean := tenant is not null or key is not null;
+    restricted boolean := tenant is not null or key is not null;
     ready boolean;
     id    uuid := coalesce(message_id, outbox.new_message_id());
     bytes integer;
@@ -394,15 +394,15 @@ begin
     bytes := outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
                                   available_at, expires_at);
     due := outbox.due_at(start, priority, now);
-    ready := not gated or start <= now;
+    ready := not restricted or start <= now;
     if commit_order and key is not null then
         perform outbox.lock_key(key);
     end if;
     if message_id is null and dedup_key is null then
         insert into outbox.message as m
-            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target,
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, expires_at, on_expiry, target,
              headers, payload)
-        values (id, due, start, now, bytes, priority, topic, tenant, key, gated, ready, expires_at,
+        values (id, due, start, now, bytes, priority, topic, tenant, key, restricted, ready, expires_at,
                 case when expires_at is not null then on_expiry end, target, headers, payload);
         return id;
     end if;
@@ -497,7 +497,7 @@ begin
     ),
     added as (
         insert into outbox.message
-            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, expires_at, on_expiry, target,
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, expires_at, on_expiry, target,
              headers, payload)
         select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
                c.bytes, c.priority, c.topic, c.tenant, c.key,

@@ -1,5 +1,5 @@
--- Gates: what a message with a key, a tenant, or a topic that is limited or paused has to pass before it may be claimed
--- (sql/queries/claim_gated.sql). Everything else never comes near them.
+-- Rules: pauses and limits. A message that is subject to one, or has a key or a tenant, is restricted: it has a claim of its own
+-- (sql/queries/claim/restricted.sql).
 
 create sequence outbox.rule_id;
 
@@ -206,7 +206,7 @@ begin
         return null;
     end if;
     -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
-    -- it before itself, and call it (claim_gated.sql).
+    -- it before itself, and call it (claim/restricted.sql).
     update outbox.message m
     set due_at = least(clock_timestamp(), m.available_at), ready = true
     where m.message_id = (select n.message_id from outbox.message n
@@ -219,7 +219,7 @@ end
 $$;
 comment on function outbox.call_next() is 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
 
--- At the gates a message that waits for another of its key is parked under that other's lock. So either this trigger sees it
+-- A message that waits for another of its key is parked under that other's lock. So either this trigger sees it
 -- parked, or it is parked no more. Of a series only the last one is in flight, and calls: nobody is parked behind the others, which a
 -- worker holds. What it has lost, and what nobody holds, has no worker_id, and calls.
 create trigger call_next after delete on outbox.message

@@ -213,7 +213,7 @@ end$body$,
                    p.pairs, g.g)
         else
             format('%1$sinsert into outbox.message
-        (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, gated, ready, target, headers, payload)
+        (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, target, headers, payload)
     select coalesce(g.message_id, outbox.new_message_id()), outbox.due_at(coalesce(g.available_at, now), g.priority, now), coalesce(g.available_at, now), now,
            bytes, g.priority, g.topic, g.tenant, outbox.scoped(g.key), g.tenant is not null or g.key is not null,
            g.tenant is null and g.key is null or coalesce(g.available_at <= now, true), g.target, g.headers, g.payload

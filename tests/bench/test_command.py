@@ -26,7 +26,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     return run(["bench", *arguments], env={**os.environ, "COLUMNS": "200", **environment}, timeout_s=150)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "all", "show"])
+@pytest.mark.parametrize("name", [*NAMES, "gates", "all", "show"])  # `gates`: a former name
 def test_every_scenario_explains_itself(name: str) -> None:
     done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [name, "--help"], prog_name="outbox bench")
     assert done.exit_code == 0, done.output
@@ -35,13 +35,13 @@ def test_every_scenario_explains_itself(name: str) -> None:
 
 
 def test_what_was_measured_is_shown_kept_and_shown_again(database: str, tmp_path: Path) -> None:
-    done = bench("gates", "--brief", "--dsn", database, "--json", str(tmp_path))
+    done = bench("restricted", "--brief", "--dsn", database, "--json", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    kept = orjson.loads((tmp_path / "gates.json").read_bytes())
-    assert kept["report"]["scenario"] == "gates"
+    kept = orjson.loads((tmp_path / "restricted.json").read_bytes())
+    assert kept["report"]["scenario"] == "restricted"
     assert all(figure["runs"] for figure in kept["report"]["figures"])
     assert "brief: a trial of the benchmark" in done.stdout
-    again = bench("show", str(tmp_path / "gates.json"))
+    again = bench("show", str(tmp_path / "restricted.json"))
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip() == done.stdout.strip()
 
@@ -50,7 +50,7 @@ async def test_messages_that_wait_are_not_emptied_without_consent(database: str)
     connection = await asyncpg.connect(database)
     await connection.execute("select outbox.enqueue('mine', '{}')")
     await connection.close()
-    done = bench("gates", "--brief", "--dsn", database)
+    done = bench("restricted", "--brief", "--dsn", database)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert "1 unsettled messages are in the outbox" in line
@@ -59,7 +59,7 @@ async def test_messages_that_wait_are_not_emptied_without_consent(database: str)
 
 
 def test_ctrl_c_keeps_what_was_measured(database: str, tmp_path: Path) -> None:
-    command = [OUTBOX, "bench", "gates", "--dsn", database, "--json", str(tmp_path / "kept.json")]
+    command = [OUTBOX, "bench", "restricted", "--dsn", database, "--json", str(tmp_path / "kept.json")]
     sizes = ["--waiting", "500", "--duration", "0.5", "--runs", "1000"]
     with subprocess.Popen([*command, *sizes], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
@@ -78,6 +78,6 @@ def test_ctrl_c_keeps_what_was_measured(database: str, tmp_path: Path) -> None:
 def test_plots_without_matplotlib_name_the_extra(tmp_path: Path) -> None:
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
-    done = bench("gates", "--brief", "--plots", str(tmp_path / "plots"), PYTHONPATH=str(tmp_path))
+    done = bench("restricted", "--brief", "--plots", str(tmp_path / "plots"), PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == "outbox: --plots needs an extra: pip install 'temporal-outbox[bench]' (not here)\n"

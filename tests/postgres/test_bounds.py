@@ -139,7 +139,7 @@ with row as (
     from unnest('{infinity,-infinity}'::text[]) as at, unnest(array[null, 'k' || at]) as key
 ),
 waiting as (
-    insert into outbox.message (message_id, due_at, available_at, created_at, topic, key, gated, ready)
+    insert into outbox.message (message_id, due_at, available_at, created_at, topic, key, restricted, ready)
     select id, at, at, now(), 't', key, key is not null, key is null or at < now() from row
 ),
 settled as (

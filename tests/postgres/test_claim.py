@@ -28,7 +28,7 @@ async def test_empty_outbox_gives_an_empty_lease(worker: Clock) -> None:
     assert batch.messages == []
     assert batch.more is False
     outlook = await worker.store.outlook()
-    assert (outlook.due, outlook.ruled, outlook.gated, outlook.next_due_s) == (False, False, False, None)
+    assert (outlook.due, outlook.ruled, outlook.restricted, outlook.next_due_s) == (False, False, False, None)
 
 
 async def test_claims_come_in_the_order_of_falling_due_then_of_enqueueing(worker: Clock) -> None:

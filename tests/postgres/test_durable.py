@@ -267,11 +267,11 @@ async def test_message_that_was_not_due_before_the_crash_is_in_no_doubt(crashing
     assert (done.code, done.out) == (0, f"{message_id} cancelled\n")
 
 
-@pytest.mark.parametrize("way", ["plain", "ruled", "gated"])
+@pytest.mark.parametrize("way", ["plain", "ruled", "restricted"])
 async def test_delivery_after_a_crash_counts_as_a_repeat_if_the_message_was_due_before_it(
     crashing: PostgresServer, way: str
 ) -> None:
-    enqueue = "select outbox.enqueue('t', key => 'k')" if way == "gated" else "select outbox.enqueue('t')"
+    enqueue = "select outbox.enqueue('t', key => 'k')" if way == "restricted" else "select outbox.enqueue('t')"
     if way == "ruled":
         await fetch(crashing.dsn(), "select outbox.limit_topic('other', 5)")
     [[before]] = await fetch(crashing.dsn(), enqueue)

@@ -76,10 +76,10 @@ class Clock:
         ruled = (await self.store.outlook()).ruled
         claim = self.store.claim_ruled if ruled else self.store.claim
         messages = (await claim(limit, **how)).messages
-        more = (await self.store.outlook()).gated
-        while more and len(messages) < limit:  # the first look at the gates may only put messages in their lanes
+        more = (await self.store.outlook()).restricted
+        while more and len(messages) < limit:  # the first claim may only put messages in their lanes
             room = limit - len(messages)
-            batch = await self.store.claim_gated(room, **how, suspect_after=suspect_after, series=series)
+            batch = await self.store.claim_restricted(room, **how, suspect_after=suspect_after, series=series)
             messages = messages + batch.messages
             more = batch.more and not batch.messages
         return messages

@@ -44,7 +44,7 @@ async def test_claim_stops_where_its_messages_have_the_bytes(database: str, argu
         taken: list[int] = []
         for _ in range(3):
             if arguments:
-                batch = await worker.store.claim_gated(100, **how, suspect_after=2, series=8)
+                batch = await worker.store.claim_restricted(100, **how, suspect_after=2, series=8)
             elif rule:
                 batch = await worker.store.claim_ruled(100, **how)
             else:

@@ -361,7 +361,7 @@ async def test_others_messages_are_held_and_ones_own_are_not(database: str, watc
             assert await held(mine)
             assert not await held(other)
             watcher.pass_s(31)
-            assert (await watcher.store.outlook(mine)).due or (await watcher.store.outlook(mine)).gated
+            assert (await watcher.store.outlook(mine)).due or (await watcher.store.outlook(mine)).restricted
             await watcher.store.complete([(message, Delivered("w", "r"))])
             assert not await held(mine)
 

@@ -18,6 +18,7 @@ from outbox_bench.cli.consent import ask_for
 from outbox_bench.cli.dataclass_options import with_options
 from outbox_bench.cli.session import ScenarioRun
 from outbox_bench.report.results import Result, keep, load
+from outbox_bench.scenarios import restricted
 from outbox_bench.scenarios.registry import SCENARIOS, Scenario, help_of, name_of
 
 app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_args_is_help=True)
@@ -79,6 +80,9 @@ for _scenario in SCENARIOS:
     app.command(name_of(_scenario), help=help_of(_scenario))(
         with_options(partial(_command, _scenario), options=_scenario.OPTIONS, common=Common)
     )
+app.command("gates", help="The same as `restricted`, under its former name.", hidden=True)(
+    with_options(partial(_command, restricted), options=restricted.OPTIONS, common=Common)
+)
 app.command("all", help=_measure_all.__doc__)(with_options(_measure_all, common=Common))
 
 

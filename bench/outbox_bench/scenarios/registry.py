@@ -9,13 +9,13 @@ from outbox_bench.report.report import Measurements, Tell
 from outbox_bench.scenarios import (
     backlog,
     drain,
-    gates,
     held_xmin,
     idle,
     latency,
     peers,
     producers,
     ready,
+    restricted,
     rolling,
     scale,
     takeover,
@@ -52,7 +52,7 @@ SCENARIOS: list[Scenario] = [
     ready,
     drain,
     rolling,
-    gates,
+    restricted,
     peers,
 ]
 

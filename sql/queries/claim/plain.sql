@@ -1,6 +1,6 @@
 -- Lease up to $1 due messages for $2 seconds to worker $3, in the order in which they fell due, beginning behind ($5, $6).
 --
--- This is the way of every message that passes no gate, so it does nothing else: claim/outlook.sql tells what else there is to do, and
+-- Most messages are claimed here, so it does nothing else: claim/outlook.sql reports what else there is to do, and
 -- claim/ruled.sql takes its place while a topic is limited or anything is paused.
 --
 -- A lease changes no indexed column, and finds room on the message's own page (fillfactor), so the indexes learn nothing of it (HOT).
@@ -35,7 +35,7 @@ where m.ctid = any ((
         from (
             select c.ctid as place, c.bytes
             from outbox.message c
-            where not c.gated and c.due_at <= coalesce($4, now()) and (c.due_at, c.seq) > (to_timestamp($5), $6)
+            where not c.restricted and c.due_at <= coalesce($4, now()) and (c.due_at, c.seq) > (to_timestamp($5), $6)
               and (c.leased_until is null or c.leased_until <= coalesce($4, now()))
               and not exists (select from outbox.pause where key is null) and not exists (select from outbox.topic_limit)
             order by c.due_at, c.seq

@@ -1,4 +1,4 @@
--- Lease up to $1 of the messages that have to pass gates: those with a key, a tenant, or a topic that is limited or paused.
+-- Lease up to $1 restricted messages: those with a key, a tenant, or a topic that is limited or paused.
 --
 -- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6; a tenant's gets
 -- an equal share of $1, a key's at most $7. Whoever is found in a lane is leased, or leaves it:
@@ -49,7 +49,7 @@ filed as (  -- also what its worker has not settled in time: it may still, but n
     set ready = true, in_flight = false, worker_id = null
     where m.ctid = any (array(
         select w.ctid from outbox.message w
-        where w.gated and not w.ready and w.due_at < 'infinity' and w.due_at <= (select now from moment)
+        where w.restricted and not w.ready and w.due_at < 'infinity' and w.due_at <= (select now from moment)
         order by w.due_at
         limit $1
         for update skip locked))
@@ -63,12 +63,12 @@ turn as (
     cross join lateral (
         (select outbox.lane(m.tenant, m.key) as lane, case when m.tenant is null then m.key end as key, false as round
          from outbox.message m
-         where m.gated and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
+         where m.restricted and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
          order by outbox.lane(m.tenant, m.key) limit 1)
         union all  -- and once around: both ends of the walk are bounds of an index scan
         (select outbox.lane(m.tenant, m.key), case when m.tenant is null then m.key end, true
          from outbox.message m
-         where m.gated and m.ready
+         where m.restricted and m.ready
            and outbox.lane(m.tenant, m.key) > case when t.round then t.lane else '' end and outbox.lane(m.tenant, m.key) <= $6::text
          order by outbox.lane(m.tenant, m.key) limit 1)
         limit 1
@@ -79,7 +79,7 @@ turn as (
                     else (select count(*)
                           from (select
                                 from outbox.message m
-                                where m.gated and m.ready and outbox.lane(m.tenant, m.key) = n.lane
+                                where m.restricted and m.ready and outbox.lane(m.tenant, m.key) = n.lane
                                   and m.due_at <= (select now from moment)
                                   and (m.leased_until is null or m.leased_until <= (select now from moment))
                                 limit case when n.key is null then 1 else $7 end) m)  -- a tenant's lane gets a share
@@ -106,7 +106,7 @@ candidate as materialized (
     cross join lateral (
         select m.ctid as place, m.message_id, m.key, m.tenant, m.topic, m.seq, m.due_at, m.parked, m.bytes, m.deliveries >= $4 as suspect
         from outbox.message m
-        where m.gated and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
+        where m.restricted and m.ready and outbox.lane(m.tenant, m.key) = t.lane and m.due_at <= (select now from moment)
           and (m.leased_until is null or m.leased_until <= (select now from moment))
         order by m.due_at, m.seq
         limit l.room

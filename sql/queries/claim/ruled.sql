@@ -1,5 +1,5 @@
--- claim/plain.sql while there are limits or pauses: a message whose topic has been limited or paused since it was enqueued is sent to the
--- gates (claim/restricted.sql) instead.
+-- claim/plain.sql while there are limits or pauses. If a message's topic was limited or paused after it was enqueued, the message
+-- becomes restricted, and is left to claim/restricted.sql.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 timestamptz: now, null for the server's · $5 float and
 -- $6 bigint: due_at (Unix seconds) and seq behind which to begin · $7 bigint: bytes after which to take no more, at least 1
@@ -13,7 +13,7 @@ candidate as materialized (
     from (
         select c.ctid as place, c.bytes, exists (select from rule r where outbox.matches(r.topic, c.topic)) as ruled
         from outbox.message c
-        where not c.gated and c.due_at <= coalesce($4, now()) and (c.due_at, c.seq) > (to_timestamp($5), $6)
+        where not c.restricted and c.due_at <= coalesce($4, now()) and (c.due_at, c.seq) > (to_timestamp($5), $6)
           and (c.leased_until is null or c.leased_until <= coalesce($4, now()))
           and not exists (select from outbox.pause where topic is null and key is null)
         order by c.due_at, c.seq
@@ -23,7 +23,7 @@ candidate as materialized (
 ),
 sent as (
     update outbox.message m
-    set gated = true
+    set restricted = true
     where m.ctid = any (array(select place from candidate where ruled))
 )
 update outbox.message m

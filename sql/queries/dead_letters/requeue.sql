@@ -7,7 +7,7 @@ with chosen as materialized (
 ),
 put_back as (
     insert into outbox.message
-        (message_id, seq, due_at, available_at, created_at, claimed_at, bytes, priority, topic, tenant, key, gated, dedup_key, dedup_window,
+        (message_id, seq, due_at, available_at, created_at, claimed_at, bytes, priority, topic, tenant, key, restricted, dedup_key, dedup_window,
          expires_at, on_expiry, target, headers, payload, errors, enqueued_by)
     overriding system value
     select message_id, seq, outbox.due_at(now(), priority, now()), now(), created_at, claimed_at, octet_length(concat(payload, headers, target)), priority, topic, tenant, key,

@@ -22,7 +22,7 @@ forgotten as (
 ended as (
     update outbox.message m
     set leased_until = (select now from moment),
-        due_at = case when m.gated then (select now from moment) else m.due_at end
+        due_at = case when m.restricted then (select now from moment) else m.due_at end
     where exists (select from dead)
       and m.worker_id = any (array(select d.worker_id from dead d)) and m.leased_until > (select now from moment)
     returning m.worker_id

@@ -11,7 +11,7 @@ with answer as materialized (
 settled as (
     update outbox.message m
     set due_at = coalesce($7, now()) + make_interval(secs => a.delay_s),
-        ready = not m.gated,  -- whoever has to pass gates does not stand in its lane until it is due
+        ready = not m.restricted,  -- a restricted message is not in its lane until it is due
         leased_until = null,
         lease_token = null,
         in_flight = false,

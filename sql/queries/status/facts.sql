@@ -2,7 +2,7 @@
 --
 -- It costs about the same however much there is: of a table with more than $1 pages, so many are read, and what they show is scaled up.
 -- Below that every number is exact. "oldest_ready_s" is how long the first in line has been due: by the index, and by what was read where
--- lines of gated messages have no common order.
+-- lines of restricted messages have no common order.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (
@@ -23,7 +23,7 @@ seen as materialized (
 front as materialized (
     select (
         select m.due_at from outbox.message m
-        where not m.gated and m.due_at <= now() and (m.leased_until is null or m.leased_until <= now())
+        where not m.restricted and m.due_at <= now() and (m.leased_until is null or m.leased_until <= now())
         order by m.due_at, m.seq limit 1) as due_at
 ),
 held as (  -- what keeps vacuum from taking dead rows away

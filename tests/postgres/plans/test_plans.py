@@ -44,8 +44,8 @@ PENDING = SEED.replace("{due}", "n * interval '1 millisecond' - interval '30 min
 BEYOND = SEED.replace("{due}", "n * interval '1 millisecond' + interval '30 minutes'").replace("{token}", "{TOKEN}")
 
 
-GATED = """
-    insert into outbox.message (message_id, due_at, available_at, created_at, topic, gated, ready, key, tenant)
+RESTRICTED = """
+    insert into outbox.message (message_id, due_at, available_at, created_at, topic, restricted, ready, key, tenant)
     select outbox.new_message_id(), now() - interval '1 hour' + n * interval '1 ms', now(), now(), 'topic.' || n % 3, true, {ready}, {key}, {tenant}
     from generate_series(1, {rows}) n
 """
@@ -56,7 +56,7 @@ LANES = {
     "keys of tenants": ("'k' || n % 1000", "'t' || n % 5"),
     "no lane": ("null", "null"),
 }
-CLAIM_GATED = "100, 60, 1, 2, null, '{begin}', 8, 8388608"
+CLAIM_RESTRICTED = "100, 60, 1, 2, null, '{begin}', 8, 8388608"
 
 
 @dataclass
@@ -270,7 +270,7 @@ async def test_looking_for_the_dead_reads_no_backlog(db: Connection, analyzed: s
     works: list[list[Work]] = []
     for rows in (FEW, MANY):
         await seed(db, PENDING.format(rows=rows), analyzed=analyzed)
-        await db.execute(GATED.format(rows=rows, key="null", tenant="'t'", ready="true"))
+        await db.execute(RESTRICTED.format(rows=rows, key="null", tenant="'t'", ready="true"))
         await db.execute(
             "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where seq % 1000 = 0"
         )
@@ -283,24 +283,26 @@ async def test_looking_for_the_dead_reads_no_backlog(db: Connection, analyzed: s
 
 
 @statistics
-@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("restricted", [False, True])
 async def test_seeing_that_others_hold_messages_reads_no_more_than_is_leased(
-    db: Connection, analyzed: str, gated: bool
+    db: Connection, analyzed: str, restricted: bool
 ) -> None:
     """Everything else is scheduled, or parked."""
     await prepare(db)
     await db.execute(PRESENT)
     works = []
     for rows in (FEW, MANY):
-        beyond = GATED.format(rows=rows, key="'hot'", tenant="null", ready="false").replace("- interval", "+ interval")
-        await seed(db, beyond if gated else BEYOND.format(rows=rows, TOKEN="null"), analyzed=analyzed)
+        beyond = RESTRICTED.format(rows=rows, key="'hot'", tenant="null", ready="false").replace(
+            "- interval", "+ interval"
+        )
+        await seed(db, beyond if restricted else BEYOND.format(rows=rows, TOKEN="null"), analyzed=analyzed)
         await db.execute(PENDING.format(rows=100))
         await db.execute(
             "update outbox.message set worker_id = 2, leased_until = now() + interval '1 hour' where due_at <= now()"
         )
-        if gated:
+        if restricted:
             await db.execute(
-                "update outbox.message set gated = true, ready = false, in_flight = true, due_at = leased_until where worker_id = 2"
+                "update outbox.message set restricted = true, ready = false, in_flight = true, due_at = leased_until where worker_id = 2"
             )
         works.append(await work(db, "claim/outlook", OUTLOOK))
     few, many = works
@@ -325,17 +327,17 @@ async def test_rescue_reads_the_table_once_and_only_for_the_dead(db: Connection)
 
 @statistics
 @pytest.mark.parametrize("lanes", LANES)
-async def test_claim_at_the_gates_reads_the_batch_and_not_the_backlog(
-    db: Connection, analyzed: str, lanes: str
-) -> None:
+async def test_restricted_claim_reads_the_batch_and_not_the_backlog(db: Connection, analyzed: str, lanes: str) -> None:
     """With everything on: keys, tenants, a pause and a limit."""
     await prepare(db)
     await db.execute("select outbox.pause(topic => 'topic.1'), outbox.limit_topic('topic.2', 1000)")
     key, tenant = LANES[lanes]
     works = []
     for rows in (FEW, 25 * FEW):
-        await seed(db, GATED.format(rows=rows, key=key, tenant=tenant, ready="true"), analyzed=analyzed)
-        works += [await work(db, "claim/restricted", CLAIM_GATED.format(begin=begin)) for begin in ("", "kk5", "tt2")]
+        await seed(db, RESTRICTED.format(rows=rows, key=key, tenant=tenant, ready="true"), analyzed=analyzed)
+        works += [
+            await work(db, "claim/restricted", CLAIM_RESTRICTED.format(begin=begin)) for begin in ("", "kk5", "tt2")
+        ]
     few, many = max(works[:3], key=lambda w: w.buffers), max(works[3:], key=lambda w: w.rows_read)
     # For each of the batch: its lane, itself, the first eight of its key, and its place again to be written.
     assert many.rows_read <= (7 + 8) * 100
@@ -347,12 +349,15 @@ async def test_claims_read_nothing_of_what_is_parked(db: Connection, analyzed: s
     await prepare(db)
     works: list[list[Work]] = []
     for rows in (FEW, MANY):
-        await seed(db, GATED.format(rows=rows, key="'hot'", tenant="null", ready="false"), analyzed=analyzed)
+        await seed(db, RESTRICTED.format(rows=rows, key="'hot'", tenant="null", ready="false"), analyzed=analyzed)
         await db.execute("update outbox.message set due_at = 'infinity'")
         await db.execute("vacuum outbox.message")
         await db.execute(PENDING.format(rows=10))
         works.append(
-            [await work(db, "claim/plain", CLAIM), await work(db, "claim/restricted", CLAIM_GATED.format(begin=""))]
+            [
+                await work(db, "claim/plain", CLAIM),
+                await work(db, "claim/restricted", CLAIM_RESTRICTED.format(begin="")),
+            ]
         )
     for few, many in zip(*works, strict=True):
         assert "Seq Scan" not in many.kinds

@@ -16,7 +16,7 @@ from tests.support.sql import Clock, clock
 pytestmark = pytest.mark.timeout(180)
 KEYS = 100_000
 SLEEPERS = """
-    insert into outbox.message (message_id, due_at, available_at, created_at, topic, key, gated, ready, in_flight)
+    insert into outbox.message (message_id, due_at, available_at, created_at, topic, key, restricted, ready, in_flight)
     select outbox.new_message_id(), case when place = 0 then now() else 'infinity' end, now(), now(), 't', 'k' || n, true, false, place = 0
     from generate_series(1, $1::int) n, generate_series(0, 1) place
 """

@@ -58,12 +58,12 @@ AUDIT = _command(audit)
 
 @functools.cache
 def commands() -> dict[str, typer.core.TyperCommand]:
-    """Every command by the words that call it, those of groups too."""
+    """Every command by the words that call it, those of groups too; not former names, which are hidden."""
     cli.add_commands()
     found = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
     for name, command in list(found.items()):
         found |= {f"{name} {inner}": each for inner, each in getattr(command, "commands", {}).items()}
-    return found
+    return {name: command for name, command in found.items() if not command.hidden}
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)

@@ -240,7 +240,7 @@ async def test_a_project_with_files_of_our_names_can_use_everything(
     async with started(complete, project, settings, "workflows", "run") as log:
         await eventually(anyio.Path(log).read_text, lambda text: "workflow worker started" in text)
     assert "orders committed" in await outbox("demo", "--orders", "10", "--rate", "100")
-    assert "brief" in await outbox("bench", "gates", "--brief", "--dsn", bench, "--yes")
+    assert "brief" in await outbox("bench", "restricted", "--brief", "--dsn", bench, "--yes")
 
 
 async def first_input_of(client: Client, workflow_id: str) -> bytes | None:

@@ -165,13 +165,15 @@ class Lives(RuleBasedStateMachine):
         messages = plain.messages
         outlook = self.run(self.store.outlook())
         more = plain.more or (outlook.due and (bool(messages) or ruled))
-        if outlook.gated:
+        if outlook.restricted:
             lane = self.lane[worker]
-            gated = self.run(self.store.claim_gated(limit, **how, suspect_after=1000, lane=lane, series=series))
-            assert len(gated.messages) <= limit
-            self.lane[worker] = gated.lane or ""
-            messages = messages + gated.messages
-            more = more or gated.more
+            restricted = self.run(
+                self.store.claim_restricted(limit, **how, suspect_after=1000, lane=lane, series=series)
+            )
+            assert len(restricted.messages) <= limit
+            self.lane[worker] = restricted.lane or ""
+            messages = messages + restricted.messages
+            more = more or restricted.more
         brought = series_of(messages)
         assert all(len(one.messages) <= series for one in brought)
         self.series += brought
@@ -308,7 +310,7 @@ class Lives(RuleBasedStateMachine):
         )
         for message_id, state in rows:
             life = self.lives[message_id]
-            if state == "waiting" and life.state == "leased":  # a claim met it, and it had to wait at a gate
+            if state == "waiting" and life.state == "leased":  # a claim found it, and it must wait
                 assert life.until is not None
                 assert life.until <= self.now
                 life.state = "waiting"

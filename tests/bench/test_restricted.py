@@ -1,16 +1,16 @@
-"""The gates scenario compares each with itself alone."""
+"""The scenario `restricted` compares each with itself alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from outbox_bench.scenarios import gates
+from outbox_bench.scenarios import restricted
 from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
 
 
 async def test_others_are_timed_alone_and_beside_those_that_wait(database: str) -> None:
-    report = await measured(gates, database)
+    report = await measured(restricted, database)
     figures = by_name(report)
     assert len(report.samples["other keys, alone"]) == len(report.samples["other keys, beside a hot key"]) == 25
     for ratio, beside, alone in (

@@ -36,7 +36,7 @@ _FEW = "select count(outbox.enqueue('small', '{}', tenant => 'small')) from gene
 
 
 @dataclass(frozen=True, slots=True)
-class GatesOptions:
+class RestrictedOptions:
     """Durations in seconds."""
 
     waiting: int = 100_000
@@ -53,10 +53,12 @@ class GatesOptions:
         return cls(waiting=500, duration_s=0.5, runs=1)
 
 
-OPTIONS = GatesOptions
+OPTIONS = RestrictedOptions
 
 
-async def measure(lab: Lab, options: GatesOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(
+    lab: Lab, options: RestrictedOptions, report: Measurements, tell: Callable[[str, float], None]
+) -> None:
     """Measure each alone and beside the others, in turn, run after run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -71,7 +73,7 @@ async def measure(lab: Lab, options: GatesOptions, report: Measurements, tell: C
     tell("done", 1.0)
 
 
-async def _hot_key(dsn: str, connection: Connection, options: GatesOptions, report: Measurements) -> None:
+async def _hot_key(dsn: str, connection: Connection, options: RestrictedOptions, report: Measurements) -> None:
     p99s = []
     for beside, waiting in (("alone", 0), ("beside a hot key", options.waiting)):
         latencies_s = await _latencies_s(dsn, connection, options, waiting, report)
@@ -82,7 +84,7 @@ async def _hot_key(dsn: str, connection: Connection, options: GatesOptions, repo
 
 
 async def _latencies_s(
-    dsn: str, connection: Connection, options: GatesOptions, waiting: int, report: Measurements
+    dsn: str, connection: Connection, options: RestrictedOptions, waiting: int, report: Measurements
 ) -> list[float]:
     """From when each message was due at a steady rate, whether or not the one before is through, to its delivery."""
     await empty(connection)
@@ -102,12 +104,12 @@ async def _latencies_s(
     return [watch.delivered_s[message_id] - at_s for message_id, at_s in due_s.items()]
 
 
-async def _tenants(dsn: str, connection: Connection, options: GatesOptions, report: Measurements) -> None:
-    fallback_interval_s = await _small_tenant_s(dsn, connection, 0)
+async def _tenants(dsn: str, connection: Connection, options: RestrictedOptions, report: Measurements) -> None:
+    alone_s = await _small_tenant_s(dsn, connection, 0)
     behind_s = await _small_tenant_s(dsn, connection, options.waiting)
-    add_run(report, f"a tenant's {_SMALL} messages alone", "ms", 1000 * fallback_interval_s)
+    add_run(report, f"a tenant's {_SMALL} messages alone", "ms", 1000 * alone_s)
     add_run(report, f"a tenant's {_SMALL} messages behind another's", "ms", 1000 * behind_s)
-    add_run(report, "a small tenant: behind a large one ÷ alone", "×", behind_s / fallback_interval_s, GOAL)
+    add_run(report, "a small tenant: behind a large one ÷ alone", "×", behind_s / alone_s, GOAL)
 
 
 async def _small_tenant_s(dsn: str, connection: Connection, waiting: int) -> float:

@@ -64,7 +64,7 @@ async def test_those_behind_a_head_step_aside_in_a_tenants_lane(worker: Clock) -
     for n in range(50):
         await enqueue(worker, f"{n}", key="hot", tenant="t")
     assert topics(await worker.claim(100)) == ["0"]
-    assert await worker.pool.fetchval("select count(*) from outbox.message where ready and gated") == 0
+    assert await worker.pool.fetchval("select count(*) from outbox.message where ready and restricted") == 0
 
 
 async def test_those_behind_a_head_stay_as_they_are_where_they_are_in_nobodys_way(worker: Clock) -> None:
@@ -75,9 +75,9 @@ async def test_those_behind_a_head_stay_as_they_are_where_they_are_in_nobodys_wa
     assert topics(await worker.claim(100)) == ["0"]
     await enqueue(worker, "other", key="other")
     worker.pass_s(5)
-    batch = await worker.store.claim_gated(100, lease_s=60, worker_id=1, suspect_after=2)
+    batch = await worker.store.claim_restricted(100, lease_s=60, worker_id=1, suspect_after=2)
     assert topics(batch.messages) == ["other"]
-    assert await worker.store.claim_gated(100, lease_s=60, worker_id=1, suspect_after=2) == batch._replace(
+    assert await worker.store.claim_restricted(100, lease_s=60, worker_id=1, suspect_after=2) == batch._replace(
         messages=[], claimed_s=ANY, expires_s=ANY, more=False, next_due_s=None, lane=ANY
     )
     waiting = "select ctid, xmax from outbox.message where topic not in ('0', 'other') order by seq"
@@ -205,7 +205,9 @@ async def test_message_that_arrives_while_its_predecessor_is_settled_is_not_left
         await transaction.start()
         await settling.execute("delete from outbox.message where message_id = $1", head.message_id)
         await enqueue(worker, "a1", key="a")
-        assert await worker.store.claim_gated(10, lease_s=60, worker_id=1, suspect_after=2)  # sees a0, and its lock
+        assert await worker.store.claim_restricted(
+            10, lease_s=60, worker_id=1, suspect_after=2
+        )  # sees a0, and its lock
         await transaction.commit()
     assert topics(await worker.claim()) == ["a1"]
 
@@ -294,7 +296,9 @@ async def test_more_lanes_than_room_take_turns_too(worker: Clock) -> None:
     seen: list[str | None] = []
     lane = ""
     for _ in range(6):
-        batch = await worker.store.claim_gated(10, lease_s=60, worker_id=worker.worker_id, suspect_after=2, lane=lane)
+        batch = await worker.store.claim_restricted(
+            10, lease_s=60, worker_id=worker.worker_id, suspect_after=2, lane=lane
+        )
         lane = batch.lane
         seen += [message.tenant for message in batch.messages]
     assert Counter(seen[:30]) == {f"t{n:02}": 1 for n in range(30)}, "nobody has a second turn before all had a first"
@@ -647,7 +651,7 @@ async def test_suspect_over_its_limit_steps_aside(worker: Clock) -> None:
     suspect = await enqueue(worker, "mail", tenant="a")
     await worker.pool.execute("update outbox.message set deliveries = 2 where message_id = $1", suspect)
     await enqueue(worker, "other", tenant="b")
-    batch = await worker.store.claim_gated(20, lease_s=60, worker_id=1, suspect_after=2)
+    batch = await worker.store.claim_restricted(20, lease_s=60, worker_id=1, suspect_after=2)
     assert (batch.messages, batch.more) == ([], True)
     assert topics(await worker.claim(20)) == ["other"]
 
@@ -657,7 +661,7 @@ async def test_last_lane_gets_no_more_than_its_share(worker: Clock) -> None:
         await worker.pool.execute("select outbox.enqueue('t', tenant => $1) from generate_series(1, 30)", f"t{n:02}")
     lane, seen = "", Counter[str | None]()
     for _ in range(20):
-        batch = await worker.store.claim_gated(32, lease_s=60, worker_id=1, suspect_after=2, lane=lane)
+        batch = await worker.store.claim_restricted(32, lease_s=60, worker_id=1, suspect_after=2, lane=lane)
         lane = batch.lane
         seen.update(message.tenant for message in batch.messages)
     assert max(seen.values()) - min(seen.values()) <= 1
@@ -670,7 +674,7 @@ async def test_locked_message_asks_for_patience_and_not_for_another_claim_at_onc
         transaction = person.transaction()
         await transaction.start()
         await person.execute("select outbox.cancel(message_id) from outbox.message where topic = 'a0'")
-        batch = await worker.store.claim_gated(10, lease_s=60, worker_id=1, suspect_after=2)
+        batch = await worker.store.claim_restricted(10, lease_s=60, worker_id=1, suspect_after=2)
         assert (batch.messages, batch.more) == ([], False)
         assert batch.next_due_s is not None
         assert 0 < batch.next_due_s < 0.1

@@ -1,4 +1,4 @@
-"""Gates with real workers: order, turns and limits in what is delivered, pauses within a second, and the commands."""
+"""Restricted messages with real workers: order, turns and limits in what is delivered, pauses within a second, and the commands."""
 
 from __future__ import annotations
 
