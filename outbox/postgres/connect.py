@@ -179,6 +179,7 @@ async def _connect(
         gsslib=cast("Literal['gssapi', 'sspi'] | None", server.optional("gsslib")),
         timeout=server.timeout_s,
         statement_cache_size=statements_kept,
+        max_cacheable_statement_size=0,  # no limit: the driver's would have our longest claim planned anew each time
         server_settings=parameters,
     )
 

@@ -78,3 +78,15 @@ async def test_sessions_are_set_up_for_small_statements_on_any_database(database
         settings = ("jit", "default_transaction_isolation", "enable_seqscan", "synchronous_commit", "statement_timeout")
         shown = [await pool.fetchval(f"show {setting}") for setting in settings]
     assert shown == ["off", "read committed", "off", "off", "9s"]
+
+
+async def test_every_claim_is_planned_once_for_a_connection(database: str) -> None:
+    """To plan the longest of them takes longer than to carry it out."""
+    async with open_pool(database, size=1, application_name="test", statement_timeout_s=10) as pool:
+        store = Store(pool, "outbox")
+        for _ in range(2):
+            await store.claim(1, lease_s=60, worker_id=1)
+            await store.claim_ruled(1, lease_s=60, worker_id=1)
+            await store.claim_gated(1, lease_s=60, worker_id=1, suspect_after=3)
+        kept = "select count(*) from pg_prepared_statements where statement like '%lease_token%' and generic_plans = 2"
+        assert await pool.fetchval(kept) == 3
