@@ -1,6 +1,6 @@
 """Records the golden histories of a workflow family: `python -m tests.support.tools.histories <family> [branch …]`.
 
-It plays each of `tests/<family>/scenarios.py` on real servers and writes `tests/<family>/histories/<branch>.json`; of a
+It plays each of `tests/workflows/<family>/scenarios.py` on real servers and writes `histories/<branch>.json` there; of a
 workflow that continued as new `<branch>-2.json` and so on too. A history that is there stays, because what it holds is
 how workflows in production have begun; `--again` records it anew, which is right only before a release.
 """
@@ -27,12 +27,12 @@ from outbox_workflows.shared.migrations import APPLICATION
 from tests.support.stage import Family, Scenarios, stage
 from tests.support.time_skipping import SERVER_CONFIG
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[2] / "workflows"
 
 
 async def record(family: str, branches: Sequence[str], *, again: bool) -> None:
     """Record what is missing, or every one of `branches`."""
-    scenes = import_module(f"tests.{family}.scenarios")
+    scenes = import_module(f"tests.workflows.{family}.scenarios")
     cast: Family = scenes.FAMILY
     scenarios: Scenarios = scenes.SCENARIOS
     if unknown := set(branches) - scenarios.keys():

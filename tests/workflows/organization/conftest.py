@@ -87,6 +87,7 @@ class Organization:
     subdomain: str = field(default_factory=lambda: f"acme-{uuid4().hex[:8]}")
     event_id: UUID = field(default_factory=uuid4)
     """The event that began it; the id of its message, too."""
+    patience: dict[str, float] = field(default_factory=dict)
 
     @property
     def workflow_id(self) -> str:
@@ -103,6 +104,7 @@ class Organization:
             "name": "Acme Ltd",
             "subdomain": self.subdomain,
             "invitations": list(invitations),
+            "patience": self.patience,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import workflow
 
-from outbox_workflows.organization.definitions import OrganizationBootstrapWorkflow
+from outbox_workflows.organization.definitions import CREATE, OrganizationBootstrapWorkflow
 from outbox_workflows.organization.types import Bootstrapped, Site
 
 
@@ -18,5 +18,5 @@ class CreatesFirst(OrganizationBootstrapWorkflow):
 
     @workflow.run
     async def run(self, *given: object) -> Bootstrapped:
-        await self._step("create-organization", "organization.create", Site(self._bootstrap, ""))
+        await self._saga.take(CREATE, Site(self._bootstrap, ""), type(None))
         return await super().run(*given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from outbox_workflows.organization.definitions import WORKFLOWS
 from outbox_workflows.organization.dns import FileDns
 from outbox_workflows.shared.database import Application
 from outbox_workflows.shared.mail import FileMailer, Mailer
+from outbox_workflows.shared.saga_types import Cancel
 from tests.support.running import fetch
 from tests.support.stage import Family, Stage
 from tests.support.steps import Gate
@@ -104,16 +105,28 @@ async def failed(stage: Stage) -> str:
 async def left(stage: Stage) -> str:
     """A step fails, and one before it cannot be undone."""
     await _refuse(stage, "organization.created", "organization.dns.removed")
-    return await _ended(stage, await _started(stage))
+    return await _ended(stage, await _started(stage, patience={"undo_s": 2}))
 
 
 async def cancelled(stage: Stage) -> str:
     """Cancelled while it sends the first of two mails."""
+    return await _cancelled(stage, stage.cancel)
+
+
+async def cancelled_by_a_command(stage: Stage) -> str:
+    """The same, by a signal."""
+    command = Cancel("5f0c", "ada", "the customer withdrew")
+    return await _cancelled(
+        stage, lambda workflow_id: stage.client.get_workflow_handle(workflow_id).signal("cancel", command)
+    )
+
+
+async def _cancelled(stage: Stage, cancel: Callable[[str], Awaitable[None]]) -> str:
     workflow_id = await _started(stage)
     gate = Gate("send-invitation-1")
     async with stage.worker(gate):
         await gate.wait_reached()
-        await stage.cancel(workflow_id)
+        await cancel(workflow_id)
         gate.open()
         await _outcome(stage, workflow_id)
     return workflow_id
@@ -126,4 +139,5 @@ SCENARIOS = {
     "failed": failed,
     "left": left,
     "cancelled": cancelled,
+    "cancelled-by-a-command": cancelled_by_a_command,
 }

@@ -19,11 +19,12 @@ from outbox_temporal.target.table import Routes
 from outbox_temporal.target.target import Record
 from outbox_workflows.organization.activities import OrganizationActivities
 from outbox_workflows.organization.dns import FileDns, NameRefused
-from outbox_workflows.organization.types import Bootstrap, Site
+from outbox_workflows.organization.types import Bootstrap, Site, UndoBootstrap
 from outbox_workflows.organization.validation import faults
 from outbox_workflows.shared.arguments import begun
 from outbox_workflows.shared.database import open_application
 from outbox_workflows.shared.mail import FileMailer
+from outbox_workflows.shared.saga_types import Undo
 from tests.support.running import fetch
 from tests.support.sql import connected
 from tests.workflows.organization.conftest import CHAIN_OF, INITIATED, INVITED, ROOT, ROUTES, Organization
@@ -48,8 +49,12 @@ async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
     async with open_application(application_database, "outbox", size=2) as application:
         activities = OrganizationActivities(application, FileMailer(tmp_path), dns)
         await step(activities.create, Site(bootstrap, "acme.example.test"), "create-organization")
-        await step(activities.revoke_invitations, bootstrap, "revoke-invitations")
-        await step(activities.remove_dns, bootstrap, "remove-dns")
+        for undoing, undone in [
+            (activities.revoke_invitations, "create-invitations"),
+            (activities.remove_dns, "configure-dns"),
+        ]:
+            order = UndoBootstrap(bootstrap, Undo(bootstrap.tenant_id, undone, "system", "cancelled"))
+            assert await step(undoing, order, f"undo-{undone}") is False
         for late, argument, name in [
             (activities.configure_dns, bootstrap, "configure-dns"),
             (activities.invite, Site(bootstrap, "acme.example.test"), "create-invitations"),

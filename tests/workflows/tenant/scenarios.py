@@ -197,7 +197,7 @@ async def _undone(stage: Stage) -> str:
 
 
 async def _not_undone(stage: Stage) -> str:
-    return await _refused(stage, "initial data set up", "admin user removed", retry=IMPATIENT)
+    return await _refused(stage, "initial data set up", "admin user removed", patience=IMPATIENT)
 
 
 async def _turned(stage: Stage, *workflows: str, **chosen: Any) -> str:

@@ -185,7 +185,8 @@ async def test_a_step_that_fails_leaves_nothing_of_the_tenant_and_all_of_its_nei
     done = STEPS[: STEPS.index(step)]
     assert await stage.audited(handle.id) == trail(done=done)
     undone = [name for name in reversed([*done, step]) if name in UNDOINGS]
-    assert end == SagaProgress("undone", step, 0, done, undone, [], "", [])
+    assert error.message == f"{step} failed: {end.error}"
+    assert end == SagaProgress("undone", step, 0, done, undone, [], "", [], end.error)
     assert stage.ear.events == []
 
 
@@ -308,7 +309,7 @@ async def test_undoing_that_never_works_fails_the_workflow_which_names_what_is_l
     await stage.refuse(ACTIONS["set-up-data"])
     await stage.refuse(UNDOINGS["create-admin-user"])
     async with stage.worker():
-        handle = await create(stage, retry=IMPATIENT)
+        handle = await create(stage, patience=IMPATIENT)
         error = await failure(handle)
         end = await progress(handle)
     assert error.type == "NotUndone"

@@ -11,13 +11,14 @@ from uuid import uuid4
 import anyio
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from outbox_workflows.organization.dns import FileDns
-from outbox_workflows.organization.types import Bootstrap, BootstrapProgress
+from outbox_workflows.organization.types import Bootstrap
 from outbox_workflows.shared.database import Application
 from outbox_workflows.shared.mail import Mailer
+from outbox_workflows.shared.saga_types import SagaProgress
 from outbox_workflows.worker.families import FAMILIES, Ports, collect
 from tests.support.eventually import eventually
 from tests.support.running import fetch
@@ -118,11 +119,11 @@ async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_brings_no_
         handle = await stage.start("OrganizationBootstrap", f"org-{bootstrap.organization_id}", bootstrap)
         with pytest.raises(WorkflowFailureError) as caught:
             await handle.result()
-        progress = await handle.query("progress", result_type=BootstrapProgress)
-    assert isinstance(caught.value.cause, ActivityError)
-    assert isinstance(caught.value.cause.cause, ApplicationError)
-    assert caught.value.cause.cause.type == "TenantDeleted"
-    assert (progress.state, progress.step, progress.undone) == ("failed", "configure-dns", ["remove-dns", "conclude"])
+        progress = await handle.query("progress", result_type=SagaProgress)
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert caught.value.cause.type == "TenantDeleted"
+    assert (progress.status, progress.step) == ("undone", "configure-dns")
+    assert progress.undone == ["configure-dns", "announce"]
     assert list(tmp_path.rglob("*.zone")) == []
     assert await fetch(stage.dsn, KEPT) == []
 

@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from outbox.model.errors import DatabaseRefused
 from outbox_workflows.shared.database import Application, open_application
+from outbox_workflows.shared.saga_types import Undo
 from outbox_workflows.shared.undo import undo
 from tests.support.eventually import eventually
 from tests.support.running import fetch
@@ -65,8 +66,8 @@ class Tenant:
             self.saw.append(made)
             await connection.execute("delete from app.tenant where tenant_id = $1", self.tenant_id)
 
-        whose = tenant_id or self.tenant_id
-        return await as_activity(f"undo-{STEP}", lambda: undo(self.application, whose, STEP, work))
+        order = Undo(str(tenant_id or self.tenant_id), STEP, "system", "failed")
+        return await as_activity(f"undo-{STEP}", lambda: undo(self.application, order, work))
 
     async def is_there(self) -> bool:
         async with self.application.as_tenant(self.tenant_id) as connection:

@@ -79,7 +79,7 @@ async def test_families_are_started_asked_and_told(
         assert (await workflows.organizations.of(organization_id).result()).organization_id == organization_id
         with pytest.raises(WorkflowAlreadyStartedError):
             await workflows.organizations.bootstrap.directly(bootstrap)
-        assert (await workflows.organizations.of(organization_id).progress()).state == "completed"
+        assert (await workflows.organizations.of(organization_id).progress()).status == "done"
 
         health = await workflows.health()
         assert (health.well, health.workers, health.fault) == (True, 1, None)

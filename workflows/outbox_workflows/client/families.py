@@ -10,7 +10,7 @@ from outbox_workflows.approval.state_machine import faults as faults_of_approval
 from outbox_workflows.approval.types import ApprovalCommand, EscalatingRequest, Request, SimpleRequest, Standing
 from outbox_workflows.client.running import Running
 from outbox_workflows.client.start import Place, Start
-from outbox_workflows.organization.types import Bootstrap, Bootstrapped, BootstrapProgress
+from outbox_workflows.organization.types import Bootstrap, Bootstrapped
 from outbox_workflows.organization.validation import faults as faults_of_bootstrap
 from outbox_workflows.shared.saga_types import Cancel, SagaProgress
 from outbox_workflows.tenant.types import (
@@ -91,7 +91,7 @@ class Tenants:
 
 
 class _SagaHandle(Running[R]):
-    """The query and the command of every saga of a tenant."""
+    """The query and the command of every saga."""
 
     async def progress(self) -> SagaProgress:
         """How far it is."""
@@ -128,16 +128,8 @@ class Organizations:
         return OrganizationBootstrap(self._place, workflow_id or _bootstrap_id(organization_id), Bootstrapped)
 
 
-class OrganizationBootstrap(Running[Bootstrapped]):
+class OrganizationBootstrap(_SagaHandle[Bootstrapped]):
     """One organisation's bootstrap."""
-
-    async def progress(self) -> BootstrapProgress:
-        """How far it is."""
-        return await self.query("progress", BootstrapProgress)
-
-    async def cancel(self) -> None:
-        """Have it undone, unless it is too late. Returns once Temporal has the request."""
-        await self.handle.cancel()
 
 
 def _approval_id(tenant_id: str, approval_id: str) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from outbox_workflows.organization.dns import Dns, NameRefused
-from outbox_workflows.organization.types import REFUSED, Bootstrap, Ending, Invitation, Sending, Site
+from outbox_workflows.organization.types import Bootstrap, Invitation, Sending, Site, UndoBootstrap
 from outbox_workflows.shared.database import TENANT_DELETED, Application
 from outbox_workflows.shared.event_log import audit, emit
 from outbox_workflows.shared.mail import Mail, Mailer, MailRefused
+from outbox_workflows.shared.refusal import refuse
+from outbox_workflows.shared.undo import bar, undo
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -55,11 +57,6 @@ _END = """
 update app.organization set status = $3, reason = $4, changed_at = now()
 where organization_id = $1 and workflow_id = $2 and status <> 'active'
 """
-_BAR = """
-insert into app.step (tenant_id, workflow_id, step, activity) values (app.current_tenant(), $1, $2, 'undone')
-on conflict (workflow_id, step) do nothing
-"""
-T = TypeVar("T")
 
 
 class OrganizationActivities:
@@ -89,7 +86,7 @@ class OrganizationActivities:
         async def work(connection: Connection) -> None:
             await _tell(connection, bootstrap, "organization.bootstrap.workflow_started")
 
-        await self._once(bootstrap, type(None), work)
+        await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
     @activity.defn(name="organization.configure_dns")
     async def configure_dns(self, bootstrap: Bootstrap) -> str:
@@ -97,14 +94,14 @@ class OrganizationActivities:
         try:
             domain = await self._dns.configure(bootstrap.subdomain, bootstrap.organization_id)
         except NameRefused as error:
-            raise ApplicationError(str(error), type=REFUSED, non_retryable=True) from error
+            refuse("Refused", str(error))
 
         async def work(connection: Connection) -> str:
             await _tell(connection, bootstrap, "organization.dns.configured", domain=domain)
             return domain
 
         try:
-            return await self._once(bootstrap, str, work)
+            return await self._application.once(UUID(bootstrap.tenant_id), str, work)
         except ApplicationError as error:
             if error.type == "StepTaken":  # this worker was away for long, and the step is undone meanwhile
                 await self._dns.remove(bootstrap.subdomain, bootstrap.organization_id)
@@ -121,7 +118,7 @@ class OrganizationActivities:
             )
             await _tell(connection, bootstrap, "organization.created", name=bootstrap.name, domain=site.domain)
 
-        await self._once(bootstrap, type(None), work)
+        await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
     @activity.defn(name="organization.invite")
     async def invite(self, site: Site) -> list[Invitation]:
@@ -131,7 +128,7 @@ class OrganizationActivities:
         async def work(connection: Connection) -> list[Invitation]:
             return [await _invited(connection, bootstrap, email) for email in dict.fromkeys(bootstrap.invitations)]
 
-        return await self._once(bootstrap, list[Invitation], work)
+        return await self._application.once(UUID(bootstrap.tenant_id), list[Invitation], work)
 
     @activity.defn(name="organization.send_invitation")
     async def send_invitation(self, sending: Sending) -> None:
@@ -143,13 +140,13 @@ class OrganizationActivities:
             try:
                 await self._mailer.send(_mail(sending, token))
             except MailRefused as error:
-                raise ApplicationError(str(error), type=REFUSED, non_retryable=True) from error
+                refuse("Refused", str(error))
 
         async def work(connection: Connection) -> None:
             if await connection.fetchval(_SENT, UUID(invitation.invitation_id)):
                 await _tell(connection, bootstrap, "organization.invitation.sent", **asdict(invitation))
 
-        await self._once(bootstrap, type(None), work)
+        await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
     @activity.defn(name="organization.complete")
     async def complete(self, site: Site) -> None:
@@ -158,56 +155,49 @@ class OrganizationActivities:
 
         async def work(connection: Connection) -> None:
             if not await connection.fetchval(_ACTIVATE, UUID(bootstrap.organization_id)):
-                raise ApplicationError("the bootstrap was given up meanwhile", type=REFUSED, non_retryable=True)
+                refuse("Refused", "the bootstrap was given up meanwhile")
             await _tell(connection, bootstrap, "organization.bootstrap.completed", domain=site.domain)
 
-        await self._once(bootstrap, type(None), work)
+        await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
     @activity.defn(name="organization.revoke_invitations")
-    async def revoke_invitations(self, bootstrap: Bootstrap) -> None:
-        """Revoke what invitations there are."""
+    async def revoke_invitations(self, undoing: UndoBootstrap) -> bool:
+        """Revoke the invitations; say whether they had been made."""
+        bootstrap = undoing.bootstrap
 
-        async def work(connection: Connection) -> None:
-            await _bar(connection, "create-invitations")
+        async def work(connection: Connection, _made: object) -> None:
             for row in await connection.fetch(_REVOKE, UUID(bootstrap.organization_id)):
                 await _tell(connection, bootstrap, "organization.invitation.revoked", **dict(row))
 
-        await self._undone(bootstrap, work)
+        return await undo(self._application, undoing.order, work)
 
     @activity.defn(name="organization.remove_dns")
-    async def remove_dns(self, bootstrap: Bootstrap) -> None:
-        """Take the organisation's name out of DNS."""
-        async with self._application.as_tenant(UUID(bootstrap.tenant_id), "undo a step") as connection:
-            await _bar(connection, "configure-dns")
+    async def remove_dns(self, undoing: UndoBootstrap) -> bool:
+        """Take the organisation's name out of DNS; say whether it had been announced."""
+        bootstrap = undoing.bootstrap
+        await bar(self._application, undoing.order)
         await self._dns.remove(bootstrap.subdomain, bootstrap.organization_id)
 
-        async def work(connection: Connection) -> None:
+        async def work(connection: Connection, _domain: object) -> None:
             await _tell(connection, bootstrap, "organization.dns.removed", subdomain=bootstrap.subdomain)
 
-        await self._undone(bootstrap, work)
+        return await undo(self._application, undoing.order, work)
 
     @activity.defn(name="organization.conclude")
-    async def conclude(self, ending: Ending) -> None:
-        """Write down why there is no organisation."""
-        bootstrap, outcome = ending.bootstrap, ending.outcome
-        told = {"step": ending.step, "reason": ending.reason, "left": ending.left}
+    async def conclude(self, undoing: UndoBootstrap) -> None:
+        """Write down why there is no organisation. With its tenant it is deleted anyway."""
+        bootstrap, order = undoing.bootstrap, undoing.order
+        outcome = "cancelled" if order.cancelled else "failed"
+        told = {"step": order.came_to, "reason": order.reason, "left": order.left}
 
         async def work(connection: Connection) -> None:
-            await _bar(connection, "complete")
             organization_id, workflow_id = UUID(bootstrap.organization_id), _workflow_id()
             await connection.execute(_NOTE, organization_id, workflow_id, bootstrap.name)
-            await connection.execute(_END, organization_id, workflow_id, outcome, ending.reason)
+            await connection.execute(_END, organization_id, workflow_id, outcome, order.reason)
             await _tell(connection, bootstrap, f"organization.bootstrap.{outcome}", **told)
 
-        await self._undone(bootstrap, work)
-
-    async def _once(self, bootstrap: Bootstrap, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
-        return await self._application.once(UUID(bootstrap.tenant_id), kind, work)
-
-    async def _undone(self, bootstrap: Bootstrap, work: Callable[[Connection], Awaitable[None]]) -> None:
-        """Take a compensation's part in the database. With its tenant all that it would undo is deleted."""
         try:
-            await self._once(bootstrap, type(None), work)
+            await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
         except ApplicationError as error:
             if error.type != TENANT_DELETED:
                 raise
@@ -227,14 +217,6 @@ async def _invited(connection: Connection, bootstrap: Bootstrap, email: str) -> 
     invitation = Invitation(invitation_id, email)
     await _tell(connection, bootstrap, "organization.invitation.created", **asdict(invitation))
     return invitation
-
-
-async def _bar(connection: Connection, step: str) -> None:
-    """Wait for the step's transaction, if one is under way, and let none begin from now on.
-
-    A worker that was frozen past its time would otherwise take the step after it was undone.
-    """
-    await connection.execute(_BAR, _workflow_id(), step)
 
 
 def _mail(sending: Sending, token: str) -> Mail:

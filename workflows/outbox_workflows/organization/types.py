@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-REFUSED = "Refused"
-"""Type of permanent failures, of steps that have had no effect."""
+from outbox_workflows.shared.saga_types import SagaTimeouts, Undo
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Bootstrap:
     """One label, below the zone that the DNS port serves."""
     invitations: list[str] = field(default_factory=list)
     """E-mail addresses."""
+    patience: SagaTimeouts = SagaTimeouts(attempt_s=15.0, undo_s=86_400.0)
 
 
 @dataclass(frozen=True)
@@ -52,39 +53,18 @@ class Sending:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a bootstrap ended that did not succeed, after everything was undone that could be."""
+class UndoBootstrap:
+    """A step of a bootstrap to take back."""
 
     bootstrap: Bootstrap
-    outcome: str
-    """failed or cancelled."""
-    step: str
-    """The step that it came to."""
-    reason: str
-    left: list[str]
-    """Compensations that were given up: what they should have undone is still there."""
+    order: Undo
 
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """The workflow's result."""
+    """How a bootstrap ended that did not fail. Of one that was cancelled by a command nothing is left but its row."""
 
+    status: Literal["bootstrapped", "cancelled"]
     organization_id: str
-    domain: str
-    invitations: int
-
-
-@dataclass(frozen=True)
-class BootstrapProgress:
-    """The answer to the query `progress`."""
-
-    state: str = "running"
-    """running, undoing, completed, failed or cancelled."""
-    step: str = ""
-    """What it does now, or did last."""
-    steps: int = 0
-    """How many steps there are when all goes well."""
-    done: list[str] = field(default_factory=list)
-    undone: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    error: str | None = None
+    domain: str = ""
+    invitations: int = 0

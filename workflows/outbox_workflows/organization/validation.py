@@ -31,7 +31,7 @@ def faults(bootstrap: Bootstrap) -> list[str]:
             "invitations must be plain e-mail addresses, such as ada@example.org",
         ),
     ]
-    return [fault for wrong, fault in found if wrong]
+    return [fault for wrong, fault in found if wrong] + bootstrap.patience.faults()
 
 
 def _is_name(name: str) -> bool:

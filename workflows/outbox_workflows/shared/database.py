@@ -16,6 +16,7 @@ from outbox.postgres.address import Where
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.pool import open_pool
 from outbox.store.migrations import require_current
+from outbox_workflows.shared.heartbeat import heartbeating
 from outbox_workflows.shared.migrations import APPLICATION
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Application:
         workflow_id = info.workflow_id or ""
         outcome = TypeAdapter(kind)
         try:
-            async with self.as_tenant(tenant_id, info.activity_type) as connection:
+            async with heartbeating(), self.as_tenant(tenant_id, info.activity_type) as connection:
                 taken = await connection.fetchval(TAKE, tenant_id, workflow_id, info.activity_id, info.activity_type)
                 if taken is None:
                     row = await connection.fetchrow(_TAKEN, workflow_id, info.activity_id)

@@ -30,10 +30,6 @@ _LEAST_UNDO_S = 60.0
 _REFUSALS_KEPT = 20
 
 
-class SagaCancelled(Exception):
-    """The saga was cancelled by a command, and everything is undone."""
-
-
 @dataclass(frozen=True, slots=True)
 class SagaStep:
     """One step: an activity under an id of its own, which is how both the database and the undoing know it."""
@@ -48,20 +44,25 @@ class SagaStep:
     """Once it has begun nothing is cancelled any more, and it is tried without end."""
     long: bool = False
     """One try may take as long as other steps with all their tries. Heartbeats show that a worker is busy with it."""
+    whole: bool = False
+    """A cancellation waits for its end: what it does outside of the database cannot be rolled back."""
 
 
 class Saga:
     """What was begun, done and undone, for one run of a workflow."""
 
-    def __init__(self, tenant_id: str, actor: str, retry: SagaTimeouts) -> None:
-        self._tenant_id, self._actor, self._database_retry = tenant_id, actor, retry
+    def __init__(
+        self, tenant_id: str, actor: str, patience: SagaTimeouts, told: Callable[[Undo], object] = lambda undo: undo
+    ) -> None:
+        """`told` makes the argument of an undoing activity from what every family is told."""
+        self._tenant_id, self._actor, self._patience, self._told = tenant_id, actor, patience, told
         self._steps: asyncio.Task[Any] | None = None
         self._to_undo: list[SagaStep] = []
         self._cancel: Cancel | None = None
         self._cancelled_by_temporal = False
         self._heard: set[str] = set()
         self._status: Any = "running"
-        self._step, self._percent, self._final = "", 0, False
+        self._step, self._percent, self._final, self._error = "", 0, False, ""
         self._done: list[str] = []
         self._undone: list[str] = []
         self._left: list[str] = []
@@ -73,12 +74,16 @@ class Saga:
         """Whether there is still something to cancel, and a way back."""
         return not self._final and self._status == "running"
 
+    @property
+    def _cancelled(self) -> bool:
+        return self._cancel is not None or self._cancelled_by_temporal
+
     def progress(self) -> SagaProgress:
         """How far it is."""
         by = self._cancel.actor if self._cancel else ""
         lists = [list(names) for names in (self._done, self._undone, self._left, self._refused)]
         done, undone, left, refused = lists
-        return SagaProgress(self._status, self._step, self._percent, done, undone, left, by, refused)
+        return SagaProgress(self._status, self._step, self._percent, done, undone, left, by, refused, self._error)
 
     def hear(self, command_id: str) -> bool:
         """Note a command, and say whether it is new."""
@@ -108,15 +113,15 @@ class Saga:
         self._step, self._final = step.name, step.final
         if step.undo:
             self._to_undo.append(step)
-        retry = self._database_retry
+        patience = self._patience
         result: T = await workflow.execute_activity(
             step.activity,
             argument,
             activity_id=step.name,
             result_type=kind,
-            schedule_to_close_timeout=None if step.final else retry.of(retry.step_s),
-            start_to_close_timeout=retry.of(retry.step_s if step.long else retry.attempt_s),
-            heartbeat_timeout=retry.of(retry.heartbeat_s),
+            schedule_to_close_timeout=None if step.final else patience.of(patience.step_s),
+            start_to_close_timeout=patience.of(patience.step_s if step.long else patience.attempt_s),
+            heartbeat_timeout=None if step.whole else patience.of(patience.heartbeat_s),
             retry_policy=_RETRY,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -129,11 +134,11 @@ class Saga:
         """From here on nothing is undone."""
         self._to_undo.clear()
 
-    async def run(self, steps: Coroutine[Any, Any, T]) -> T:
+    async def run(self, steps: Coroutine[Any, Any, T], if_cancelled: T | None = None) -> T:
         """Take the steps and return what they return, or undo them all.
 
-        Raises Cancelled after a command, CancelledError after Temporal's cancellation, ApplicationError of the type
-        that a step failed with, or of type NotUndone where something is left.
+        Returns `if_cancelled` after a command. Raises CancelledError after Temporal's cancellation, ApplicationError of
+        the type that a step failed with, or of type NotUndone where something is left.
         """
         self._steps = forward = asyncio.create_task(steps)
         await self._until(forward.done)
@@ -144,65 +149,58 @@ class Saga:
             return forward.result()
         if not isinstance(error, FailureError):
             raise error  # a bug fails the workflow's task, until a fixed worker comes; nothing is undone for it
-        raise await self._undo_for(error)
+        await self._undo_for(error)
+        if if_cancelled is not None and self._cancel is not None and not (self._left or self._cancelled_by_temporal):
+            return if_cancelled
+        raise self._end_of(error) from error
 
-    async def _undo_for(self, error: FailureError) -> Exception:
-        """Undo everything, and return what to raise then."""
-        self._status = "undoing"
-        undoing = asyncio.create_task(self._undo_all(self._cause_of(error)))
+    async def _undo_for(self, error: FailureError) -> None:
+        self._status, self._error = "undoing", self._cause_of(error)
+        undoing = asyncio.create_task(self._undo_all())
         await self._until(undoing.done)
         undoing.result()
         self._status = "failed" if self._left else "undone"
         await self._until(workflow.all_handlers_finished)
-        return self._end_of(error)
 
-    def _end_of(self, error: FailureError) -> Exception:
+    def _end_of(self, error: FailureError) -> FailureError:
         if self._left:
             what = ", ".join(self._left)
-            end: Exception = ApplicationError(
-                f"{_reason(error)}; then undoing failed, and is left to be done by hand: {what}",
-                *self._left,
-                type="NotUndone",
-            )
-        elif self._cancelled_by_temporal:
-            end = CancelledError("cancelled, and undone")
-        elif self._cancel is not None:
-            end = SagaCancelled()
-        else:
-            end = ApplicationError(
-                f"{self._step} failed: {_reason(error)}", type=type_of(error) or "StepFailed", non_retryable=True
-            )
-        end.__cause__ = error
-        return end
+            message = f"{_reason(error)}; then undoing failed, and is left to be done by hand: {what}"
+            return ApplicationError(message, *self._left, type="NotUndone")
+        if self._cancelled_by_temporal:
+            return CancelledError("cancelled, and undone")
+        type_ = type_of(error) or "StepFailed"
+        return ApplicationError(f"{self._step} failed: {_reason(error)}", type=type_, non_retryable=True)
 
     def _cause_of(self, error: FailureError) -> str:
         """Why it has to be undone, for the audit trail."""
-        if self._cancel is None and not self._cancelled_by_temporal:
+        if not self._cancelled:
             return _reason(error)
         why = self._cancel.reason if self._cancel else workflow.cancellation_reason()
         return f"cancelled: {why}" if why else "cancelled"
 
-    async def _undo_all(self, reason: str) -> None:
-        deadline = workflow.now() + self._database_retry.of(self._database_retry.undo_s)
+    async def _undo_all(self) -> None:
+        deadline = workflow.now() + self._patience.of(self._patience.undo_s)
         for step in reversed(self._to_undo):
             rest_s = (deadline - workflow.now()).total_seconds()
             try:
-                await self._undo(step, reason, max(rest_s, min(_LEAST_UNDO_S, self._database_retry.undo_s)))
+                await self._undo(step, max(rest_s, min(_LEAST_UNDO_S, self._patience.undo_s)))
             except ActivityError:
                 self._left.append(step.name)
             else:
                 self._undone.append(step.name)
         self._percent = self._percent if self._left else 0
 
-    async def _undo(self, step: SagaStep, reason: str, within_s: float) -> None:
-        retry = self._database_retry
+    async def _undo(self, step: SagaStep, within_s: float) -> None:
+        patience, actor = self._patience, self._cancel.actor if self._cancel else self._actor
+        order = Undo(self._tenant_id, step.name, actor, self._error, self._step, self._cancelled, [*self._left])
         await workflow.execute_activity(
             step.undo or "",
-            Undo(self._tenant_id, step.name, self._cancel.actor if self._cancel else self._actor, reason),
+            self._told(order),
             activity_id=f"undo-{step.name}",
-            schedule_to_close_timeout=retry.of(within_s),
-            start_to_close_timeout=retry.of(retry.attempt_s),
-            heartbeat_timeout=retry.of(retry.heartbeat_s),
+            schedule_to_close_timeout=patience.of(within_s),
+            start_to_close_timeout=patience.of(patience.attempt_s),
+            heartbeat_timeout=patience.of(patience.heartbeat_s),
             retry_policy=_RETRY_UNDO,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -212,7 +210,7 @@ class Saga:
         if self._final:
             return
         self._cancelled_by_temporal = workflow.cancellation_reason() is not None
-        if self._cancel is not None or self._cancelled_by_temporal:
+        if self._cancelled:
             raise CancelledError("cancelled between steps")
 
     async def _until(self, condition: Callable[[], bool]) -> None:

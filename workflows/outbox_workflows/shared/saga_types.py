@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Literal
+
+LONGEST_S = 3650 * 86_400.0
+
+
+def no_time(name: str) -> str:
+    """The fault of a time that is none, or too long."""
+    return f"{name} is no number of seconds from 0 to {LONGEST_S:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,11 @@ class SagaTimeouts:
     def of(self, seconds: float) -> timedelta:
         """One of these times, as Temporal takes it."""
         return timedelta(seconds=max(seconds, 1.0))
+
+    def faults(self) -> list[str]:
+        """What is wrong with them, a line each."""
+        names = [field.name for field in fields(self)]
+        return [no_time(f"patience.{name}") for name in names if not 0 <= getattr(self, name) <= LONGEST_S]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,8 @@ class SagaProgress:
     cancelled_by: str
     refused: list[str]
     """The last commands that came as signals and were refused, with the reason."""
+    error: str = ""
+    """Why it is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +76,9 @@ class Undo:
     step: str
     actor: str
     reason: str
+    came_to: str = ""
+    """The last step that began."""
+    cancelled: bool = False
+    """Whether the workflow was cancelled. Otherwise that step failed."""
+    left: list[str] = field(default_factory=list)
+    """Steps whose undoing was given up so far."""

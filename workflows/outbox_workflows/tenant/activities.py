@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from temporalio import activity
 
 from outbox_workflows.shared.event_log import audit, emit
-from outbox_workflows.shared.heartbeat import heartbeating
+from outbox_workflows.shared.refusal import refuse
 from outbox_workflows.shared.saga_types import Undo
 from outbox_workflows.shared.undo import undo
 from outbox_workflows.tenant import validation as rules
-from outbox_workflows.tenant.refusal import refuse
 from outbox_workflows.tenant.status_activities import StandingActivities
 from outbox_workflows.tenant.types import ADMIN_ROLE, AdminToMake, DataToSetUp, NewTenant, TenantMade, TenantOrder
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
     from outbox_workflows.shared.database import Application
 
-T = TypeVar("T")
 _ROLES = (ADMIN_ROLE, "Manager", "Member")
 _STATUSES = {
     "ticket": ("Open", "In progress", "Waiting", "Closed"),
@@ -95,7 +93,7 @@ class TenantActivities:
                 refuse("TenantExists", "there is a tenant of this id")
             await audit(connection, request.requested_by, "tenant requested", {"name": request.name})
 
-        await self._once(request.tenant_id, type(None), work)
+        await self._application.once(UUID(request.tenant_id), type(None), work)
 
     @activity.defn
     async def create_tenant(self, request: NewTenant) -> TenantMade:
@@ -110,7 +108,7 @@ class TenantActivities:
             await audit(connection, request.requested_by, "tenant created", {"name": request.name, "company": named})
             return TenantMade(company_id)
 
-        return await self._once(request.tenant_id, TenantMade, work)
+        return await self._application.once(UUID(request.tenant_id), TenantMade, work)
 
     @activity.defn
     async def create_admin_user(self, order: AdminToMake) -> str:
@@ -125,7 +123,7 @@ class TenantActivities:
             await audit(connection, order.actor, "admin user created", {"user_id": user_id})
             return str(user_id)
 
-        return await self._once(order.tenant_id, str, work)
+        return await self._application.once(UUID(order.tenant_id), str, work)
 
     @activity.defn
     async def set_up_data(self, order: DataToSetUp) -> None:
@@ -142,7 +140,7 @@ class TenantActivities:
             await connection.execute(_PREFERENCE, tenant_id, list(preferences), list(preferences.values()))
             await audit(connection, order.actor, "initial data set up", {"billing_plan": order.billing_plan})
 
-        await self._once(order.tenant_id, type(None), work)
+        await self._application.once(UUID(order.tenant_id), type(None), work)
 
     @activity.defn
     async def complete_tenant(self, order: TenantOrder) -> None:
@@ -155,7 +153,7 @@ class TenantActivities:
             await audit(connection, order.requested_by, "tenant activated", {})
             await emit(connection, f"tenant-{order.tenant_id}", "tenant.created", {"name": name})
 
-        await self._once(order.tenant_id, type(None), work)
+        await self._application.once(UUID(order.tenant_id), type(None), work)
 
     @activity.defn
     async def undo_set_up_data(self, order: Undo) -> bool:
@@ -166,7 +164,7 @@ class TenantActivities:
                 await connection.execute(statement, UUID(order.tenant_id))
             await audit(connection, order.actor, "initial data removed", {"reason": order.reason})
 
-        return await self._undo(order, work)
+        return await undo(self._application, order, work)
 
     @activity.defn
     async def undo_create_admin_user(self, order: Undo) -> bool:
@@ -176,7 +174,7 @@ class TenantActivities:
             await connection.execute(_REMOVE_USER, UUID(order.tenant_id), UUID(user_id))
             await audit(connection, order.actor, "admin user removed", {"reason": order.reason})
 
-        return await self._undo(order, work)
+        return await undo(self._application, order, work)
 
     @activity.defn
     async def undo_create_tenant(self, order: Undo) -> bool:
@@ -189,12 +187,4 @@ class TenantActivities:
             await connection.execute(_REMOVE_TENANT, tenant_id)
             await audit(connection, order.actor, "tenant removed", {"reason": order.reason})
 
-        return await self._undo(order, work)
-
-    async def _once(self, tenant_id: str, kind: type[T], work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with heartbeating():
-            return await self._application.once(UUID(tenant_id), kind, work)
-
-    async def _undo(self, order: Undo, work: Callable[[Connection, Any], Awaitable[None]]) -> bool:
-        async with heartbeating():
-            return await undo(self._application, UUID(order.tenant_id), order.step, work)
+        return await undo(self._application, order, work)

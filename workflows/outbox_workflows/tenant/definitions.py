@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from outbox_workflows.shared.arguments import Misfit, begun, command_id_of, read, refuse
-    from outbox_workflows.shared.saga import Saga, SagaCancelled, SagaStep
-    from outbox_workflows.shared.saga_types import Cancel, SagaProgress
+    from outbox_workflows.shared.arguments import begun, read, refuse
+    from outbox_workflows.shared.cancellable import CancellableSaga, Why, refuse_update, why_not
+    from outbox_workflows.shared.saga import Saga, SagaStep
+    from outbox_workflows.shared.saga_types import SagaProgress
     from outbox_workflows.tenant import validation as rules
     from outbox_workflows.tenant.types import (
         AdminToMake,
@@ -38,65 +37,15 @@ CONDEMN = SagaStep("condemn", "condemn_tenant", 30, final=True)
 DELETE_ROWS = SagaStep("delete-rows", "delete_rows", 90, final=True, long=True)
 FORGET = SagaStep("forget", "forget_tenant", 100, final=True)
 
-C = TypeVar("C", Cancel, Change)
-Why = tuple[str, ...]
-"""Why a command is refused: the error's type and its message, or nothing."""
-
-
-class _CancellableSaga:
-    """What every workflow answers whose saga can be cancelled: how far it is, and the command to cancel."""
-
-    _saga: Saga
-
-    @workflow.query
-    def progress(self) -> SagaProgress:
-        """How far it is."""
-        return self._saga.progress()
-
-    @workflow.update
-    def cancel(self, *command: object) -> SagaProgress:
-        """Undo everything and end. Refused, with type TooLate, once there is no way back."""
-        return self._cancel(read(Cancel, command))
-
-    @cancel.validator
-    def _may_cancel(self, *command: object) -> None:
-        _refuse_update(_why_not(Cancel, command, self._why_not_cancel))
-
-    @workflow.signal(name="cancel")
-    def cancel_by_signal(self, *command: object) -> None:
-        """As the update `cancel`; a refusal stands in the progress."""
-        self._hear(Cancel, command, self._why_not_cancel, self._cancel)
-
-    def _cancel(self, command: Cancel) -> SagaProgress:
-        if self._saga.hear(command.command_id):
-            self._saga.cancel(command)
-        return self._saga.progress()
-
-    def _why_not_cancel(self, command: Cancel) -> Why:
-        if not command.command_id:
-            return "InvalidCancel", "command_id is missing"
-        if self._saga.cancellable or self._saga.has_heard(command.command_id):
-            return ()
-        return "TooLate", "there is nothing to cancel any more: see the progress"
-
-    def _hear(
-        self, kind: type[C], given: Sequence[object], why_not: Callable[[C], Why], take: Callable[[C], SagaProgress]
-    ) -> None:
-        """Take a command that gets no answer, such as a signal."""
-        if why := _why_not(kind, given, why_not):
-            self._saga.note_refusal(command_id_of(given), why[1])
-        else:
-            take(read(kind, given))
-
 
 @workflow.defn(name="TenantCreation")
-class TenantCreation(_CancellableSaga):
+class TenantCreation(CancellableSaga):
     """Creates a tenant as a whole or not at all: validate, create-tenant, create-admin-user, set-up-data, complete."""
 
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._request, self._faults = begun(NewTenant, given, rules.faults_of)
-        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.retry)
+        self._saga = Saga(self._request.tenant_id, self._request.requested_by, self._request.patience)
 
     @workflow.run
     async def run(self, *given: object) -> Created:  # noqa: ARG002 - the constructor has taken it
@@ -106,10 +55,7 @@ class TenantCreation(_CancellableSaga):
         EmailTaken, DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
         """
         refuse(self._faults)
-        try:
-            return await self._saga.run(self._steps())
-        except SagaCancelled:
-            return Created("cancelled", self._request.tenant_id)
+        return await self._saga.run(self._steps(), if_cancelled=Created("cancelled", self._request.tenant_id))
 
     async def _steps(self) -> Created:
         saga, tenant_id = self._saga, self._request.tenant_id
@@ -130,7 +76,7 @@ class TenantCreation(_CancellableSaga):
 
     @change.validator
     def _may_change(self, *change: object) -> None:
-        _refuse_update(_why_not(Change, change, self._why_not_change))
+        refuse_update(why_not(Change, change, self._why_not_change))
 
     @workflow.signal(name="change")
     def change_by_signal(self, *change: object) -> None:
@@ -158,7 +104,7 @@ class TenantCreation(_CancellableSaga):
 
 
 @workflow.defn(name="TenantDeletion")
-class TenantDeletion(_CancellableSaga):
+class TenantDeletion(CancellableSaga):
     """Deletes what a tenant has: close, the grace period, condemn, delete-rows, forget. The tenant's id stays taken.
 
     Cancelled, which it can be until the grace period is over, it leaves the tenant as it was.
@@ -167,7 +113,7 @@ class TenantDeletion(_CancellableSaga):
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._order, self._faults = begun(DeletionOrder, given, rules.faults_of_order)
-        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.retry)
+        self._saga = Saga(self._order.tenant_id, self._order.requested_by, self._order.patience)
 
     @workflow.run
     async def run(self, *given: object) -> Deleted:  # noqa: ARG002 - the constructor has taken it
@@ -177,10 +123,8 @@ class TenantDeletion(_CancellableSaga):
         NotUndone.
         """
         refuse(self._faults)
-        try:
-            return await self._saga.run(self._steps(self._order))
-        except SagaCancelled:
-            return Deleted("cancelled", self._order.tenant_id)
+        cancelled = Deleted("cancelled", self._order.tenant_id)
+        return await self._saga.run(self._steps(self._order), if_cancelled=cancelled)
 
     async def _steps(self, order: DeletionOrder) -> Deleted:
         saga = self._saga
@@ -224,23 +168,8 @@ class TenantReactivation:
 async def _turned(activity: str, given: Sequence[object]) -> Turned:
     order, faults = begun(TenantOrder, given, rules.faults_of_order)
     refuse(faults)
-    saga = Saga(order.tenant_id, order.requested_by, order.retry)
+    saga = Saga(order.tenant_id, order.requested_by, order.patience)
     return await saga.run(saga.take(SagaStep(activity, f"{activity}_tenant", 100, final=True), order, Turned))
-
-
-def _why_not(kind: type[C], given: Sequence[object], why_not: Callable[[C], Why]) -> Why:
-    """Why a command is refused, be it that it cannot be read."""
-    try:
-        return why_not(read(kind, given))
-    except Misfit as misfit:
-        return f"Invalid{kind.__name__}", str(misfit)
-
-
-def _refuse_update(why: Why) -> None:
-    """Raise what an update is refused with, if anything."""
-    if why:
-        type_, message = why
-        raise ApplicationError(message, type=type_, non_retryable=True)
 
 
 WORKFLOWS = (TenantCreation, TenantDeletion, TenantSuspension, TenantReactivation)

@@ -10,10 +10,10 @@ from temporalio import activity
 
 from outbox_workflows.shared.event_log import audit, emit
 from outbox_workflows.shared.heartbeat import heartbeating
+from outbox_workflows.shared.refusal import refuse
 from outbox_workflows.shared.saga_types import Undo
 from outbox_workflows.shared.undo import undo
 from outbox_workflows.tenant import validation as rules
-from outbox_workflows.tenant.refusal import refuse
 from outbox_workflows.tenant.types import TenantOrder, Turned
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class StandingActivities:
 
         if not rules.is_uuid(order.tenant_id):
             return False
-        async with heartbeating():
-            return await undo(self._application, UUID(order.tenant_id), order.step, work)
+        return await undo(self._application, order, work)
 
     @activity.defn
     async def condemn_tenant(self, order: TenantOrder) -> Turned:
@@ -118,8 +117,7 @@ class StandingActivities:
             await audit(connection, order.requested_by, "tenant deleted", {"reason": order.reason})
             await emit(connection, f"tenant-{order.tenant_id}", "tenant.deleted", {})
 
-        async with heartbeating():
-            await self._application.once(UUID(order.tenant_id), type(None), work, though_deleted=True)
+        await self._application.once(UUID(order.tenant_id), type(None), work, though_deleted=True)
 
     async def _turn(
         self, order: TenantOrder, status: str, allowed: Collection[str], action: str, event: str | None = None
@@ -143,5 +141,4 @@ class StandingActivities:
                 await emit(connection, f"tenant-{order.tenant_id}", event, {"was": was, "reason": order.reason})
             return Turned(order.tenant_id, status, was)
 
-        async with heartbeating():
-            return await self._application.once(tenant_id, Turned, work, though_deleted=True)
+        return await self._application.once(tenant_id, Turned, work, though_deleted=True)

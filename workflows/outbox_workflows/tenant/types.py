@@ -36,7 +36,7 @@ class NewTenant:
     """By name; they come over the usual ones."""
     requested_by: str = "system"
     """For the audit trail."""
-    retry: SagaTimeouts = SagaTimeouts()
+    patience: SagaTimeouts = SagaTimeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class TenantOrder:
     tenant_id: str = ""
     requested_by: str = "system"
     reason: str = ""
-    retry: SagaTimeouts = SagaTimeouts()
+    patience: SagaTimeouts = SagaTimeouts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from uuid import UUID
 
-from outbox_workflows.shared.saga_types import SagaTimeouts
+from outbox_workflows.shared.saga_types import LONGEST_S, no_time
 from outbox_workflows.shared.storable_text import is_storable
 from outbox_workflows.tenant.types import Change, DeletionOrder, NewTenant, TenantOrder
 
 _LONGEST_NAME = 200
-_LONGEST_S = 3650 * 86_400.0
 _UNSTORABLE = "a NUL character or half of one, which PostgreSQL does not take"
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _HASHES = re.compile(
@@ -51,7 +50,7 @@ def faults_of(request: NewTenant) -> list[str]:
         (not all(name.strip() for name in request.preferences), "a preference has no name"),
         (not all(map(is_storable, _texts(request))), _UNSTORABLE),
     ]
-    return [fault for wrong, fault in found if wrong] + _faults_of_patience(request.retry)
+    return [fault for wrong, fault in found if wrong] + request.patience.faults()
 
 
 def faults_of_order(order: TenantOrder) -> list[str]:
@@ -59,9 +58,9 @@ def faults_of_order(order: TenantOrder) -> list[str]:
     found = [] if is_uuid(order.tenant_id) else ["tenant_id is no UUID"]
     if not all(map(is_storable, (order.requested_by, order.reason))):
         found.append(_UNSTORABLE)
-    if isinstance(order, DeletionOrder) and not 0 <= order.grace_s <= _LONGEST_S:
-        found.append(_no_time("grace_s"))
-    return found + _faults_of_patience(order.retry)
+    if isinstance(order, DeletionOrder) and not 0 <= order.grace_s <= LONGEST_S:
+        found.append(no_time("grace_s"))
+    return found + order.patience.faults()
 
 
 def checked(request: NewTenant) -> NewTenant:
@@ -90,15 +89,6 @@ def too_late_for(change: Change, begun: list[str]) -> list[str]:
 def is_empty(change: Change) -> bool:
     """Whether a change changes nothing."""
     return all(getattr(change, name) is None for name in _CHANGES)
-
-
-def _faults_of_patience(retry: SagaTimeouts) -> list[str]:
-    times = [field.name for field in fields(retry)]
-    return [_no_time(f"patience.{name}") for name in times if not 0 <= getattr(retry, name) <= _LONGEST_S]
-
-
-def _no_time(name: str) -> str:
-    return f"{name} is no number of seconds from 0 to {_LONGEST_S:g}"
 
 
 def is_uuid(text: str) -> bool:
