@@ -1,4 +1,4 @@
-# Every target stands on .venv, which `setup` makes from the pinned and hashed requirements.
+# Every target needs .venv, which `setup` makes from the pinned and hashed requirements.
 PYTHON ?= python3
 BIN := .venv/bin
 VERSIONS ?= 14 15 16 17
@@ -45,20 +45,20 @@ check: $(READY)  ## lint, formatting, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(READY)  ## format, and mend what can be mended by itself
+format: $(READY)  ## format, and repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 chaos: $(READY)  ## kill processes and servers, the long form
 	OUTBOX_CHAOS=long $(BIN)/python -m pytest -m chaos --numprocesses=1 --timeout=1200
 
-faults: $(READY)  ## measure every fault of the wake-up sources, and what idling costs; writes docs/operations.md
+faults: $(READY)  ## measure every fault of the wake-up sources, and what idling costs; writes docs/wakeups.md
 	rm -rf .faults && mkdir .faults
 	OUTBOX_CHAOS=long OUTBOX_MATRIX=$(CURDIR)/.faults $(BIN)/python -m pytest --numprocesses=1 --timeout=1200 \
 		tests/chaos/test_wakeup_matrix.py tests/chaos/test_idle_cost.py
 	$(BIN)/python -m tests.support.tools.fault_tables .faults
 
-health: $(READY)  ## provoke every fault that /livez and /readyz tell of; writes docs/operations.md
+health: $(READY)  ## cause every fault that /livez and /readyz report; writes docs/operations.md
 	rm -rf .health && mkdir .health
 	OUTBOX_HEALTH=$(CURDIR)/.health $(BIN)/python -m pytest --numprocesses=1 tests/chaos/test_health.py
 	$(BIN)/python -m tests.support.tools.health_table .health
@@ -68,7 +68,7 @@ bench: $(READY)  ## measure everything, on throwaway servers; writes docs/benchm
 	$(BIN)/outbox bench all --json bench/results --plots docs/benchmarks
 	$(BIN)/python -m outbox_bench.cli.document
 
-bench-document: $(READY)  ## write docs/benchmarks.md anew from bench/results and bench/misses
+bench-document: $(READY)  ## write docs/benchmarks.md again from bench/results and bench/misses
 	$(BIN)/python -m outbox_bench.cli.document
 
 bench-smoke: $(READY)  ## run each benchmark briefly; fails on broken ones, not on slow ones
@@ -77,7 +77,7 @@ bench-smoke: $(READY)  ## run each benchmark briefly; fails on broken ones, not 
 bench-peers: $(READY)  ## install the peers that the benchmark `peers` compares us with, into .bench
 	$(BIN)/python -m outbox_bench.peers.cache .bench
 
-lock: $(READY)  ## pin anew what pyproject.toml asks for, and the peers of bench/outbox_bench/peers
+lock: $(READY)  ## pin the dependencies of pyproject.toml again, and the peers of bench/outbox_bench/peers
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements/dev.txt

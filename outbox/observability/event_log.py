@@ -107,7 +107,7 @@ class EventLog:
 
     @log.register
     def _(self, event: events.PresenceLost) -> None:
-        logger.bind(error=event.error).warning("presence not shown, only leases tell of this worker's death")
+        logger.bind(error=event.error).warning("presence not shown, rescue waits for the leases")
 
     @log.register
     def _(self, event: events.SettleRefused) -> None:

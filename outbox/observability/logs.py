@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loguru import Message as LogLine
     from loguru import Record
 
-_DROPPED = "log lines dropped, nobody read standard error"
+_DROPPED = "log lines dropped, standard error was not read"
 _TEXT = "<green>{time:HH:mm:ss.SSS}</green> <level>{level: <7}</level> {message}<dim>{extra[tail]}</dim>\n"
 
 

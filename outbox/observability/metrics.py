@@ -1,6 +1,6 @@
-"""What is measured, in Prometheus' form: every name, its meaning, and where its value comes from.
+"""The metrics in Prometheus' form: every name, its meaning, and the source of its value.
 
-Values are read when somebody scrapes, and nothing is kept here. `docs/operations.md` has the same table.
+Values are read on each scrape, and nothing is kept here. `docs/operations.md` has the same table.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from outbox.observability.state import WorkerState
 
 FACTS = {
-    "backlog": ("outbox_backlog_messages", "Messages that are not settled, whatever they wait for."),
+    "backlog": ("outbox_backlog_messages", "Messages that are not settled, for any reason."),
     "oldest_ready_s": (
         "outbox_oldest_ready_age_seconds",
         "How long the first message in line has been due; 0 if none is.",
     ),
-    "dead_letters": ("outbox_dead_letters", "Dead letters that nobody has requeued or discarded."),
+    "dead_letters": ("outbox_dead_letters", "Dead letters that were not requeued or discarded."),
     "pauses": ("outbox_pauses", "Pauses in force."),
     "oldest_pause_s": ("outbox_oldest_pause_age_seconds", "How long the oldest pause has been in force; 0 if none is."),
     "limits": ("outbox_limits", "Limits in force."),
-    "workers": ("outbox_workers", "Workers that live: by the lock that each holds, else by their heartbeats."),
+    "workers": ("outbox_workers", "Live workers: by the lock that each holds, else by their heartbeats."),
     "dead_tuples": ("outbox_dead_tuples", "Dead rows in the message table that vacuum has not taken yet."),
     "message_table_bytes": ("outbox_message_table_bytes", "Size of the message table with its indexes."),
     "xmin_age": ("outbox_xmin_age_transactions", "Transactions since the oldest one that keeps dead rows from vacuum."),
@@ -48,7 +48,7 @@ FACTS = {
 """By key in the answer of `status/facts.sql`: gauges of the whole outbox, which every worker reports alike."""
 STATES = ("pending", "processing", "scheduled", "waiting", "retrying")
 _TOO_OLD_S = 60.0
-"""Facts that are older than this are left out: an absent value tells more than a wrong one."""
+"""Facts that are older than this are left out: an absent value is better than a wrong one."""
 
 
 class Metrics(Collector):
@@ -99,14 +99,21 @@ class Metrics(Collector):
     def _messages(self) -> Iterator[Metric]:
         counts = self._counts
         yield _counters("outbox_deliveries", "Deliveries by what the sink answered.", "outcome", counts.deliveries)
-        yield _counter("outbox_duplicates", "Deliveries whose workflow id another start held.", counts.duplicates)
+        yield _counter(
+            "outbox_duplicates", "Deliveries that found their workflow id in use by another start.", counts.duplicates
+        )
         yield _counter("outbox_attempts", "Failures that counted against a message.", counts.attempts)
         yield _counters(
             "outbox_buried", "Messages that became dead letters; discarded ones none.", "reason", counts.buried
         )
-        yield _counters("outbox_released", "Messages given back unharmed.", "why", counts.released)
+        yield _counters("outbox_released", "Messages released without being counted.", "why", counts.released)
         losses = {str(certain).lower(): number for certain, number in counts.lease_losses.items()}
-        yield _counters("outbox_lease_losses", "Leases that had passed to others before settling.", "certain", losses)
+        yield _counters(
+            "outbox_lease_losses",
+            "Leases that another worker had taken before the message was settled.",
+            "certain",
+            losses,
+        )
         yield _counter("outbox_rescued", "Messages taken back from dead workers.", counts.rescued)
         yield _counter(
             "outbox_settle_refusals", "Messages that the database refused to settle.", counts.settles_refused
@@ -117,12 +124,14 @@ class Metrics(Collector):
 
     def _worker(self) -> Iterator[Metric]:
         counts, state = self._counts, self._state
-        yield _counter("outbox_log_lines_dropped", "Log lines that nobody read in time.", dropped())
+        yield _counter(
+            "outbox_log_lines_dropped", "Log lines lost because standard error was not read in time.", dropped()
+        )
         yield _gauges("outbox_build_info", "The worker's version.", "version", {__version__: 1})
         yield _gauges(
             "outbox_worker_state", "1 for the worker's state.", "state", _one_of(get_args(Phase), state.phase)
         )
-        yield _gauge("outbox_in_flight_messages", "Messages that the sink is being asked about.", state.in_flight)
+        yield _gauge("outbox_in_flight_messages", "Deliveries that wait for the sink's answer.", state.in_flight)
         yield _gauge("outbox_delivery_slots", "Deliveries at once, at most.", self._slots)
         yield _gauge("outbox_outstanding_messages", "Messages claimed and not settled yet.", state.outstanding)
         since_s = state.held_since_s
@@ -134,12 +143,12 @@ class Metrics(Collector):
         yield _gauge("outbox_pace_messages_per_second", "Speed limit while the sink throttles, else +Inf.", pace)
         yield _gauge("outbox_database_up", "0 while a loop cannot reach the database.", state.database_lost is None)
         yield _counter("outbox_database_losses", "Times that a loop lost the database.", counts.database_losses)
-        yield _gauge("outbox_presence_shown", "1 while others would see this worker die.", state.present)
+        yield _gauge("outbox_presence_shown", "1 while other workers can see whether this one is alive.", state.present)
         yield _counters("outbox_duty_failures", "Failures of slow duties.", "duty", counts.duties_failed)
         yield _gauge(
-            "outbox_loop_lag_seconds", "How late the event loop came at worst in a minute.", state.watchdog.lag_s
+            "outbox_loop_lag_seconds", "The longest delay of the event loop within a minute.", state.watchdog.lag_s
         )
-        yield _gauge("outbox_loops_overdue", "Loops not heard from for too long.", len(state.watchdog.overdue_s()))
+        yield _gauge("outbox_loops_overdue", "Loops that have not reported in time.", len(state.watchdog.overdue_s()))
 
     def _sources(self) -> Iterator[Metric]:
         counts = self._counts
@@ -147,11 +156,11 @@ class Metrics(Collector):
         yield _gauges(
             "outbox_source_up", "1 for a source that is subscribed and trusted, of those that run.", "source", up
         )
-        yield _counters("outbox_source_losses", "Times that a source fell silent.", "source", counts.sources_lost)
+        yield _counters("outbox_source_losses", "Times that a source was lost.", "source", counts.sources_lost)
         yield _counters(
             "outbox_source_degradations", "Times that a source missed messages.", "source", counts.sources_degraded
         )
-        yield _gauges("outbox_mode", "1 for the mode that is asked for.", "mode", _one_of(MODES, counts.mode))
+        yield _gauges("outbox_mode", "1 for the requested mode.", "mode", _one_of(MODES, counts.mode))
         yield _counter("outbox_mode_changes", "Changes of what wakes the worker.", counts.mode_changes)
 
     def _whole_outbox(self) -> Iterator[Metric]:
@@ -163,7 +172,7 @@ class Metrics(Collector):
             yield _gauge(name, help_text, facts[key])
         states = {state: facts["states"][state] for state in STATES}
         yield _gauges("outbox_messages", "Messages by state, as `outbox status` counts them.", "state", states)
-        yield _gauge("outbox_facts_age_seconds", "Age of what is told of the whole outbox.", answer.age_s)
+        yield _gauge("outbox_facts_age_seconds", "Age of the figures for the whole outbox.", answer.age_s)
 
 
 def _counter(name: str, help_text: str, value: float) -> Metric:

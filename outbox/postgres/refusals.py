@@ -129,7 +129,7 @@ def _of_network(error: OSError, server: ConnectionParameters, host: Host) -> Ref
     if host.is_socket and isinstance(error, FileNotFoundError | PermissionError):
         return Refusal("reach", f"no way to its socket ({line(error)})", running)
     if "refused" in str(error).lower():
-        return Refusal("reach", "refused, nobody listens there", running)
+        return Refusal("reach", "refused, no server listens there", running)
     if "connection_lost" in str(error):  # as the driver puts it
         return _cut(server)
     return Refusal("reach", line(error))

@@ -17,12 +17,12 @@ async def measured(
     """What the scenario reports, checked for what holds of every report."""
     name = scenario.__name__.rpartition(".")[2]
     report = Measurements(name, name)
-    told: list[float] = []
+    shares: list[float] = []
     options = scenario.OPTIONS(**chosen) if chosen else scenario.OPTIONS.brief()
     async with Lab(dsn, temporal_address) as lab:
-        await scenario.measure(lab, options, report, lambda _, share: told.append(share))
-    assert all(0 <= a <= b <= 1 for a, b in pairwise(told)), told
-    assert told[-1] == 1.0
+        await scenario.measure(lab, options, report, lambda _, share: shares.append(share))
+    assert all(0 <= a <= b <= 1 for a, b in pairwise(shares)), shares
+    assert shares[-1] == 1.0
     assert report.figures
     for figure in report.figures:
         assert all(math.isfinite(run) for run in figure.runs), figure

@@ -37,11 +37,11 @@ async def test_what_was_measured_before_an_interruption_is_reported(database: st
     options = backlog.OPTIONS(sizes=(500,), drained=500, drains=1, runs=50)
     async with Lab(database) as lab, anyio.create_task_group() as tasks:
 
-        def tell(_: str, share: float) -> None:
+        def show(_: str, share: float) -> None:
             if share > 0:
                 tasks.cancel_scope.cancel()
 
-        await backlog.measure(lab, options, report, tell)
+        await backlog.measure(lab, options, report, show)
     assert len(by_name(report)["drain rate, 500 waiting"]) == 1
 
 

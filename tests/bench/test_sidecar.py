@@ -22,7 +22,7 @@ def ledger(latencies_s: dict[float, float], *, lost: int = 0, doubled: int = 0, 
 
 
 def verdicts(report: Measurements) -> dict[str, bool | None]:
-    return {figure.name: figure.met for figure in report.figures if figure.goal}
+    return {figure.name: figure.reached for figure in report.figures if figure.goal}
 
 
 def test_a_drain_without_fault_meets_every_goal() -> None:

@@ -2,7 +2,7 @@
 
 What is asserted: the fault is noticed, the source heals by itself, nothing is lost or doubled, and while the source is
 broken no message waits longer than the fallback interval and a little. What is measured goes into a table:
-`make faults` runs the long form and writes it into `docs/operations.md`.
+`make faults` runs the long form and writes it into `docs/wakeups.md`.
 """
 
 from __future__ import annotations

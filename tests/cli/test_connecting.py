@@ -457,7 +457,7 @@ async def test_worker_waits_for_what_may_come(environment: pytest.MonkeyPatch) -
     environment.setenv("DATABASE_URL", "postgresql://app@127.0.0.1:1/app")
     async with running(None, wait=False) as relay:
         lost = await relay.log.wait_for(DatabaseLost)
-        assert "refused, nobody listens there" in lost.error
+        assert "refused, no server listens there" in lost.error
 
 
 # Secrets that change beneath a worker

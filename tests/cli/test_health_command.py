@@ -42,7 +42,7 @@ async def test_it_says_in_one_line_and_an_exit_code_how_the_worker_is(database: 
         code, out, err = await check("health")
         assert (code, err) == (1, "")
         assert out.startswith("not ready: relay: holding for ")
-        assert out.endswith("sink: FakeSinkDown: the fake sink was told to be unavailable\n")
+        assert out.endswith("sink: FakeSinkDown: the fake sink is set to be unavailable\n")
         assert await check("health", "--live") == (0, "live\n", "")
         sink.available = True
 

@@ -15,7 +15,7 @@ from outbox.model.message import Message
 from outbox.model.sink import Delivered, Outcome, Sink, SinkContext, Unavailable
 
 TIMEOUT_S = 15.0
-DOWN = Unavailable("FakeSinkDown", "the fake sink was told to be unavailable")
+DOWN = Unavailable("FakeSinkDown", "the fake sink is set to be unavailable")
 Answer = Callable[[Message], Outcome]
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_a
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every scenario is asked."""
+    """The options that all scenarios share."""
 
     dsn: str | None = None
     """Database to measure on, postgresql://…; its OUTBOX TABLES ARE EMPTIED. DATABASE_URL is not used. Default: a
@@ -103,7 +103,7 @@ def show(
 
 
 def _prepare(common: Common) -> None:
-    """Check before the first measurement that everything asked for is available."""
+    """Check before the first measurement that everything is available that the options need."""
     if common.plots is not None:
         _plots()
     if common.dsn is not None:
@@ -115,7 +115,7 @@ def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> Scena
     made = scenario.OPTIONS.brief() if common.brief else scenario.OPTIONS()
     session = ScenarioRun(scenario, replace(made, **given), common.dsn, common.temporal, brief=common.brief)
     with screens.Bar(Console(stderr=True), name_of(scenario)) as bar:
-        ask(partial(session.run, bar.tell))
+        ask(partial(session.run, bar.show))
     console = screens.paper()
     if session.found_anything:
         screens.show(session.result, console)

@@ -1,4 +1,4 @@
-"""Whether a database may be emptied: asked before the first statement that changes anything."""
+"""Asks whether a database may be emptied, before the first statement that changes anything."""
 
 from __future__ import annotations
 

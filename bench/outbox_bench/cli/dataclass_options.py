@@ -1,4 +1,4 @@
-"""Makes command-line options of dataclasses: a scenario declares its options once, and knows nothing of typer."""
+"""Turns dataclasses into command-line options: a scenario declares its options once, without typer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _shown(default: object) -> str:
 
 
 def _docstrings(kind: type[Any]) -> dict[str, str]:
-    """The text that stands below each field, which Python itself forgets."""
+    """The text below each field, which Python itself does not keep."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
     found = {}

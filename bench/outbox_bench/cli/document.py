@@ -1,7 +1,7 @@
-"""Writes docs/benchmarks.md from the kept results and from what we say of each missed goal.
+"""Writes docs/benchmarks.md from the kept results and from the paragraphs about missed goals.
 
-A paragraph about a missed goal stands in `bench/misses/<scenario>.md` below `## ` and the figure's name; one paragraph
-may stand below several such lines. It says why, what was tried, and what the limit is made of.
+A paragraph about a missed goal is in `bench/misses/<scenario>.md` below `## ` and the figure's name. Several such lines
+may share one paragraph. It says why, what was tried, and what sets the limit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from textwrap import TextWrapper
 
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox_bench.report import plots
@@ -38,13 +39,14 @@ $ outbox bench all --dsn … --temporal … --json results --plots plots
 $ outbox bench show results/*.json                      # kept results again, with all goals in one table
 ```
 
-Every scenario **empties the outbox tables** of the database it runs on, so give it one of its own. It refuses while a
-worker runs there, and asks before it drops messages that wait (`--yes` answers). Without `--dsn` and `--temporal` it
-starts PostgreSQL and Temporal's dev server from their wheels. Ctrl-C ends it, and what was measured until then is shown
-and kept. `--brief` only sees whether it works. Each has its own `--help`.
+Every scenario **empties the outbox tables** of its database, so give it a database of its own. It
+refuses to start while a worker runs there, and asks before it drops waiting messages (`--yes`
+answers). Without `--dsn` and `--temporal` it starts PostgreSQL and Temporal's dev server from their
+wheels. Ctrl-C ends it; it then shows and keeps the results so far. `--brief` only checks that it
+works. Each scenario has its own `--help`.
 
-A ratio compares what was measured in turn within one run on the same servers; it travels better from one machine to
-another than milliseconds do. A figure is the median of its runs.
+A ratio compares values that were measured in turn within one run on the same servers. Ratios differ
+less between machines than milliseconds do. A figure is the median of its runs.
 """
 _NOTHING = (
     "\nNothing measured yet: `make bench` measures everything, keeps it in `bench/results` and writes this page.\n"
@@ -52,14 +54,28 @@ _NOTHING = (
 
 
 def page(results: Iterable[Result], misses: Path = MISSES) -> str:
-    """The whole page. Raises ConfigurationError where a missed goal has no paragraph, or one has no goal."""
+    """The whole page. Raises ConfigurationError if a missed goal has no paragraph, or a paragraph has no goal."""
     order = [name_of(scenario) for scenario in SCENARIOS]
     found = sorted(results, key=lambda result: order.index(result.report.scenario))
     if not found:
         return _HEAD + _NOTHING
     parts = ["\n".join(_goals(found))]
     parts += ["\n".join(_chapter(result, _paragraphs(result.report, misses))) for result in found]
-    return _HEAD + "\n" + "\n\n".join(parts) + "\n"
+    return _HEAD + "\n" + "\n\n".join(map(_wrapped, parts)) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs and list items in lines of at most 100 characters; tables, images and headings stay."""
+    return "\n\n".join(
+        block if block.startswith(("|", "#", "!", "<")) else _filled(block) for block in text.split("\n\n")
+    )
+
+
+def _filled(block: str) -> str:
+    lines = block.splitlines() if block.startswith("- ") else [block]
+    wrapper = TextWrapper(100, subsequent_indent="  " if len(lines) > 1 or block.startswith("- ") else "")
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return "\n".join(map(wrapper.fill, lines))
 
 
 def command_of(result: Result) -> str:
@@ -92,14 +108,14 @@ def _goals(results: list[Result]) -> Iterator[str]:
     yield "|---|--:|--:|---|---|---|"
     for result in results:
         for figure in _with_goal(result.report):
-            verdict = "met" if figure.met else f"[**missed**](#{_anchor(result.report.scenario)})"
+            verdict = "reached" if figure.reached else f"[**missed**](#{_anchor(result.report.scenario)})"
             goal = f"{figure.goal.relation} {with_unit(figure.goal.value, figure.unit)}" if figure.goal else ""
             measured = with_unit(figure.value, figure.unit)
             yield _row(figure.name, measured, goal, verdict, _runs(figure), f"`{command_of(result)}`")
 
 
 def _chapter(result: Result, missed: dict[str, list[str]]) -> Iterator[str]:
-    """One scenario: how it was measured, what was found, what is to be known about it."""
+    """One scenario: how it was measured, the results, and notes about them."""
     report = result.report
     yield f"## {report.scenario}"
     yield ""
@@ -153,13 +169,13 @@ def _samples(report: Measurements) -> Iterator[str]:
 
 
 def _paragraphs(report: Measurements, folder: Path) -> dict[str, list[str]]:
-    """What is said of this scenario's missed goals: the paragraph, and which goals it is about."""
+    """The paragraphs about this scenario's missed goals, each with its goals."""
     file = folder / f"{report.scenario}.md"
     said = _said(file.read_text(encoding="utf-8")) if file.exists() else {}
     known = {figure.name for figure in _with_goal(report)}
-    missed = [figure.name for figure in _with_goal(report) if not figure.met]
+    missed = [figure.name for figure in _with_goal(report) if not figure.reached]
     faults = [f"{file} says nothing of the missed goal: ## {name}" for name in missed if not said.get(name)]
-    faults += [f"{file} speaks of what is no goal: ## {name}" for name in said if name not in known]
+    faults += [f"{file} has a paragraph about an unknown goal: ## {name}" for name in said if name not in known]
     if faults:
         raise ConfigurationError(*faults)
     found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: the machine, the servers, the versions, and where this code stood."""
+"""What a benchmark ran on: the machine, the servers, the versions, and the revision of this code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the machine was quiet enough for what a report claims, and if not, how one knows."""
+"""Whether the machine was quiet enough for the claims of a report, and the signs if it was not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Noise:
         found = []
         if self._load is not None and self._load > _BUSY * cores:
             found.append(
-                f"noisy: other programs were at work, load average {self._load:.1f} on {cores} cores beforehand"
+                f"noisy: other programs were at work, load average {self._load:.1f} on {cores} cores before the run"
             )
         stolen = _stolen(self._times, _cpu_times())
         if stolen > _STOLEN:
@@ -49,9 +49,9 @@ def _unsteady(report: Measurements) -> list[str]:
         if figure.goal is None or not figure.runs:
             continue
         low, high = min(figure.runs), max(figure.runs)
-        met = sum(1 for value in figure.runs if figure.goal.met(value))
-        if 0 < met < len(figure.runs):
-            found.append(f"unsteady: {figure.name} met its goal in {met} of {len(figure.runs)} runs")
+        reached = sum(1 for value in figure.runs if figure.goal.reached(value))
+        if 0 < reached < len(figure.runs):
+            found.append(f"unsteady: {figure.name} reached its goal in {reached} of {len(figure.runs)} runs")
         elif high - low > _SPREAD * abs(figure.value):
             found.append(f"unsteady: {figure.name} lay between {low:.3g} and {high:.3g} {figure.unit}")
     return found

@@ -12,7 +12,7 @@ from outbox.model.errors import OutboxError
 from outbox_bench.cli import environment
 from outbox_bench.cli.noise import Noise
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Measurements, Tell
+from outbox_bench.report.report import Measurements, ShowProgress
 from outbox_bench.report.results import Result, now, rounded
 from outbox_bench.scenarios.registry import Scenario, help_of, name_of
 
@@ -43,14 +43,14 @@ class ScenarioRun:
         self.error: Exception | None = None
         self.result: Result
 
-    async def run(self, tell: Tell) -> None:
+    async def run(self, show: ShowProgress) -> None:
         """Measure until done, until Ctrl-C or until something fails; then put the result together."""
         began_s, noise = monotonic(), Noise()
         _forget_other_databases(own_listen_url=self._servers[0] is not None)
         async with Lab(*self._servers) as lab:
             async with cancelled_on_signal(self._interrupt):
                 try:
-                    await self._scenario.measure(lab, self._options, self._report, tell)
+                    await self._scenario.measure(lab, self._options, self._report, show)
                 except Exception as error:  # noqa: BLE001 - it is raised again when what was measured has been shown
                     self.error = error
             took_s = monotonic() - began_s

@@ -88,7 +88,7 @@ class Bar:
         if self._console.is_terminal:
             self._progress.stop()
 
-    def tell(self, what: str, fraction: float) -> None:
+    def show(self, what: str, fraction: float) -> None:
         """Show what is being done, and how much of everything is done."""
         new, self._what = what != self._what, what
         if not self._console.is_terminal:
@@ -133,7 +133,7 @@ def _against_goal(figure: Figure) -> tuple[str, str, Text]:
     if figure.goal is None:
         return measured, "", Text()
     goal = f"{figure.goal.relation} {with_unit(figure.goal.value, figure.unit)}"
-    return measured, goal, Text("met", "green") if figure.met else Text("missed", "bold red")
+    return measured, goal, Text("reached", "green") if figure.reached else Text("missed", "bold red")
 
 
 def _samples(samples: dict[str, list[float]]) -> RenderableType | None:
@@ -166,7 +166,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _table(*columns: str) -> Table:
-    """A table whose columns marked with > are numbers."""
+    """A table. Columns marked with > are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for column in columns:
         right = column.startswith(">")

@@ -19,7 +19,7 @@ Send = Callable[[float], Coroutine[None, None, None]]
 def schedule(rate: float, duration_s: float, *sends: Send, seed: int) -> list[tuple[float, Send]]:
     """Random arrivals of every kind at `rate` a second each: seconds from the start, in order.
 
-    So many points thrown on a stretch of time are what a Poisson process looks like if one knows how many came.
+    If the number of arrivals is given, a Poisson process is this: points spread at random over the time.
     """
     dice = random.Random(seed)  # noqa: S311 - no secret
     count = max(1, round(rate * duration_s))

@@ -32,7 +32,7 @@ class Counters:
 
     wal_bytes: int
     buffers: int
-    """Pages asked for, in memory or not."""
+    """Pages requested, in memory or not."""
     transactions: int
 
     @classmethod

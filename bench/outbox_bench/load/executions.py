@@ -32,7 +32,7 @@ class Times:
 
 
 async def first_events(client: Client, workflow_ids: Iterable[str]) -> dict[str, Times]:
-    """The times by workflow id, of those that Temporal knows."""
+    """The times by workflow id, for the workflows that Temporal has."""
     found: dict[str, Times] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 

@@ -1,4 +1,4 @@
-"""A steady flow of events whose workflows are looked up afterwards, one by one: none may be missing, none be double.
+"""A steady flow of events. Afterwards each workflow is looked up: none may be missing, none may exist twice.
 
 Open loop: events come when they are due, whether or not earlier ones are through, and their latency counts from then,
 to the moment in which the frontend began the workflow.
@@ -45,12 +45,12 @@ _FRONTEND = FrontendOptions(latency_ms=2.0, jitter_ms=1.0, tail=0.5)
 
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
-    """What was sent, and what the frontend knows of it."""
+    """What was sent, and what the frontend recorded."""
 
     due_s: dict[str, float]
     """By workflow id: when each committed event was due, in monotonic seconds."""
     started_s: dict[str, float]
-    """When its workflow began, of those that the frontend knows, on the same clock."""
+    """When its workflow began, for those that the frontend recorded, on the same clock."""
     executions: int
     """How many workflows the frontend began in all."""
     left: int = 0

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 POSTGRES_SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
-"""What anybody gives a database that carries load; fsync stays on."""
+"""The usual settings for a database under load; fsync stays on."""
 
 
 class Lab:
-    """Servers for one benchmark, started when they are first asked for and closed at the end.
+    """Servers for one benchmark, started at first use and closed at the end.
 
     A named database must be meant for this: scenarios empty the outbox tables in it.
     """
@@ -31,7 +31,7 @@ class Lab:
 
     @property
     def servers(self) -> tuple[str | None, str | None]:
-        """Where PostgreSQL and Temporal are, as far as anybody named them or asked for them."""
+        """Where PostgreSQL and Temporal are, if they were named or are already in use."""
         return self._dsn, self._temporal_address
 
     async def __aenter__(self) -> Self:

@@ -41,7 +41,7 @@ class Account:
     settlements: int = 0
     """Claim and settle statements."""
     returned: int = 0
-    """Messages that were retried, released, buried, or whose lease was lost."""
+    """Messages that were retried, released or buried, or that lost their lease."""
 
 
 def say(what: object) -> None:
@@ -50,8 +50,8 @@ def say(what: object) -> None:
     sys.stdout.flush()
 
 
-async def told() -> bool:
-    """Wait for our parent's next line; False at the end."""
+async def signalled() -> bool:
+    """Wait for the parent's next line; False at the end."""
     await anyio.wait_readable(sys.stdin)
     return bool(os.read(sys.stdin.fileno(), 100))
 
@@ -85,10 +85,10 @@ async def relay() -> None:
     settings = config.load(worker_name=NAME)
     worker = Worker(settings, config.load_sink(settings.sink), watch)
     say("ready")
-    if await told():
+    if await signalled():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worker.run)
-            await told()
+            await signalled()
             worker.stop()
     say(asdict(watch.account))
 
@@ -101,12 +101,12 @@ async def direct(kind: Kind, count: int, concurrency: int) -> None:
     client = await connect(identity=NAME)
     say("ready")
     account = Account()
-    if await told():
+    if await signalled():
         account.began_s, cpu_s = monotonic(), process_time()
         await start_many(client, kind, count, concurrency)
         account.ended_s, account.cpu_s, account.moved = monotonic(), process_time() - cpu_s, count
         say({"moved": count})
-        await told()
+        await signalled()
     say(asdict(account))
 
 
@@ -118,7 +118,7 @@ async def main() -> None:
         case ["raw" | "client" as kind, count, concurrency]:
             await direct(kind, int(count), int(concurrency))
         case other:
-            raise SystemExit(f"outbox_bench.load.mover: it knows no {other}")
+            raise SystemExit(f"outbox_bench.load.mover: unknown arguments {other}")
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ class MoverProcess:
             raise OutboxError(f"a benchmark's process ended early: {await self._last_words()}") from error
         return line
 
-    async def tell(self) -> None:
-        """Have it begin, or end."""
+    async def signal(self) -> None:
+        """Make it begin, or end."""
         assert self._process.stdin is not None
         await self._process.stdin.send(b"\n")
 
@@ -80,7 +80,7 @@ class MoverProcess:
 
 @asynccontextmanager
 async def movers(number: int, what: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[list[MoverProcess]]:
-    """So many processes that are ready to begin; what is left of them at the end is killed."""
+    """This number of processes, ready to begin. Those that still run at the end are killed."""
     command = [sys.executable, "-m", "outbox_bench.load.mover", *what]
     processes: list[Process] = []
     try:
@@ -115,12 +115,12 @@ async def move(started: Sequence[MoverProcess], count: int, moved_all: Callable[
         scope.cancel()
 
     for mover in started:
-        await mover.tell()
+        await mover.signal()
     async with anyio.create_task_group() as tasks:
         for mover in started:
             tasks.start_soon(follow, mover, tasks.cancel_scope)
     if moved_all is not None:
         moved_all()
     for mover in started:
-        await mover.tell()
+        await mover.signal()
     return Move([await mover.account() for mover in started])

@@ -55,10 +55,10 @@ class WorkerProcess:
                 self._last.append(line)
                 if line.startswith("{"):
                     self._said.add(orjson.loads(line)["message"])
-                self._tell()
+                self._notify()
         except (anyio.IncompleteRead, anyio.EndOfStream, anyio.ClosedResourceError):
             self._ended = True
-            self._tell()
+            self._notify()
 
     async def said(self, message: str) -> None:
         """Return once the worker has logged this. Raises OutboxError if it ends before, or takes too long."""
@@ -74,15 +74,15 @@ class WorkerProcess:
 
         Raises OutboxError if the worker ends before, or takes too long.
         """
-        told = "nothing"
+        answer = "nothing"
         with anyio.move_on_after(_START_TIMEOUT_S):
             while not self._ended:
-                well, told = await to_thread.run_sync(self._ask)
+                well, answer = await to_thread.run_sync(self._ask)
                 if well:
                     return monotonic()
                 await anyio.sleep(_LOOK_EVERY_S)
         words = " · ".join(self._last) or "none"
-        raise OutboxError(f"the worker process was not ready; /readyz said {told}; its last words: {words}")
+        raise OutboxError(f"the worker process was not ready; /readyz said {answer}; its last words: {words}")
 
     def _ask(self) -> tuple[bool, str]:
         connection = HTTPConnection("127.0.0.1", self._http_port, timeout=2)
@@ -108,7 +108,7 @@ class WorkerProcess:
             self._process.kill()
         await self._process.wait()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         news, self._news = self._news, anyio.Event()
         news.set()
 

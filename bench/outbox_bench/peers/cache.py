@@ -1,4 +1,4 @@
-"""Where the peers and their libraries stand: a virtual environment and a node_modules of their own, made on first use.
+"""Where the peers and their libraries are installed: their own virtual environment and node_modules, made at first use.
 
 Versions are pinned with hashes in `requirements.txt` and `package-lock.json`; when either changes, or the Python that
 runs us does, the folder is made again.
@@ -49,12 +49,12 @@ class Cache:
     @property
     def has_python(self) -> bool:
         """Whether the peers that are written in Python are installed, as they are pinned now."""
-        return self._stands("python", "requirements.txt")
+        return self._installed("python", "requirements.txt")
 
     @property
     def has_node(self) -> bool:
         """The same of those that Node runs."""
-        return self.has_python and self._stands("node", "package-lock.json")
+        return self.has_python and self._installed("node", "package-lock.json")
 
     async def install_python(self) -> None:
         """Make the virtual environment unless it is there. Needs the package index; raises NotInstalled."""
@@ -105,14 +105,14 @@ class Cache:
         """The place to fill, empty, or None if it is filled already. It counts as filled once the block has ended."""
         place = self.folder / name
         async with self._locked():
-            if self._stands(name, pins):
+            if self._installed(name, pins):
                 yield None
                 return
             await to_thread.run_sync(shutil.rmtree, place, True)  # noqa: FBT003 - its ignore_errors
             yield place
             (place / _STAMP).write_text(_wanted(pins))
 
-    def _stands(self, name: str, pins: str) -> bool:
+    def _installed(self, name: str, pins: str) -> bool:
         stamp = self.folder / name / _STAMP
         return stamp.exists() and stamp.read_text() == _wanted(pins)
 

@@ -81,8 +81,8 @@ class Contender:
     def _ended(self) -> ContenderFailed:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines() or ["without a word"]
-        telling = [line for line in said if "Error" in line] or said  # Node's last line is its version
-        return ContenderFailed(f"{self.name} ended: {telling[-1].strip()}")
+        errors = [line for line in said if "Error" in line] or said  # Node's last line is its version
+        return ContenderFailed(f"{self.name} ended: {errors[-1].strip()}")
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@
 - finished jobs are deleted (docs/howto/production/delete_finished_jobs.md), so that the table stays small;
 - jobs are put in with `batch_defer` (docs/howto/basics/batch_defer.md).
 
-It claims one job at a time; 5 to 50 of them at once made no difference that stood out of the noise.
+It claims one job at a time; 5 to 50 of them at once made no difference larger than the noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is asked of one contender: drain a backlog, pick up single jobs. In a database of its own, by two processes."""
+"""The task of one contender: drain a backlog, pick up single jobs. In a database of its own, with two processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Entrant:
 
     @property
     def language(self) -> Literal["ours", "python", "node"]:
-        """Whose interpreter and libraries it needs."""
+        """The language: decides which interpreter and libraries it needs."""
         return "ours" if self.program == "ours.py" else "node" if self.program.endswith(".mjs") else "python"
 
     @property
@@ -73,7 +73,7 @@ class RaceServers:
     """Where entrants are measured: one server, with a database for each, and on the other side one Temporal."""
 
     server: str
-    """URL of a database of the server, by whose role others can be created."""
+    """URL of a database of the server. Its role may create databases."""
     cache: Cache
     node: Path | None
     temporal_address: str | None
@@ -189,7 +189,7 @@ class Trial:
         return picked
 
     async def _settled_ns(self) -> int:
-        """Return when the last job was finished. It asks only while few are left, so that it costs little."""
+        """Return when the last job was finished. It polls only when few are left, so that it costs little."""
         while await self._connection.fetchval(self._unfinished):  # noqa: ASYNC110 - no peer reports it
             await anyio.sleep(_SETTLED_EVERY_S)
         return time.monotonic_ns()

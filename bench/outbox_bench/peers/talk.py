@@ -1,6 +1,6 @@
 """How a contender talks with the benchmark: commands are lines on stdin, answers are JSON lines on stdout.
 
-Every contender is started with the database's URL, knows the same four commands and ends with its input:
+Every contender is started with the database's URL, takes the same four commands and ends with its input:
 
 - `prepare` makes the tables and applies the tuning; answers with `settings`, `versions` and `unfinished`, a query that
   says whether any job is left;

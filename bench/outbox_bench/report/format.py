@@ -17,7 +17,7 @@ def number(value: float) -> str:
 
 
 def with_unit(value: float, unit: str) -> str:
-    """`×` stands before its number, other units behind it."""
+    """`×` comes before its number, other units come after it."""
     return f"× {number(value)}" if unit == "×" else f"{number(value)} {unit}"
 
 

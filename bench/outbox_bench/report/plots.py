@@ -58,7 +58,7 @@ _UNITS = {
     "rolling": {"": "ms, event → start"},
     "scale": {"": "messages/s"},
 }
-"""What the curves of a scenario are in, by name; "" stands for all others."""
+"""The unit of a scenario's curves, by name; "" is for all others."""
 
 
 @dataclass(frozen=True, slots=True)

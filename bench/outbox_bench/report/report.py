@@ -15,7 +15,7 @@ class Goal:
     relation: Literal["≤", "≥"]
     value: float
 
-    def met(self, value: float) -> bool:
+    def reached(self, value: float) -> bool:
         """Whether the value is as good as the goal."""
         return value <= self.value if self.relation == "≤" else value >= self.value
 
@@ -37,9 +37,9 @@ class Figure:
         return median(self.runs)
 
     @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
-        return None if self.goal is None else self.goal.met(self.value)
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None if there is none."""
+        return None if self.goal is None else self.goal.reached(self.value)
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Measurements:
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Curves by name: points (x, y) for plots."""
     settings: dict[str, object] = field(default_factory=dict)
-    """What was asked for, and what the measured parts ran with: rates, sizes, frontend, versions of peers."""
+    """The requested options, and what the measured parts ran with: rates, sizes, frontend, versions of peers."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know before he believes the figures: interrupted, noisy, not run and why."""
 
@@ -72,5 +72,5 @@ class Measurements:
         self.samples.setdefault(name, []).extend(values)
 
 
-Tell = Callable[[str, float], None]
+ShowProgress = Callable[[str, float], None]
 """How a scenario reports its progress: what it is at, and how much of everything is done, 0 to 1."""

@@ -34,7 +34,7 @@ def now() -> str:
 
 def rounded(result: Result) -> Result:
     """The result with the digits that are kept, so that what is shown now is what will be shown again."""
-    return _told(_short(asdict(result)))
+    return _parsed(_short(asdict(result)))
 
 
 def keep(result: Result, path: Path) -> Path:
@@ -44,7 +44,7 @@ def keep(result: Result, path: Path) -> Path:
     body = {"format": _FORMAT, **asdict(result)}
     for figure, shown in zip(result.report.figures, body["report"]["figures"], strict=True):
         if figure.runs:
-            shown |= {"value": _short(figure.value), "met": figure.met}
+            shown |= {"value": _short(figure.value), "reached": figure.reached}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE, default=str))
@@ -59,7 +59,7 @@ def load(path: Path) -> Result:
         body = orjson.loads(path.read_bytes())
         if body["format"] != _FORMAT:
             raise ConfigurationError(f"{path} has format {body['format']}, and this version reads {_FORMAT}")
-        return _told(body)
+        return _parsed(body)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -71,17 +71,17 @@ def load_all(folder: Path) -> list[Result]:
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def _told(body: dict[str, Any]) -> Result:
-    told = body["report"]
+def _parsed(body: dict[str, Any]) -> Result:
+    report = body["report"]
     figures = [
         Figure(each["name"], each["unit"], each["runs"], Goal(**each["goal"]) if each["goal"] else None)
-        for each in told["figures"]
+        for each in report["figures"]
     ]
-    series = {name: [(x, y) for x, y in points] for name, points in told["series"].items()}
-    report = Measurements(
-        told["scenario"], told["title"], figures, told["samples"], series, told["settings"], told["notes"]
+    series = {name: [(x, y) for x, y in points] for name, points in report["series"].items()}
+    measurements = Measurements(
+        report["scenario"], report["title"], figures, report["samples"], series, report["settings"], report["notes"]
     )
-    return Result(report, body["environment"], body["ended"], body["took_s"], body["interrupted"])
+    return Result(measurements, body["environment"], body["ended"], body["took_s"], body["interrupted"])
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold

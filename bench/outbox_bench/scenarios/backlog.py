@@ -1,7 +1,7 @@
 """Does a backlog slow the relay down? The same number of messages is drained from small and from large backlogs.
 
-Meanwhile urgent messages, of the highest priority, are committed one after the other: how long each waits for its
-delivery tells whether it passes the backlog. Before each drain the claim is run once under EXPLAIN and rolled back.
+At the same time urgent messages, of the highest priority, are committed one after the other. The time to their
+delivery shows whether they overtake the backlog. Before each drain the claim is run once under EXPLAIN and rolled back.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class BacklogOptions:
     sizes: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
     """Messages that wait when the drain begins."""
     drained: int = 10_000
-    """Messages whose drain is timed."""
+    """Messages in a timed drain."""
     drains: int = 5
     """Drains at each size; a run's value is their median. Between them the backlog is topped up."""
     runs: int = 3
@@ -57,7 +57,7 @@ class BacklogOptions:
 OPTIONS = BacklogOptions
 
 
-async def measure(lab: Lab, options: BacklogOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: BacklogOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Drain at each size in turn, run after run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -71,7 +71,7 @@ async def measure(lab: Lab, options: BacklogOptions, report: Measurements, tell:
     turns = list(product(range(options.runs), others or [smallest]))
     async with connected(dsn) as connection:
         for turn, (run, size) in enumerate(turns):
-            tell(f"run {run + 1}: {size:,} messages wait", turn / len(turns))
+            show(f"run {run + 1}: {size:,} messages wait", turn / len(turns))
             rates = {}
             for waiting in dict.fromkeys((smallest, size)):
                 rates[waiting] = await _at_size(dsn, connection, waiting, smallest, options, report)
@@ -80,7 +80,7 @@ async def measure(lab: Lab, options: BacklogOptions, report: Measurements, tell:
                 ratio = f"drain rate, {size:,} ÷ {smallest:,} waiting"
                 add_run(report, ratio, "×", rates[size] / rates[smallest], GOAL)
         await empty(connection)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _at_size(
@@ -110,7 +110,7 @@ async def _at_size(
 
 
 async def _drain(dsn: str, connection: Connection, count: int) -> tuple[float, list[float], list[float]]:
-    """Drain so many; return rows a second, the claims' seconds, and those that urgent messages waited meanwhile."""
+    """Drain this many; return rows a second, the seconds of the claims, and the waiting times of urgent messages."""
     watch = Watch()
     waited_s: list[float] = []
 
@@ -151,7 +151,7 @@ class _ExplainedError(Exception):
 
 
 class _ExplainingPool:
-    """Stands where the store's pool does, and explains what the store would have run."""
+    """Replaces the store's pool, and explains the statements that the store would run."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""How a worker ends that is told to in the midst of its work: SIGTERM under load.
+"""How a worker under load ends after SIGTERM.
 
 Events come at a steady rate, and go on while the worker drains and after it has gone; then another one takes what is
 left. Every event must have its one workflow in the end.
@@ -48,17 +48,17 @@ class DrainOptions:
 OPTIONS = DrainOptions
 
 
-async def measure(lab: Lab, options: DrainOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: DrainOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Drain one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
     async with frontend(report) as stub, connected(dsn) as connection:
         client = await Client.connect(stub.address)
         for run in range(options.runs):
-            tell(f"run {run + 1} of {options.runs}", run / options.runs)
+            show(f"run {run + 1} of {options.runs}", run / options.runs)
             code, took_s, found = await _drain(dsn, stub.address, connection, client, options)
             judge(report, code, took_s, found)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 def judge(report: Measurements, code: int, took_s: float, found: FlowRecord) -> None:
@@ -77,8 +77,8 @@ async def _drain(
     async with worker_process(dsn, environment=environment) as worker:
         async with steady_flow(dsn, options.rate) as flow:
             await anyio.sleep(options.work_s + random.random())  # noqa: S311 - no secret
-            told_s = monotonic()
+            signalled_s = monotonic()
             code = await worker.terminate()
-            took_s = monotonic() - told_s
+            took_s = monotonic() - signalled_s
         async with worker_process(dsn, environment=environment):
             return code, took_s, await ledger(connection, client, flow, before)

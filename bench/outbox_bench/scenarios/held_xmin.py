@@ -1,4 +1,4 @@
-"""What it costs when somebody else's snapshot keeps the dead rows of the outbox alive.
+"""The cost of another session's snapshot that keeps the dead rows of the outbox alive.
 
 A session opens a repeatable-read transaction, looks once and idles, as a forgotten console or a long report does. From
 then on vacuum can remove nothing that is newer. Rounds of messages are committed and drained by one worker; the same
@@ -22,7 +22,7 @@ from outbox_bench.report.report import Goal, Measurements
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
 
-FREE, HELD = "nobody in the way", "xmin held"
+FREE, HELD = "xmin free", "xmin held"
 GOAL = Goal("≥", 0.80)
 _HOLD = "set idle_in_transaction_session_timeout = 0; begin isolation level repeatable read"
 _HELD = "select backend_xmin is not null from pg_stat_activity where pid = $1"
@@ -60,7 +60,7 @@ async def held_xmin(dsn: str, observer: Connection, report: Measurements) -> Asy
         await holder.execute("rollback")
 
 
-async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Run both ways in turn, the one that begins changing from run to run."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -71,7 +71,7 @@ async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, tell
             done = (run + turn / 2) / options.runs
 
             def progress(share: float, done: float = done, what: str = f"run {run + 1}: {way}") -> None:
-                tell(what, done + share / 2 / options.runs)
+                show(what, done + share / 2 / options.runs)
 
             curves[way].append([])
             await _flow(dsn, options, way, report, curves[way][-1], progress)
@@ -80,7 +80,7 @@ async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, tell
         # Equal numbers of messages: the whole run's rate is the harmonic mean of its rounds'.
         add_run(report, "drain rate, xmin held ÷ not", "×", _whole(held) / _whole(free), GOAL)
         add_run(report, "drain rate at the end, xmin held ÷ not", "×", _end(held) / _end(free))
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _flow(

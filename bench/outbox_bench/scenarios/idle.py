@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GOALS = {"statements/s": Goal("≤", 0.5), "% of a core": Goal("≤", 1.0), "MiB": Goal("≤", 100.0)}
 _JUDGED = {"listen", "auto"}
-"""The modes that the goals are for. `poll` asks every second by definition."""
+"""The modes that the goals are for. `poll` runs a statement every second by definition."""
 _CALLS = """
 select coalesce(sum(calls), 0)::bigint from pg_stat_statements
 where dbid = (select oid from pg_database where datname = current_database())
@@ -67,7 +67,7 @@ class IdleOptions:
 OPTIONS = IdleOptions
 
 
-async def measure(lab: Lab, options: IdleOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: IdleOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Watch one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -78,7 +78,7 @@ async def measure(lab: Lab, options: IdleOptions, report: Measurements, tell: Ca
         await empty(connection)
         report.settings["statements counted by"], statements = await _counter(connection, report)
         for turn, (run, mode) in enumerate(turns):
-            tell(f"run {run + 1}: mode {mode}", turn / len(turns))
+            show(f"run {run + 1}: mode {mode}", turn / len(turns))
             async with worker_process(dsn, environment=temporal, mode=mode, sink=options.sink) as worker:
                 await _deliver_one(connection)
                 await anyio.sleep(options.settle_s)
@@ -86,7 +86,7 @@ async def measure(lab: Lab, options: IdleOptions, report: Measurements, tell: Ca
             for unit, cost in costs.items():
                 goal = GOALS[unit] if mode in _JUDGED else None
                 add_run(report, f"idle, {mode}: {unit}", unit, cost, goal)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _deliver_one(connection: Connection) -> None:
@@ -124,7 +124,7 @@ async def _counter(connection: Connection, report: Measurements) -> tuple[str, s
     except asyncpg.PostgresError:
         add_note(
             report,
-            "statements are the database's transactions (pg_stat_statements is not to be had): "
+            "statements are the database's transactions (pg_stat_statements is not available): "
             "each of the worker's is one, and everything else that works in the database counts too",
         )
         return "pg_stat_database", _TRANSACTIONS

@@ -1,10 +1,10 @@
-"""Our relay beside the queues that one would take otherwise, in one run on the same PostgreSQL.
+"""Our relay beside other queues, in one run on the same PostgreSQL.
 
-No-op throughput: a backlog is drained, counted from the first job's beginning until none is left unfinished. Pick-up:
-into an idle queue one job is put at a time, counted from just before its enqueue to its beginning. The enqueue and its
-commit are thus part of it; to leave them out would be unsound, as a quick worker begins before the producer has seen
-its commit acknowledged. The samples `commit → begin` show that side, and may be negative. And what one would build
-instead: PgQueuer with a handler that starts a workflow, beside our relay, on the same Temporal.
+No-op throughput: a backlog is drained; the time runs from the first job's beginning until none is left unfinished.
+Pick-up: an idle queue gets one job at a time; the time runs from just before its enqueue to its beginning. It includes
+the enqueue and its commit, because a quick worker begins before the producer has seen the answer to its commit. The
+samples `commit → begin` show that side, and may be negative. The third comparison is with what one would build instead:
+PgQueuer with a handler that starts a workflow, on the same Temporal.
 
 Each contender is tuned as its documentation advises (`outbox_bench.peers`), works in one process, is fed by a second
 one through its own API, and has a database of its own on the server; they take turns in every run.
@@ -26,7 +26,7 @@ from outbox_bench.peers.process import ContenderFailed
 from outbox_bench.peers.race import PATIENCE_S, Entrant, RaceServers, Trial
 from outbox_bench.report.report import Figure, Goal, Measurements
 
-Tell = Callable[[str, float], None]
+ShowProgress = Callable[[str, float], None]
 
 OURS = Entrant("temporal-outbox", "ours.py")
 PEERS = (
@@ -70,11 +70,11 @@ class PeersOptions:
 OPTIONS = PeersOptions
 
 
-async def measure(lab: Lab, options: PeersOptions, report: Measurements, tell: Tell) -> None:
+async def measure(lab: Lab, options: PeersOptions, report: Measurements, show: ShowProgress) -> None:
     """Fill the report in place. The server must allow to create databases; they are dropped at the end."""
     report.settings |= {"jobs": options.jobs, "pickups": options.pickups, "starts": options.starts}
     wanted = [peer for peer in PEERS if not options.only or peer.name in options.only]
-    tell("installing the peers", 0.0)
+    show("installing the peers", 0.0)
     cache = Cache(options.cache.absolute())
     peers, node = await (there if options.installed else installed)(cache, wanted, report)
     starters = [OUR_STARTS] if options.starts else []
@@ -91,7 +91,7 @@ async def measure(lab: Lab, options: PeersOptions, report: Measurements, tell: T
         for run in range(options.runs):
             for number, (leg, entrants) in enumerate(legs):
                 for entrant in _turned(entrants, run):
-                    tell(f"run {run + 1}: {entrant.name}", (run * len(legs) + number) / (options.runs * len(legs)))
+                    show(f"run {run + 1}: {entrant.name}", (run * len(legs) + number) / (options.runs * len(legs)))
                     await comparison.attempt(leg, entrant)
             comparison.relate()
 

@@ -137,7 +137,7 @@ WAYS = (
 
 
 async def measure(
-    lab: Lab, options: ProducersOptions, report: Measurements, tell: Callable[[str, float], None]
+    lab: Lab, options: ProducersOptions, report: Measurements, show: Callable[[str, float], None]
 ) -> None:
     """Take every way in turn, at every number of connections, without and with a worker, run after run."""
     dsn = await lab.database()
@@ -151,10 +151,10 @@ async def measure(
         ways = await _possible(admin, report)
         turns = list(product(range(options.runs), (ALONE, LISTENING), options.connections))
         for turn, (run, company, connections) in enumerate(turns):
-            tell(f"run {run + 1}: {connections} connections, {company}", turn / len(turns))
+            show(f"run {run + 1}: {connections} connections, {company}", turn / len(turns))
             await _round(dsn, admin, ways, company, connections, options, report)
             _draw(report, ways, options.connections)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _round(

@@ -1,7 +1,7 @@
 """How soon a worker is ready: from its process's start, and when it waited for servers that came later.
 
-The worker is `outbox run` with the sink that it has in production. It is ready when `/readyz` says so, which is asked
-without a pause. Servers that come later stand behind doors that refuse connections, both opened in the same moment.
+The worker is `outbox run` with the sink that it has in production. It is ready when `/readyz` says so, which is polled
+without a pause. Servers that come later are behind doors that refuse connections. Both doors open in the same moment.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ReadyOptions:
 OPTIONS = ReadyOptions
 
 
-async def measure(lab: Lab, options: ReadyOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: ReadyOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Start one worker after the other, in turn before and after its servers."""
     dsn, temporal = await lab.database(), await lab.temporal()
     await migrate(dsn)
@@ -53,13 +53,13 @@ async def measure(lab: Lab, options: ReadyOptions, report: Measurements, tell: C
     if parts.hostname is None:
         add_note(report, "servers that come later are not measured: the database's URL names no host")
     for run in range(options.runs):
-        tell(f"run {run + 1} of {options.runs}: servers first", run / options.runs)
+        show(f"run {run + 1} of {options.runs}: servers first", run / options.runs)
         _add(report, SERVERS_FIRST, await _servers_first(dsn, temporal))
         if parts.hostname is not None:
-            tell(f"run {run + 1} of {options.runs}: worker first", (run + 0.3) / options.runs)
+            show(f"run {run + 1} of {options.runs}: worker first", (run + 0.3) / options.runs)
             database = f"{parts.hostname}:{parts.port or 5432}"
             _add(report, WORKER_FIRST, await _worker_first(dsn, database, temporal, options.away_s))
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 def _add(report: Measurements, name: str, took_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.report import Measurements, Tell
+from outbox_bench.report.report import Measurements, ShowProgress
 from outbox_bench.scenarios import (
     backlog,
     drain,
@@ -36,7 +36,7 @@ class Scenario(Protocol):
         A field's docstring is its option's help. A field `duration_s` is the option `--duration`.
         """
 
-    async def measure(self, lab: Lab, options: Any, report: Measurements, tell: Tell) -> None:  # noqa: ANN401 - its own OPTIONS
+    async def measure(self, lab: Lab, options: Any, report: Measurements, show: ShowProgress) -> None:  # noqa: ANN401 - its own OPTIONS
         """Fill the report in place, run by run, so that what was measured survives a cancellation."""
 
 

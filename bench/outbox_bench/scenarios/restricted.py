@@ -1,4 +1,4 @@
-"""Whom do waiting messages slow? A hot key beside other keys, and a large tenant beside a small one.
+"""Which messages do waiting messages slow? A hot key beside other keys, and a large tenant beside a small one.
 
 Hot key: messages with keys of their own come at a steady rate, and the time from when each was due to its delivery is
 taken, without and with many messages of one other key waiting. Tenants: how long a small tenant's messages take from
@@ -57,7 +57,7 @@ OPTIONS = RestrictedOptions
 
 
 async def measure(
-    lab: Lab, options: RestrictedOptions, report: Measurements, tell: Callable[[str, float], None]
+    lab: Lab, options: RestrictedOptions, report: Measurements, show: Callable[[str, float], None]
 ) -> None:
     """Measure each alone and beside the others, in turn, run after run."""
     dsn = await lab.database()
@@ -65,12 +65,12 @@ async def measure(
     report.settings |= {"waiting": options.waiting, "runs": options.runs, "seconds between others": options.every_s}
     async with connected(dsn) as connection:
         for run in range(options.runs):
-            tell(f"run {run + 1}: a hot key", run / options.runs)
+            show(f"run {run + 1}: a hot key", run / options.runs)
             await _hot_key(dsn, connection, options, report)
-            tell(f"run {run + 1}: a large tenant", (run + 0.5) / options.runs)
+            show(f"run {run + 1}: a large tenant", (run + 0.5) / options.runs)
             await _tenants(dsn, connection, options, report)
         await empty(connection)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _hot_key(dsn: str, connection: Connection, options: RestrictedOptions, report: Measurements) -> None:

@@ -68,17 +68,17 @@ class Update(NamedTuple):
     """The old ones' exit codes."""
 
 
-async def measure(lab: Lab, options: RollingOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: RollingOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Roll one update after the other."""
     dsn = await lab.database()
     await migrate(dsn)
     async with frontend(report) as stub, connected(dsn) as connection:
         client = await Client.connect(stub.address)
         for run in range(options.runs):
-            tell(f"run {run + 1} of {options.runs}", run / options.runs)
+            show(f"run {run + 1} of {options.runs}", run / options.runs)
             update, found = await _update(dsn, stub.address, connection, client, options)
             judge(report, update, found)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 def judge(report: Measurements, update: Update, found: FlowRecord) -> None:

@@ -50,7 +50,7 @@ class ScaleOptions:
 OPTIONS = ScaleOptions
 
 
-async def measure(lab: Lab, options: ScaleOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: ScaleOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Drain with each number of workers in turn, run after run."""
     if unknown := [sink for sink in options.sinks if sink not in ("null", "stub")]:
         raise ConfigurationError(f"--sinks: there is no {unknown[0]!r}: use null, stub")
@@ -63,7 +63,7 @@ async def measure(lab: Lab, options: ScaleOptions, report: Measurements, tell: C
     rates: dict[str, list[float]] = {}
     async with connected(dsn) as connection, _addresses(options, report) as addresses:
         for turn, (sink, run, number) in enumerate(turns):
-            tell(f"{sink}, run {run + 1}: {number} workers", turn / len(turns))
+            show(f"{sink}, run {run + 1}: {number} workers", turn / len(turns))
             rows = options.rows if sink == "null" else options.stub_rows
             await prepare(connection, rows)
             environment = relay_environment(dsn, addresses[sink], options.concurrency)
@@ -76,7 +76,7 @@ async def measure(lab: Lab, options: ScaleOptions, report: Measurements, tell: C
                 add_run(report, f"{curve}, {_workers(number)} ÷ {_workers(fewest)}", "×", moved.rate / alone[-1])
             _draw(report, curve, options.workers)
         await empty(connection)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 @asynccontextmanager

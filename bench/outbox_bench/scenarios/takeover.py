@@ -1,6 +1,6 @@
 """How long the messages of a killed worker wait for another one.
 
-A worker process takes leases and holds them, because its sink never answers. Another worker stands idle beside it. The
+A worker process takes leases and holds them, because its sink never answers. Another worker is idle beside it. The
 first is killed with SIGKILL, as by the out-of-memory killer, and the time is taken until the other one has claimed the
 last of its messages. Nearly all of the lease lies ahead then, so that a takeover long before its end is a rescue, by
 liveness. The survivor looks every half second: the kill comes at a random moment between two looks.
@@ -65,7 +65,7 @@ OPTIONS = TakeoverOptions
 
 
 class _Survivor(Watch):
-    """Counts what the other worker claims, and knows when it is ready."""
+    """Counts what the other worker claims, and reports when it is ready."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _Survivor(Watch):
         self.claims.clear()
 
 
-async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, tell: Callable[[str, float], None]) -> None:
+async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Kill one worker after the other."""
     dsn = await lab.database()
     await migrate(dsn)
@@ -95,7 +95,7 @@ async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, tell
     by_lease = 0
     async with connected(dsn) as connection:
         for number in range(options.kills):
-            tell(f"kill {number + 1} of {options.kills}", number / options.kills)
+            show(f"kill {number + 1} of {options.kills}", number / options.kills)
             await empty(connection)
             found = await _kill(dsn, connection, options, report)
             if found is None:
@@ -103,9 +103,9 @@ async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, tell
             took_s, left_s = found
             waited_s.append(took_s)
             by_lease += took_s > left_s - _NEAR_S
-            _tell_so_far(report, waited_s, by_lease)
+            _report_so_far(report, waited_s, by_lease)
         await empty(connection)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 async def _kill(
@@ -148,7 +148,7 @@ async def _leased(connection: Connection) -> tuple[int, float]:
     return row["leases"], row["left_s"] or 0.0
 
 
-def _tell_so_far(report: Measurements, waited_s: list[float], by_lease: int) -> None:
+def _report_so_far(report: Measurements, waited_s: list[float], by_lease: int) -> None:
     """The figures of all kills so far. Each kill is one run of the first; p99 is one number over all."""
     report.figures.clear()
     report.notes[:] = [note for note in report.notes if _BY_LEASE not in note]

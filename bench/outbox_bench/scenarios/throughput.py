@@ -81,10 +81,10 @@ class ThroughputOptions:
 OPTIONS = ThroughputOptions
 
 
-Tell = Callable[[str, float], None]
+ShowProgress = Callable[[str, float], None]
 
 
-async def measure(lab: Lab, options: ThroughputOptions, report: Measurements, tell: Tell) -> None:
+async def measure(lab: Lab, options: ThroughputOptions, report: Measurements, show: ShowProgress) -> None:
     """Measure sink after sink, run after run."""
     scenarios = {"null": _null, "stub": _stub, "temporal": _temporal}
     if unknown := [sink for sink in options.sinks if sink not in scenarios]:
@@ -97,14 +97,14 @@ async def measure(lab: Lab, options: ThroughputOptions, report: Measurements, te
         if bench.postgres is None:
             add_note(report, "PostgreSQL runs elsewhere: its processor time is not measured")
         for place, sink in enumerate(options.sinks):
-            await scenarios[sink](bench, partial(_within, tell, place, len(options.sinks)))
+            await scenarios[sink](bench, partial(_within, show, place, len(options.sinks)))
         await empty(connection)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
-def _within(tell: Tell, place: int, places: int, what: str, share: float) -> None:
+def _within(show: ShowProgress, place: int, places: int, what: str, share: float) -> None:
     """Report the progress of one part of several."""
-    tell(what, (place + share) / places)
+    show(what, (place + share) / places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Bench:
         [account] = moved.accounts
         self.figure(f"claims, {label}", "per 1,000 messages", 1000 * account.claims / rows)
         self.figure(f"settlements, {label}", "per 1,000 messages", 1000 * account.settlements / rows)
-        self._tell_of_trouble(moved, label)
+        self._note_retries(moved, label)
         return moved.rate
 
     async def loop(self, kind: str, count: int, *, address: str, where: str) -> float:
@@ -155,18 +155,18 @@ class Bench:
         self.figure(f"{kind} loop's CPU, {where}", "µs/start", moved.cpu_us)
         return moved.rate
 
-    def _tell_of_trouble(self, moved: Move, label: str) -> None:
+    def _note_retries(self, moved: Move, label: str) -> None:
         """A figure that includes second attempts is another figure."""
         returned = sum(account.returned for account in moved.accounts)
         if returned:
             add_note(self.report, f"{label}: {returned} messages of a run were not delivered at the first attempt")
 
 
-async def _null(bench: Bench, tell: Tell) -> None:
+async def _null(bench: Bench, show: ShowProgress) -> None:
     options = bench.options
     bench.report.settings["messages, null"] = options.rows
     for run in range(options.runs):
-        tell(f"null sink, run {run + 1}", run / options.runs)
+        show(f"null sink, run {run + 1}", run / options.runs)
         rate = await bench.relay("null sink", options.rows, goal=GOALS["null"])
         if options.keys or options.tenants:
             label = f"null sink, {options.keys:,} keys, {options.tenants:,} tenants"
@@ -174,7 +174,7 @@ async def _null(bench: Bench, tell: Tell) -> None:
             bench.figure("restricted ÷ plain, null sink", "×", restricted / rate, goal=RESTRICTED_GOAL)
 
 
-async def _stub(bench: Bench, tell: Tell) -> None:
+async def _stub(bench: Bench, show: ShowProgress) -> None:
     options, report = bench.options, bench.report
     frontend = FrontendOptions(latency_ms=options.stub_latency_ms, jitter_ms=options.stub_jitter_ms)
     latency = f"{frontend.latency_ms:g} ms and a lognormal median of {frontend.jitter_ms:g} ms on top"
@@ -189,12 +189,12 @@ async def _stub(bench: Bench, tell: Tell) -> None:
         process = psutil.Process(stub.pid)
         for run in range(options.runs):
             processor = Processor(process)
-            await _beside_loops(bench, run, tell, rows=options.stub_rows, address=stub.address, where="stub")
+            await _beside_loops(bench, run, show, rows=options.stub_rows, address=stub.address, where="stub")
             processor.stop()
             bench.figure("stub's CPU", "µs/start", 1e6 * processor.spent_s / (3 * options.stub_rows))
 
 
-async def _temporal(bench: Bench, tell: Tell) -> None:
+async def _temporal(bench: Bench, show: ShowProgress) -> None:
     options, report = bench.options, bench.report
     address = await bench.lab.temporal()
     own = "Temporal dev server" in bench.lab.embedded
@@ -202,16 +202,16 @@ async def _temporal(bench: Bench, tell: Tell) -> None:
     if own:
         add_note(report, "temporal: the CLI's dev server in memory, which has one history shard")
     for run in range(options.runs):
-        await _beside_loops(bench, run, tell, rows=options.temporal_rows, address=address, where="temporal")
+        await _beside_loops(bench, run, show, rows=options.temporal_rows, address=address, where="temporal")
 
 
-async def _beside_loops(bench: Bench, run: int, tell: Tell, *, rows: int, address: str, where: str) -> None:
+async def _beside_loops(bench: Bench, run: int, show: ShowProgress, *, rows: int, address: str, where: str) -> None:
     """The relay and both loops once each, in an order that changes from run to run."""
     turns = ["relay", "raw", "client"]
     turns = turns[run % 3 :] + turns[: run % 3]
     rates = {}
     for place, turn in enumerate(turns):
-        tell(f"{where}, run {run + 1}: {turn}", (run + place / 3) / bench.options.runs)
+        show(f"{where}, run {run + 1}: {turn}", (run + place / 3) / bench.options.runs)
         if turn == "relay":
             rates[turn] = await bench.relay(where, rows, address=address)
         else:

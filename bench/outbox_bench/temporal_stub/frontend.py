@@ -4,8 +4,8 @@
 
 Temporal's dev server takes some 200 starts a second, so nothing faster can be measured with it. This speaks the same
 protocol to the real SDK, remembers workflow ids and request ids as Temporal does, and executes nothing: a workflow that
-was started runs until it is forgotten. An answer takes `latency-ms`, plus a lognormal time whose median is `jitter-ms`
-and whose logarithm deviates by `tail`; with a seed always the same.
+was started runs until it is forgotten. An answer takes `latency-ms`, plus a lognormal time: its median is `jitter-ms`,
+and its logarithm deviates by `tail`. A seed makes it repeatable.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ class FakeFrontend:
                 return Reply(refusal or method(request), self._latency_s())
             method = self._questions.get(path)
             if method is None:
-                return Reply(GrpcRefusal(RPCStatusCode.UNIMPLEMENTED, f"this stand-in knows no {path.decode()}"))
+                return Reply(
+                    GrpcRefusal(RPCStatusCode.UNIMPLEMENTED, f"this stand-in does not implement {path.decode()}")
+                )
             return Reply(method(request))
         except DecodeError as error:
             return Reply(GrpcRefusal(RPCStatusCode.INTERNAL, str(error)))

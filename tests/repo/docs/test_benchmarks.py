@@ -1,4 +1,4 @@
-"""docs/benchmarks.md says what was measured, and leaves no missed goal without a word."""
+"""docs/benchmarks.md shows the measurements and explains each missed goal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_without_results_the_page_says_so(tmp_path: Path) -> None:
     assert "Nothing measured yet" in page([], tmp_path)
 
 
-def test_a_figure_stands_beside_its_goal_with_its_runs_and_its_command(tmp_path: Path) -> None:
+def test_a_figure_is_shown_with_its_goal_its_runs_and_its_command(tmp_path: Path) -> None:
     (tmp_path / "latency.md").write_text("## event ÷ direct, p50\n\nThe disk is slow.\n", encoding="utf-8")
     text = page([result()], tmp_path)
     command = "`outbox bench latency --mode listen --runs 2`"
@@ -50,15 +50,15 @@ def test_a_figure_stands_beside_its_goal_with_its_runs_and_its_command(tmp_path:
     assert "| listen: event | 20 | 10.5 | 18.1 | 19.1 | – | – | 20.0 |" in text
 
 
-def test_a_missed_goal_without_a_word_is_refused(tmp_path: Path) -> None:
+def test_a_missed_goal_without_a_paragraph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"latency\.md says nothing of the missed goal: ## event ÷ direct"):
         page([result()], tmp_path)
-    assert "| met |" in page([result(value=1.05)], tmp_path)
+    assert "| reached |" in page([result(value=1.05)], tmp_path)
 
 
-def test_a_word_about_no_goal_is_refused(tmp_path: Path) -> None:
+def test_a_paragraph_about_an_unknown_goal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latency.md").write_text("## event ÷ driect, p50\n\nThe disk is slow.\n", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="speaks of what is no goal: ## event ÷ driect, p50"):
+    with pytest.raises(ConfigurationError, match="has a paragraph about an unknown goal: ## event ÷ driect, p50"):
         page([result(value=1.0)], tmp_path)
 
 

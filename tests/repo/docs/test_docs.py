@@ -288,6 +288,13 @@ def test_every_documented_metric_exists() -> None:
     assert named == set(metrics())
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_text_is_wrapped_at_a_hundred_characters(name: str) -> None:
+    text = re.sub(r"^ *```.*?^ *```|`[^`\n]*`", "", PAGES[name], flags=re.DOTALL | re.MULTILINE)
+    free = ("|", "#", "![", "[![", "<", "    ")
+    assert [line for line in text.splitlines() if len(line) > 100 and not line.startswith(free)] == []
+
+
 @pytest.mark.parametrize("name", metrics())
 def test_a_metric_is_named_as_prometheus_asks(name: str) -> None:
     metric = metrics()[name]
@@ -298,7 +305,7 @@ def test_a_metric_is_named_as_prometheus_asks(name: str) -> None:
 
 
 def test_every_storage_setting_of_the_hot_table_is_explained_with_its_value() -> None:
-    vacuum = DOCS["docs/operations.md"].partition("**Vacuum.**")[2]
+    vacuum = DOCS["docs/retention.md"].partition("## Vacuum")[2]
     [settings] = re.findall(r"^with \(\n(.*?)\n\);", migrations()[0].text, re.MULTILINE | re.DOTALL)
     for name, value in re.findall(r"(\w+) = ([\d.]+)", settings):
         assert f"`{name}` {value}" in vacuum

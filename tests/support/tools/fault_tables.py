@@ -1,4 +1,4 @@
-"""Writes what `make faults` measured into `docs/operations.md`, between its markers.
+"""Writes what `make faults` measured into `docs/wakeups.md`, between its markers.
 
 python -m tests.support.tools.fault_tables FOLDER
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "wakeups.md"
 BEGIN, END = "<!-- measured by make faults -->", "<!-- end of what was measured -->"
 
 
@@ -47,7 +47,7 @@ def idle(rows: list[dict[str, Any]]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "¹ not told apart from the Realtime server's own ten a second. The sink here is not Temporal's: with its SDK and "
+        "¹ cannot be separated from the Realtime server's own ten a second. The sink here is not Temporal's: with its SDK and "
         "`OUTBOX_HTTP_PORT` an idle worker has about 75 MiB resident."
     )
 

@@ -1,4 +1,4 @@
-"""Writes what `make health` provoked into `docs/operations.md`, between its markers.
+"""Writes the results of `make health` into `docs/operations.md`, between its markers.
 
 python -m tests.support.tools.health_table FOLDER
 """
@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.tools.fault_tables import PAGE
-
-BEGIN, END = "<!-- provoked by make health -->", "<!-- end of what was provoked -->"
+PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+BEGIN, END = "<!-- measured by make health -->", "<!-- end of the measurement -->"
 
 
 def main() -> None:

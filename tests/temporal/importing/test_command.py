@@ -60,7 +60,7 @@ async def test_an_import_from_elsewhere_writes_its_report_and_exits_0(
         (
             ["old.toml", "--verify", "--dry-run"],
             2,
-            "--verify looks only, and goes with neither --dry-run nor --rollback",
+            "--verify only reads: leave out --dry-run and --rollback",
         ),
         (["old.toml", "--rollback", "--started", "kill"], 2, "--started is 'kill': use list, cancel, terminate"),
         (

@@ -55,7 +55,7 @@ def test_every_field_flag_and_finding_is_documented() -> None:
     fields = {
         field.alias or name for model in (SourceTable, Envelope, Input) for name, field in model.model_fields.items()
     }
-    findings = {*_UNDELIVERED.values(), "no workflow", "another workflow type", "somebody else's workflow"}
+    findings = {*_UNDELIVERED.values(), "no workflow", "another workflow type", "workflow of other origin"}
     for word in (
         fields | findings | (flags - {"mapping", "-y", "--help"}) | {"in flight", "workflows left", "tried before"}
     ):

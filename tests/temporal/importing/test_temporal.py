@@ -130,7 +130,7 @@ async def test_verify_finds_every_planted_fault(database: str, path: Path, name:
         "waiting in the outbox": 1,
         "another workflow type": 1,
         "no workflow": 1,
-        "somebody else's workflow": 1,
+        "workflow of other origin": 1,
     }
     said = reasons(report)
     assert "belongs to another start" in said["wi-000002"]
@@ -139,7 +139,7 @@ async def test_verify_finds_every_planted_fault(database: str, path: Path, name:
     assert "NobodyKnowsThis" in said["wi-000005"]
     assert said["wi-000007"] == "another workflow type: it is a Approval, and should be a Other"
     assert said["wi-000008"].startswith("no workflow: Temporal knows none of this id")
-    assert said["wi-000009"].startswith("somebody else's workflow: ")
+    assert said["wi-000009"].startswith("workflow of other origin: ")
     assert all(finding.workflow_id for finding in report.findings)
 
 
@@ -200,7 +200,7 @@ async def test_rollback_ends_started_workflows_through_the_outbox_and_the_import
         == dry.counts
         == {
             "workflows to be ended": 18,
-            "workflows of somebody else left alone": 1,
+            "workflows of other origin left alone": 1,
             "workflows ended before": 1,
         }
     )
@@ -214,7 +214,7 @@ async def test_rollback_ends_started_workflows_through_the_outbox_and_the_import
         assert (await moved(database, path)).counts["moved"] == 20
         await deliver(database)
         again = await verified(database, path)
-        assert again.counts == {"running": 19, "somebody else's workflow": 1}
+        assert again.counts == {"running": 19, "workflow of other origin": 1}
     else:
         history = await temporal_client.get_workflow_handle(f"{name}-wi-000001").fetch_history()
         [asked] = [e for e in history.events if e.HasField("workflow_execution_cancel_requested_event_attributes")]

@@ -182,7 +182,7 @@ async def test_a_request_that_makes_no_sense_fails_with_what_is_wrong(stage: Sta
     assert error.type == "InvalidRequest"
     assert error.message.split("; ") == [
         "subject is missing",
-        f"{REQUESTER} is asked about a request of their own: name somebody else",
+        f"{REQUESTER} is asked about a request of their own: name another person",
     ]
     assert await steps(stage, handle) == []
 

@@ -116,7 +116,7 @@ def test_without_a_rhythm_nobody_is_reminded() -> None:
         ("reject", command("mallory"), "NotYourTurn", "mallory is not asked: it is the turn of alice"),
         ("approve", command("rita"), "NotYourTurn", "rita is not asked"),
         ("cancel", command("alice"), "NotTheRequester", "alice did not ask: only rita may cancel"),
-        ("delegate", command("alice"), "InvalidDelegate", "does not say to whom"),
+        ("delegate", command("alice"), "InvalidDelegate", "names no delegate"),
         ("delegate", command("alice", to="rita"), "InvalidDelegate", "rita asked for this approval"),
         ("delegate", command("alice", to="alice"), "InvalidDelegate", "alice may decide already"),
         ("delegate", command("bob", to="dave"), "NotYourTurn", "bob is not asked yet"),

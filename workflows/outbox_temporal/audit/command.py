@@ -83,7 +83,7 @@ def audit(
         bool,
         typer.Option(
             "--terminate-ghosts",
-            help="End running workflows whose message is nowhere. Look first, without it. Needs --type or --prefix.",
+            help="End running workflows without a message here. Run without it first. Needs --type or --prefix.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
@@ -91,7 +91,7 @@ def audit(
     """Compare the history with Temporal, and explain differences.
 
     Exit code 0: no fault found. 1: faults, or something could not be compared. 2: usage. 130: interrupted, after
-    telling what was found so far.
+    showing what was found so far.
     """
     retention_s = None if retention is None else duration_s(retention)
     wish = AuditOptions(
@@ -108,13 +108,13 @@ def audit(
     )
     if terminate and not (workflows or prefixes):
         raise ConfigurationError(
-            "--terminate-ghosts ends every running workflow whose message is not in this database: say with --type or "
+            "--terminate-ghosts ends every running workflow without a message in this database: say with --type or "
             "--prefix which workflows only this outbox starts"
         )
     chosen = config.load()
     if not chosen.history:
         raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
-    report = AuditReport(limit or (_NO_LIMIT if as_json else _SHOWN), tell=write_finding if as_json else None)
+    report = AuditReport(limit or (_NO_LIMIT if as_json else _SHOWN), show=write_finding if as_json else None)
     scope = ask(partial(with_store, chosen, AuditHistory, partial(compare, wish, chosen.history_days, report)))
     (write_summary if as_json else show)(report, scope)
     sys.stdout.flush()

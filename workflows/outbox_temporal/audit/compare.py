@@ -81,7 +81,7 @@ def findings(sight: Sight, scope: Scope) -> Iterator[Difference]:
 
 
 def found_elsewhere(entry: Entry, run: Run) -> Difference:
-    """Of a message whose workflow is not where it should be: it is here."""
+    """For a message with its workflow in another place than expected: this place."""
     return _finding(Kind.ELSEWHERE, entry, run, f"found there, and not in {entry.namespace}")
 
 
@@ -142,7 +142,7 @@ def _of_delivered(sight: Sight, scope: Scope) -> Iterator[Difference]:
 
 
 def _of_absent(sight: Sight, scope: Scope) -> Iterator[Difference]:
-    """Of a delivery whose run Temporal does not have."""
+    """For a delivery to a run that Temporal does not have."""
     entry, last, other = sight.entry, sight.last, sight.other
     tried_at, retention_s = entry.tried_at or entry.at, scope.retention_s[entry.namespace or ""]
     age_s = (scope.now - tried_at).total_seconds()
@@ -152,15 +152,15 @@ def _of_absent(sight: Sight, scope: Scope) -> Iterator[Difference]:
     elif age_s > retention_s or entry.status == "duplicate":
         yield _finding(Kind.FORGOTTEN, entry, None, f"delivered {span(age_s)} ago")
     elif other is not None:
-        whose = "without a message" if other.message_id is None else f"by message {other.message_id}"
-        yield _finding(Kind.REPLACED, entry, other, f"history has run {entry.run_id}, this one was started {whose}")
+        origin = "without a message" if other.message_id is None else f"by message {other.message_id}"
+        yield _finding(Kind.REPLACED, entry, other, f"history has run {entry.run_id}, this one was started {origin}")
     else:
         what = f"delivered {span(age_s)} ago, kept for {span(retention_s)} after its end"
         yield _finding(Kind.MISSING, entry, None, what)
 
 
 def of_ghosts(finding: Difference) -> Difference:
-    """Of a delivery to a workflow whose own message is nowhere: this message's payload has reached nothing."""
+    """For a delivery to a workflow without a message of its own: this message's payload has reached nothing."""
     what = f"started by message {finding.starter}, which is nowhere: a crash, failover or restore lost it"
     return finding._replace(kind=Kind.TAKEN, what=what)
 

@@ -50,7 +50,7 @@ class Kind(StrEnum):
 _ABOUT: dict[Kind, tuple[str, str]] = {
     Kind.MISSING: (
         "delivered, and Temporal has no such workflow, though it should keep it yet",
-        "somebody deleted it, or Temporal lost or never had it: if its work is not done, enqueue it again",
+        "it was deleted, or Temporal lost it or never had it: if its work is not done, enqueue it again",
     ),
     Kind.ELSEWHERE: (
         "delivered, and the workflow is in another namespace",
@@ -58,7 +58,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
     ),
     Kind.REPLACED: (
         "the run in the history is gone, and another has its workflow id",
-        "somebody deleted that run and started another, or changed the history: look whose work the present run does",
+        "that run was deleted and another started, or the history was changed: check which work the present run does",
     ),
     Kind.WRONG_TYPE: (
         "the workflow is of another type than the message or its route says",
@@ -77,7 +77,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
         "the message's payload has reached no workflow: enqueue it again under an id of its own, if it matters",
     ),
     Kind.DEAD: (
-        "a dead letter whose workflow exists",
+        "a dead letter, but its workflow exists",
         "its work is under way or done: `outbox dead discard` it",
     ),
     Kind.CANCELLED: (
@@ -89,16 +89,16 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
         "let a worker run: its next delivery is recognised; if that does not help, see `outbox status`",
     ),
     Kind.GHOST: (
-        "a workflow whose message is nowhere in this database",
+        "a workflow without its message in this database",
         (
             "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; or a dead letter was "
             "discarded, "
-            "another outbox is at work (then say --type), or somebody started it by hand"
+            "another outbox is at work (then say --type), or it was started by hand"
         ),
     ),
     Kind.ORPHAN: (
         "a workflow with a message's id, and that message starts none",
-        "see who started it: somebody by hand, with a memo of another message",
+        "see who started it: it was started by hand, with the memo of another message",
     ),
     Kind.STRANGER: (
         "a workflow of the given types or prefixes that no message has started",
@@ -129,12 +129,12 @@ class Difference(NamedTuple):
 
 
 class AuditReport:
-    """Counts what is found; of each kind it keeps the first `limit`, or hands them to `tell` as they come.
+    """Counts what is found; of each kind it keeps the first `limit`, or hands them to `show` as they come.
 
     So its memory is bounded, however much is wrong.
     """
 
-    def __init__(self, limit: int, *, tell: Callable[[Difference], object] | None = None) -> None:
+    def __init__(self, limit: int, *, show: Callable[[Difference], object] | None = None) -> None:
         self.counts: Counter[Kind] = Counter()
         self.messages = 0
         """Messages that were compared."""
@@ -143,21 +143,21 @@ class AuditReport:
         self.troubles: list[str] = []
         """What could not be looked at, and why: a line each."""
         self.interrupted = False
-        self._limit, self._tell = limit, tell
+        self._limit, self._show = limit, show
         self._kept: defaultdict[Kind, list[Difference]] = defaultdict(list)
-        self._told: set[int] = set()
+        self._shown: set[int] = set()
 
     def add(self, finding: Difference) -> None:
         """Take a difference, unless it was reported already."""
         fingerprint = hash((finding.kind, finding.message_id, finding.namespace, finding.workflow_id))
-        if fingerprint in self._told:
+        if fingerprint in self._shown:
             return
-        if len(self._told) >= _REMEMBERED:
-            self._told.clear()
-        self._told.add(fingerprint)
+        if len(self._shown) >= _REMEMBERED:
+            self._shown.clear()
+        self._shown.add(fingerprint)
         self.counts[finding.kind] += 1
         if self.counts[finding.kind] <= self._limit:
-            (self._tell or self._kept[finding.kind].append)(finding)
+            (self._show or self._kept[finding.kind].append)(finding)
 
     def shown(self, kind: Kind) -> list[Difference]:
         """The first findings of a kind."""

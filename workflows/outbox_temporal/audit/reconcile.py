@@ -53,7 +53,7 @@ class Audit:
         self._scope, self._report = scope, report
         self._complete = complete
         self.ghosts: dict[tuple[str, str], Run] = {}
-        """A run of each chain whose message is nowhere in the database."""
+        """A run of each chain without its message in the database."""
         self.stopping = False
         """Set it, and the audit ends with the page that it is at."""
 
@@ -111,10 +111,10 @@ class Audit:
         async with anyio.create_task_group() as tasks:  # where many are missing, each of them is a question of its own
             for its_sights, its_findings in zip(sights.values(), found, strict=True):
                 tasks.start_soon(self._judge_one, namespace, its_sights, its_findings)
-        told = list(chain.from_iterable(found))
-        starters = {finding.starter for finding in told if finding.starter is not None}
+        findings = list(chain.from_iterable(found))
+        starters = {finding.starter for finding in findings if finding.starter is not None}
         known = {entry.message_id for entry in await self._ledger.audit_lookup(list(starters))} if starters else set()
-        for finding in told:
+        for finding in findings:
             self._report.add(of_ghosts(finding) if finding.starter in starters - known else finding)
 
     async def _judge_one(self, namespace: str, its_sights: Sequence[Sight], found: list[Difference]) -> None:

@@ -78,7 +78,7 @@ async def _demo(orders: int, rate: float, *, keep: bool) -> bool:
 
 @asynccontextmanager
 async def _servers(console: Console) -> AsyncIterator[Servers]:
-    """Yield the user's own servers where the environment names them, else throwaway ones."""
+    """The user's own servers if the environment names them, else throwaway ones."""
     began_s = monotonic()
     async with AsyncExitStack() as stack:
         dsn, address, ui_url = os.environ.get("DATABASE_URL"), os.environ.get("TEMPORAL_ADDRESS"), None
@@ -120,7 +120,7 @@ async def _run(console: Console, servers: Servers, orders: int, rate: float) -> 
 
 @contextmanager
 def _live(console: Console, shop: Shop, tally: DemoCounts) -> Iterator[Callable[[], Coroutine[None, None, None]]]:
-    """Show two bars, what was committed and what was started, and yield the task that keeps them moving."""
+    """Show two bars, for committed and for started messages, and give the task that updates them."""
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(40),

@@ -1,4 +1,4 @@
-"""The command `outbox routes`: look at the routes before a worker does. It needs neither database nor Temporal."""
+"""The command `outbox routes`: check the routes before a worker uses them. It works without database and Temporal."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def import_rows(
     mapping or a setting is wrong; 3 schema; 130 interrupted, the same command goes on.
     """
     if check and (dry_run or rollback):
-        raise ConfigurationError("--verify looks only, and goes with neither --dry-run nor --rollback")
+        raise ConfigurationError("--verify only reads: leave out --dry-run and --rollback")
     if started not in get_args(Started):
         raise ConfigurationError(f"--started is {started!r}: use {', '.join(get_args(Started))}")
     chosen, settings = mappings.load(mapping), config.load()
@@ -82,7 +82,7 @@ def import_rows(
         if result.done:
             sys.stderr.write(f"outbox: broke off after {result.done} of {result.rows} rows; {_GO_ON}\n")
         raise
-    _tell(result, report)
+    _show(result, report)
 
 
 async def _with_books(settings: config.Settings, work: Callable[[Books], Awaitable[None]]) -> None:
@@ -156,7 +156,7 @@ def _consent(name: str, found: Import, started: Started) -> None:
     consent(f"Roll back {found.moved} rows of {name}{ends}?", cure=cure)
 
 
-def _tell(result: ImportReport, path: Path | None) -> None:
+def _show(result: ImportReport, path: Path | None) -> None:
     """Show the report, keep it, and leave with its exit code."""
     if path is None and len(result.findings) > SHOWN:
         path = Path(f"{result.name}.report.json")

@@ -34,7 +34,7 @@ class SourceTable(_Table):
     """`[source]`: which rows."""
 
     identity: Annotated[str, Field(min_length=1)]
-    """The column whose values are unique."""
+    """The column with unique values."""
     query: str | None = None
     """File with one SQL query, beside the mapping."""
     table: str | None = None
@@ -198,7 +198,7 @@ class _MappingCheck:
         return None
 
     def _query(self, source: SourceTable) -> str | None:
-        """The query's text. Faults: neither query nor table, both, or a file that cannot be read."""
+        """The query's text. Faults: no query and no table, both, or a file that cannot be read."""
         if (source.query is None) == (source.table is None):
             which = "query or table is missing" if source.query is None else "query and table exclude each other"
             self._fault(("source",), f"source: {which}")

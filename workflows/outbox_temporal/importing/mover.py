@@ -98,7 +98,7 @@ class RowMover:
             fresh, refused, already = sorted_out(plans, known, {})
             if fresh:
                 await self._books.note_rows(connection, import_id, fresh)
-        self._tell(len(fresh), refused, already)
+        self._count(len(fresh), refused, already)
 
     async def _judge(self, plans: Sequence[Planned | RowRefusal]) -> None:
         """What would become of a part of a batch."""
@@ -108,10 +108,10 @@ class RowMover:
         fresh, refused, already = sorted_out(judged, known, self._seen)
         for row in fresh[: SAMPLES - len(self._report.samples)]:
             self._report.samples.append({"identity": row.identity, "message": row.message})
-        self._tell(len(fresh), refused, already)
+        self._count(len(fresh), refused, already)
 
     async def _with_faults(self, plans: Sequence[Planned | RowRefusal]) -> list[Planned | RowRefusal]:
-        """The plans, with refusals for those whose message PostgreSQL would refuse."""
+        """The plans. Those with a message that PostgreSQL would refuse become refusals."""
         places = [place for place, plan in enumerate(plans) if isinstance(plan, Planned)]
         messages = [plan.message for plan in plans if isinstance(plan, Planned)]
         faults = await self._books.message_faults(messages) if messages else {}
@@ -120,7 +120,7 @@ class RowMover:
             judged[places[number]] = RowRefusal(plans[places[number]].identity, fault)
         return judged
 
-    def _tell(self, fresh: int, refused: Sequence[RowRefusal], already: int) -> None:
+    def _count(self, fresh: int, refused: Sequence[RowRefusal], already: int) -> None:
         self._report.count(self._moves, fresh)
         self._report.count("already there", already)
         for refusal in refused:
@@ -151,8 +151,8 @@ def sorted_out(
         elif isinstance(plan, RowRefusal):
             refused.append(plan)
         elif (other := taken.get(workflow := (plan.workflow_id, plan.namespace))) is not None:
-            whose = f"row {other.identity!r} of the import {other.name!r}"
-            refused.append(RowRefusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of {whose}"))
+            owner = f"row {other.identity!r} of the import {other.name!r}"
+            refused.append(RowRefusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of {owner}"))
         elif (first := seen.setdefault(workflow, plan.identity)) != plan.identity:
             refused.append(RowRefusal(plan.identity, f"its workflow id {plan.workflow_id!r} is that of row {first!r}"))
         else:

@@ -38,7 +38,7 @@ class RowDecision(NamedTuple):
 
 
 def verdict(row: Moved, seen: Seen | None, started: Started) -> RowDecision:
-    """What becomes of a row whose workflow Temporal was asked about, unless `started` is `list`.
+    """What to do with a row, after Temporal has answered for its workflow unless `started` is `list`.
 
     A workflow that the row's message has started counts for more than what the outbox knows of the message.
     """
@@ -54,7 +54,7 @@ def verdict(row: Moved, seen: Seen | None, started: Started) -> RowDecision:
     if words:
         return RowDecision(words)
     if row.fate == "duplicate" or seen is not None:
-        return RowDecision("workflows of somebody else left alone")
+        return RowDecision("workflows of other origin left alone")
     if started == "list":
         return RowDecision(
             "workflows left", "it was delivered: look at it, or end it with --started cancel or terminate"
@@ -106,7 +106,7 @@ class Rollback:
         for what, number in counted.items():
             self._report.count(what, number)
         for row in page:
-            self._tell(row, verdicts[row.identity], gone=row.identity in gone)
+            self._count(row, verdicts[row.identity], gone=row.identity in gone)
 
     async def _take_back(self, rows: Sequence[Moved], verdicts: Mapping[str, RowDecision]) -> set[str]:
         if not rows:
@@ -132,7 +132,7 @@ class Rollback:
             target["namespace"] = row.namespace
         return {"topic": rollback_topic(self._report.name), "target": target}
 
-    def _tell(self, row: Moved, judged: RowDecision, *, gone: bool) -> None:
+    def _count(self, row: Moved, judged: RowDecision, *, gone: bool) -> None:
         """Report what stays, and what may have a workflow although it goes."""
         if judged.stays:
             self._report.find(RowFault(row.identity, judged.what, judged.stays, row.workflow_id))

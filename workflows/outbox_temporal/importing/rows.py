@@ -97,7 +97,7 @@ def _identity(mapping: ImportMapping, row: Row) -> str:
 
 
 def _carrier(text: str) -> Message:
-    """A message whose payload is the row: what a route's placeholders read."""
+    """A message with the row as its payload: what a route's placeholders read."""
     return Message(
         message_id=UUID(int=0),
         seq=0,

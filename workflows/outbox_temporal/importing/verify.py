@@ -58,7 +58,7 @@ def judged(row: Moved, seen: Seen | None) -> RowFault | str:
         return RowFault(row.identity, "no workflow", text, row.workflow_id)
     if not seen.ours:
         text = f"the workflow of this id was not started by message {row.message_id}"
-        return RowFault(row.identity, "somebody else's workflow", text, row.workflow_id)
+        return RowFault(row.identity, "workflow of other origin", text, row.workflow_id)
     if seen.workflow != row.workflow:
         text = f"it is a {seen.workflow}, and should be a {row.workflow}"
         return RowFault(row.identity, "another workflow type", text, row.workflow_id)

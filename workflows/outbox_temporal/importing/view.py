@@ -23,7 +23,7 @@ _LONGEST_SAMPLE = 2000
 
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal's standard error, elsewhere a line for each tenth; yields what advances it."""
+    """A bar on a terminal's standard error, elsewhere a line for each tenth. Gives the function that advances it."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _RowLines(doing, total)
@@ -58,8 +58,8 @@ def show(report: ImportReport, kept_in: Path | None) -> None:
         console.print(Text(_sample(sample["message"])))
     for finding in report.findings[:SHOWN]:
         row = f"{finding.what}: row {finding.identity!r}"
-        whose = "" if finding.workflow_id is None else f", workflow {plain(finding.workflow_id)}"
-        console.print(Text(f"{row}{whose}: {plain(finding.detail)}"))
+        workflow = "" if finding.workflow_id is None else f", workflow {plain(finding.workflow_id)}"
+        console.print(Text(f"{row}{workflow}: {plain(finding.detail)}"))
     more = len(report.findings) - SHOWN
     if more > 0:
         console.print(f"… and {more} more, all of them in {kept_in}")

@@ -103,7 +103,7 @@ def _lock(directory: Path, how: int) -> int:
 
 
 def _new_scratch() -> tuple[Path, int]:
-    """Make a locked temporary directory, and remove those whose owner was killed (their lock is free)."""
+    """Make a locked temporary directory, and remove those of killed owners (their lock is free)."""
     for stale in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
         with suppress(OSError):
             if time.time() - stale.lstat().st_mtime > 60:  # a younger one may be about to be locked

@@ -130,7 +130,9 @@ class _Search:
             return Delivered(workflow_id, current.execution.run_id)
         runs = await self._others(current)
         if len(runs) >= _MOST_RUNS:
-            return Failed("REPEAT", f"it may have got through, and {workflow_id!r} has had too many runs since to tell")
+            return Failed(
+                "REPEAT", f"it may have got through, and {workflow_id!r} has had too many runs since to find out"
+            )
         if not _is_open(current):
             runs.insert(0, current)
         found = await self._reached(runs)

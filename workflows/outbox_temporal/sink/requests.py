@@ -39,7 +39,7 @@ from outbox_temporal.target.json_text import Uncut, elements, members
 from outbox_temporal.target.target import MEMO_KEY, Command, Target
 
 _REMEMBERED = 256
-"""Kinds of targets whose start is kept, to be copied."""
+"""Kinds of targets for which a built start is kept, to be copied."""
 _TREES = {"memo", "search_attributes", "retry_policy"}
 _OWN = {"workflow_id", "summary", "details"}
 _LIKENESS = itemgetter(*(name for name in Target.model_fields if name not in {*_OWN, *_TREES}))
@@ -61,7 +61,7 @@ _CONFLICT_OF_SIGNALS = _CONFLICT | {"fail": WorkflowIdConflictPolicy.WORKFLOW_ID
 
 
 class NoTaskQueue(ValueError):
-    """Neither the message nor this worker names a task queue."""
+    """No task queue: the message names none, and this worker has no default."""
 
 
 class InvalidPayload(InvalidMessage):

@@ -60,7 +60,7 @@ _COMPLETED = "already completed"
 
 @asynccontextmanager
 async def open_sink(context: SinkContext) -> AsyncIterator[TemporalSink]:
-    """Yield a sink on a lazy connection: it starts whether or not Temporal can be reached yet."""
+    """A sink on a lazy connection: it starts whether or not Temporal can be reached yet."""
     chosen = settings.load()
     path = chosen.routes_file()
     routes = None if path is None else Routes.load(path)

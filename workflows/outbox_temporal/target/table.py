@@ -59,7 +59,7 @@ class Routes:
         ]
 
     def require_task_queues(self, default: str | None) -> None:
-        """Raise ConfigurationError for the routes that neither name a task queue nor have a default."""
+        """Raise ConfigurationError for the routes that name no task queue and have no default."""
         if default is None and (lacking := self.without_task_queue()):
             raise ConfigurationError(
                 *(

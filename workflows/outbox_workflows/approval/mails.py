@@ -13,7 +13,7 @@ _TITLES: dict[Action, str] = {
     "reminded": "Reminder: {subject}",
     "decided": "{state}: {subject}",
     "cancelled": "No longer needed: {subject}",
-    "expired": "Nobody has decided: {subject}",
+    "expired": "No decision in time: {subject}",
     "failed": "The approval has failed: {subject}",
 }
 

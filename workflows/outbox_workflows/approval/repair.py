@@ -1,4 +1,4 @@
-"""Approvals whose workflow was ended from outside, which their rows do not know of: they are ended, too.
+"""Ends approvals that are still pending although their workflow was ended from outside.
 
 A workflow that is terminated, or that runs into a time-out of its own, can write nothing down any more.
 """
@@ -47,7 +47,7 @@ where approval_id = $1
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class Repaired:
     """An approval that was pending after the end of its workflow."""
 
     tenant_id: str
@@ -56,9 +56,9 @@ class Mended:
     reason: str
 
 
-async def mend(
+async def repair(
     client: Client, application: Application, *, since: timedelta | None = None, dry_run: bool = False
-) -> AsyncIterator[Mended]:
+) -> AsyncIterator[Repaired]:
     """End what is pending although its workflow has ended, within so long or as far back as Temporal keeps workflows.
 
     Each row becomes `failed`, with an entry of the audit trail and an event, in one transaction. Where `dry_run`,
@@ -74,9 +74,9 @@ async def mend(
         how = None if latest is None or latest.status is None else _ENDED.get(latest.status)
         if latest is None or how is None:  # it goes on, as after a reset
             continue
-        mended = await _read(client, latest, how)
-        if mended is not None and await _end(application, mended, latest, dry_run=dry_run):
-            yield mended
+        repaired = await _read(client, latest, how)
+        if repaired is not None and await _end(application, repaired, latest, dry_run=dry_run):
+            yield repaired
 
 
 async def _latest(client: Client, workflow_id: str) -> WorkflowExecution | None:
@@ -89,7 +89,7 @@ async def _latest(client: Client, workflow_id: str) -> WorkflowExecution | None:
         raise
 
 
-async def _read(client: Client, ended: WorkflowExecution, how: str) -> Mended | None:
+async def _read(client: Client, ended: WorkflowExecution, how: str) -> Repaired | None:
     """What the workflow was about, by its history; None where that names no approval that could have a row."""
     handle = client.get_workflow_handle(ended.id, run_id=ended.run_id)
     first = await anext(handle.fetch_history_events(page_size=1))
@@ -100,7 +100,7 @@ async def _read(client: Client, ended: WorkflowExecution, how: str) -> Mended | 
     except (Misfit, ValueError):
         return None
     last = await anext(handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT))
-    return Mended(request.tenant_id, request.approval_id, ended.id, _why(how, last))
+    return Repaired(request.tenant_id, request.approval_id, ended.id, _why(how, last))
 
 
 def _why(how: str, last: HistoryEvent) -> str:
@@ -112,30 +112,30 @@ def _why(how: str, last: HistoryEvent) -> str:
     return storable(" ".join(f"its workflow {how}: {said}".split()).removesuffix(":"))
 
 
-async def _end(application: Application, mended: Mended, ended: WorkflowExecution, *, dry_run: bool) -> bool:
+async def _end(application: Application, repaired: Repaired, ended: WorkflowExecution, *, dry_run: bool) -> bool:
     """End the row if it is pending, and say whether it was."""
-    async with application.as_tenant(UUID(mended.tenant_id), "end an approval") as connection:
-        row = await connection.fetchrow(_PENDING, mended.approval_id, mended.workflow_id)
+    async with application.as_tenant(UUID(repaired.tenant_id), "end an approval") as connection:
+        row = await connection.fetchrow(_PENDING, repaired.approval_id, repaired.workflow_id)
         if row is None:
             return False
         if not dry_run:
-            await _write(connection, mended, dict(row), ended)
+            await _write(connection, repaired, dict(row), ended)
         return True
 
 
-async def _write(connection: Connection, mended: Mended, row: dict[str, Any], ended: WorkflowExecution) -> None:
+async def _write(connection: Connection, repaired: Repaired, row: dict[str, Any], ended: WorkflowExecution) -> None:
     about = row | {"state": "failed", "revision": row["revision"] + 1}
-    standing = Standing(**about, decided_by=SYSTEM, decided_at=ended.close_time, comment=mended.reason)
+    standing = Standing(**about, decided_by=SYSTEM, decided_at=ended.close_time, comment=repaired.reason)
     await connection.execute(
         _END,
-        mended.approval_id,
+        repaired.approval_id,
         standing.state,
         standing.decided_by,
         standing.decided_at,
         standing.comment,
         standing.revision,
     )
-    origin, detail = Origin(ended.id, ended.run_id), {"reason": mended.reason}
+    origin, detail = Origin(ended.id, ended.run_id), {"reason": repaired.reason}
     await audit(connection, SYSTEM, "failed", detail, of=origin)
-    told = {"approval_id": mended.approval_id, "actor": SYSTEM, **asdict(standing), **detail}
-    await emit(connection, f"approval-{mended.approval_id}", "approval.failed", told, of=origin)
+    event = {"approval_id": repaired.approval_id, "actor": SYSTEM, **asdict(standing), **detail}
+    await emit(connection, f"approval-{repaired.approval_id}", "approval.failed", event, of=origin)

@@ -50,7 +50,7 @@ def faults(request: Request) -> list[str]:
     if not request.chain or not all(request.chain):
         found.append("no approver is named: name the approver (Approval) or the approvers (EscalatingApproval)")
     if request.requested_by in request.chain:
-        found.append(f"{request.requested_by} is asked about a request of their own: name somebody else")
+        found.append(f"{request.requested_by} is asked about a request of their own: name another person")
     texts = (request.approval_id, request.subject, request.requested_by, *request.chain)
     if not all(map(is_storable, texts)):
         found.append(
@@ -65,7 +65,7 @@ def faults(request: Request) -> list[str]:
 
 
 def _storable(command: ApprovalCommand) -> ApprovalCommand:
-    """A command whose texts can be stored, even if the producer's JSON had texts that cannot."""
+    """The command with texts that can be stored, even if the producer's JSON had others."""
     return ApprovalCommand(*(storable(getattr(command, each.name)) for each in fields(command)))
 
 
@@ -211,19 +211,19 @@ class Case:
                 raise Refused("NotTheRequester", f"{actor} did not ask: only {self._request.requested_by} may cancel")
             return
         if actor not in (standing.approver, standing.delegate):
-            raise Refused("NotYourTurn", self._whose_turn(actor))
+            raise Refused("NotYourTurn", self._turn_text(actor))
         if verb == "delegate":
             self._check_delegate(command.to)
 
     def _check_delegate(self, to: str) -> None:
         if not to:
-            raise Refused("InvalidDelegate", "the command does not say to whom (`to`)")
+            raise Refused("InvalidDelegate", "the command names no delegate (`to`)")
         if to == self._request.requested_by:
             raise Refused("InvalidDelegate", f"{to} asked for this approval, and cannot decide it")
         if to in (self.standing.approver, self.standing.delegate):
             raise Refused("InvalidDelegate", f"{to} may decide already")
 
-    def _whose_turn(self, actor: str) -> str:
+    def _turn_text(self, actor: str) -> str:
         standing, chain = self.standing, self._request.chain
         until = standing.deadline.isoformat(timespec="seconds") if standing.deadline else "further notice"
         asked = standing.approver + (f" or {standing.delegate}" if standing.delegate else "")

@@ -39,7 +39,7 @@ class Standing:
 
     state: State = "pending"
     level: int = 1
-    """Whose turn it is: the first approver is level 1."""
+    """The approver who decides now: the first is level 1."""
     approver: str = ""
     delegate: str = ""
     """Who may decide as well as the approver, until the next approver is asked. Empty for none."""
@@ -87,7 +87,7 @@ class Request:
     remind_every_s: float = DAY_S
     """0 for never."""
     step_timeout_s: float = 30.0
-    """After so long a step whose worker says nothing is given to another."""
+    """If a step's worker sends no heartbeat for this long, another worker gets the step."""
     mail_within_s: float = 3600.0
     """A mail that cannot be sent for so long is noted as unsent; the approval goes on."""
     earlier: Earlier | None = None

@@ -106,7 +106,7 @@ class Creation(_SagaHandle[Created]):
     """One tenant's creation."""
 
     async def change(self, change: Change) -> SagaProgress:
-        """Change parameters whose step has not begun."""
+        """Change parameters of steps that have not begun."""
         return await self.command("change", change, change.command_id, SagaProgress)
 
 

@@ -64,16 +64,16 @@ class Running(Generic[R]):
     async def query(self, name: str, answer: type[T]) -> T:
         """Ask, also after the end."""
         try:
-            told: T = await self.handle.query(name, result_type=answer)
+            value: T = await self.handle.query(name, result_type=answer)
         except RPCError as error:
             raise self._translated(error) from error
-        return told
+        return value
 
     async def command(self, name: str, command: object, command_id: str, answer: type[T]) -> T:
         """Send a command and wait for the answer. Raises CommandRefused."""
         try:
             update_id = f"{name}-{command_id}"  # a repetition is answered as before, also after the end
-            told: T = await self.handle.execute_update(name, command, id=update_id, result_type=answer)
+            value: T = await self.handle.execute_update(name, command, id=update_id, result_type=answer)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             code = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause).__name__
@@ -81,7 +81,7 @@ class Running(Generic[R]):
             raise CommandRefused(message, code=code) from error
         except RPCError as error:
             raise self._translated(error) from error
-        return told
+        return value
 
     def _translated(self, error: RPCError) -> Exception:
         if error.status is not RPCStatusCode.NOT_FOUND:

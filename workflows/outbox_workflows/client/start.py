@@ -32,7 +32,7 @@ class Start(Generic[A]):
     """Starts workflows of one type. Called with an open connection it enqueues the start in its transaction.
 
     `workflow_id` is the caller's, or else the one that the family makes of the argument; used once, it is used up. By
-    default a start whose id another message or caller has used becomes a dead letter; with `on_duplicate="accept"` it
+    default a start becomes a dead letter if another message or caller has used its id; with `on_duplicate="accept"` it
     is settled as a duplicate. Raises ValueError that says what is wrong with an argument, before it is written down.
     """
 

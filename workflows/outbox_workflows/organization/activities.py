@@ -84,7 +84,7 @@ class OrganizationActivities:
         """Say that the workflow runs."""
 
         async def work(connection: Connection) -> None:
-            await _tell(connection, bootstrap, "organization.bootstrap.workflow_started")
+            await _record(connection, bootstrap, "organization.bootstrap.workflow_started")
 
         await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
@@ -97,7 +97,7 @@ class OrganizationActivities:
             refuse("Refused", str(error))
 
         async def work(connection: Connection) -> str:
-            await _tell(connection, bootstrap, "organization.dns.configured", domain=domain)
+            await _record(connection, bootstrap, "organization.dns.configured", domain=domain)
             return domain
 
         try:
@@ -116,7 +116,7 @@ class OrganizationActivities:
             await connection.execute(
                 _CREATE, UUID(bootstrap.organization_id), _workflow_id(), bootstrap.name, site.domain
             )
-            await _tell(connection, bootstrap, "organization.created", name=bootstrap.name, domain=site.domain)
+            await _record(connection, bootstrap, "organization.created", name=bootstrap.name, domain=site.domain)
 
         await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
@@ -144,7 +144,7 @@ class OrganizationActivities:
 
         async def work(connection: Connection) -> None:
             if await connection.fetchval(_SENT, UUID(invitation.invitation_id)):
-                await _tell(connection, bootstrap, "organization.invitation.sent", **asdict(invitation))
+                await _record(connection, bootstrap, "organization.invitation.sent", **asdict(invitation))
 
         await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
@@ -156,7 +156,7 @@ class OrganizationActivities:
         async def work(connection: Connection) -> None:
             if not await connection.fetchval(_ACTIVATE, UUID(bootstrap.organization_id)):
                 refuse("Refused", "the bootstrap was given up meanwhile")
-            await _tell(connection, bootstrap, "organization.bootstrap.completed", domain=site.domain)
+            await _record(connection, bootstrap, "organization.bootstrap.completed", domain=site.domain)
 
         await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
 
@@ -167,7 +167,7 @@ class OrganizationActivities:
 
         async def work(connection: Connection, _made: object) -> None:
             for row in await connection.fetch(_REVOKE, UUID(bootstrap.organization_id)):
-                await _tell(connection, bootstrap, "organization.invitation.revoked", **dict(row))
+                await _record(connection, bootstrap, "organization.invitation.revoked", **dict(row))
 
         return await undo(self._application, undoing.order, work)
 
@@ -179,7 +179,7 @@ class OrganizationActivities:
         await self._dns.remove(bootstrap.subdomain, bootstrap.organization_id)
 
         async def work(connection: Connection, _domain: object) -> None:
-            await _tell(connection, bootstrap, "organization.dns.removed", subdomain=bootstrap.subdomain)
+            await _record(connection, bootstrap, "organization.dns.removed", subdomain=bootstrap.subdomain)
 
         return await undo(self._application, undoing.order, work)
 
@@ -188,13 +188,13 @@ class OrganizationActivities:
         """Write down why there is no organisation. With its tenant it is deleted anyway."""
         bootstrap, order = undoing.bootstrap, undoing.order
         outcome = "cancelled" if order.cancelled else "failed"
-        told = {"step": order.came_to, "reason": order.reason, "left": order.left}
+        details = {"step": order.came_to, "reason": order.reason, "left": order.left}
 
         async def work(connection: Connection) -> None:
             organization_id, workflow_id = UUID(bootstrap.organization_id), _workflow_id()
             await connection.execute(_NOTE, organization_id, workflow_id, bootstrap.name)
             await connection.execute(_END, organization_id, workflow_id, outcome, order.reason)
-            await _tell(connection, bootstrap, f"organization.bootstrap.{outcome}", **told)
+            await _record(connection, bootstrap, f"organization.bootstrap.{outcome}", **details)
 
         try:
             await self._application.once(UUID(bootstrap.tenant_id), type(None), work)
@@ -203,11 +203,11 @@ class OrganizationActivities:
                 raise
 
 
-async def _tell(connection: Connection, bootstrap: Bootstrap, type_: str, **data: object) -> None:
+async def _record(connection: Connection, bootstrap: Bootstrap, type_: str, **data: object) -> None:
     """Emit an event of the bootstrap, and add it to the audit trail."""
-    told = {"organization_id": bootstrap.organization_id, **data}
-    await emit(connection, bootstrap.stream, type_, told)
-    await audit(connection, "system", type_.removeprefix("organization."), told)
+    details = {"organization_id": bootstrap.organization_id, **data}
+    await emit(connection, bootstrap.stream, type_, details)
+    await audit(connection, "system", type_.removeprefix("organization."), details)
 
 
 async def _invited(connection: Connection, bootstrap: Bootstrap, email: str) -> Invitation:
@@ -215,7 +215,7 @@ async def _invited(connection: Connection, bootstrap: Bootstrap, email: str) -> 
     digest = hashlib.sha256(token.encode()).digest()
     invitation_id = await connection.fetchval(_INVITE, UUID(bootstrap.organization_id), email, token, digest)
     invitation = Invitation(invitation_id, email)
-    await _tell(connection, bootstrap, "organization.invitation.created", **asdict(invitation))
+    await _record(connection, bootstrap, "organization.invitation.created", **asdict(invitation))
     return invitation
 
 

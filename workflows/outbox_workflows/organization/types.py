@@ -29,7 +29,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Site:
-    """A bootstrap whose DNS is configured."""
+    """A bootstrap with configured DNS."""
 
     bootstrap: Bootstrap
     domain: str

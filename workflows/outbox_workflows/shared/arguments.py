@@ -17,7 +17,7 @@ from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError
 
 T = TypeVar("T")
-_TOLD = 10
+_MOST_FAULTS = 10
 """Faults that are reported at once. A list of a thousand wrong entries has one cause."""
 _WANTED = {str: "a text", float: "a number", int: "a whole number", bool: "true or false"}
 _FOUND = {NoneType: "null", str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
@@ -70,7 +70,7 @@ def command_id_of(given: Sequence[object]) -> str:
 
 
 def _misfits(kind: Any, value: object) -> list[str]:  # noqa: ANN401 - a type hint
-    return list(islice(_look(kind, value, ""), _TOLD))
+    return list(islice(_look(kind, value, ""), _MOST_FAULTS))
 
 
 def _look(kind: Any, value: object, name: str) -> Iterator[str]:  # noqa: ANN401 - a type hint

@@ -1,4 +1,4 @@
-"""What every workflow answers whose saga can be cancelled: how far it is, and the command to cancel. Pure."""
+"""The answers of every workflow with a cancellable saga: how far it is, and the command to cancel. Pure."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ async def heartbeating() -> AsyncIterator[None]:
     if not timeout:
         yield
         return
-    # A task group would wrap the block's errors, whose types say whether to try again.
+    # A task group would wrap the block's errors, but their types say whether to try again.
     beats = asyncio.create_task(_beat(timeout.total_seconds() / _PER_TIMEOUT))
     try:
         yield

@@ -60,7 +60,7 @@ class SagaProgress:
     done: list[str]
     undone: list[str]
     left: list[str]
-    """Steps whose undoing was given up."""
+    """Steps that could not be undone."""
     cancelled_by: str
     refused: list[str]
     """The last commands that came as signals and were refused, with the reason."""

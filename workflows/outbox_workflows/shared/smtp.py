@@ -78,9 +78,9 @@ class SmtpMailer:
                 smtp.send_message(mail.message(self._sender))
             except smtplib.SMTPRecipientsRefused as error:
                 [(code, reply)] = error.recipients.values()
-                raise _told(mail, code, reply) from error
+                raise _classified(mail, code, reply) from error
             except smtplib.SMTPDataError as error:
-                raise _told(mail, error.smtp_code, error.smtp_error) from error
+                raise _classified(mail, error.smtp_code, error.smtp_error) from error
 
     def _connected(self) -> smtplib.SMTP:
         """A connection that is as secure as it must be, and logged in."""
@@ -103,7 +103,7 @@ class SmtpMailer:
         return smtp
 
 
-def _told(mail: Mail, code: int, reply: bytes | str) -> Exception:
+def _classified(mail: Mail, code: int, reply: bytes | str) -> Exception:
     """What the server's reply to this very mail means."""
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
     line = f"mail to {mail.to}: the server said {code} {' '.join(text.split())}"

@@ -52,7 +52,7 @@ class TenantCreation(CancellableSaga):
         """Return what was created, or that it was cancelled by a command.
 
         Fails, with everything undone, with ApplicationError of type InvalidRequest, TenantExists, TenantDeleted,
-        EmailTaken, DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
+        EmailTaken, DatabaseRefused or StepFailed (no time left for it); or NotUndone; its details name what is left.
         """
         refuse(self._faults)
         return await self._saga.run(self._steps(), if_cancelled=Created("cancelled", self._request.tenant_id))

@@ -21,7 +21,7 @@ from outbox.observability.otlp import exporting
 from outbox.store.migrations import inspect, migrate
 from outbox_temporal.audit.executions import TemporalRefused
 from outbox_temporal.sdk.client import connect
-from outbox_workflows.approval.repair import mend
+from outbox_workflows.approval.repair import repair
 from outbox_workflows.shared.database import open_application
 from outbox_workflows.shared.migrations import APPLICATION
 from outbox_workflows.worker import logs, settings
@@ -73,7 +73,7 @@ def migrate_command(
 
 
 @app.command("mend")
-def mend_command(
+def repair_command(
     since: Annotated[
         str | None, typer.Option(metavar="AGE", help="Only workflows that ended since, such as 2d; default: all.")
     ] = None,
@@ -82,19 +82,19 @@ def mend_command(
     """End approvals that are still pending although their workflow was terminated, timed out or failed."""
     chosen = config.load()
     within = None if since is None else timedelta(seconds=duration_s(since))
-    count = ask(partial(_mend, chosen, within, dry_run=dry_run))
+    count = ask(partial(_repair, chosen, within, dry_run=dry_run))
     sys.stdout.write(f"{count} {'would be ended' if dry_run else 'ended'}\n")
 
 
-async def _mend(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
+async def _repair(chosen: config.Settings, since: timedelta | None, *, dry_run: bool) -> int:
     """Repair the approvals, print each, and return how many there were."""
     client = await connect()
     count = 0
     async with open_application(chosen.dsn, chosen.schema_name, size=1) as application:
         try:
-            async for mended in mend(client, application, since=since, dry_run=dry_run):
+            async for repaired in repair(client, application, since=since, dry_run=dry_run):
                 count += 1
-                sys.stdout.write(f"approval {mended.approval_id} of tenant {mended.tenant_id}: {mended.reason}\n")
+                sys.stdout.write(f"approval {repaired.approval_id} of tenant {repaired.tenant_id}: {repaired.reason}\n")
         except RPCError as error:
             raise TemporalRefused(f"Temporal does not answer: {error}") from error
     return count

@@ -139,7 +139,7 @@ class WorkflowWorker:
                 f"OUTBOX_WORKFLOWS_METRICS_ADDRESS is {address!r}: the SDK cannot serve metrics there: {error}"
             ) from error
 
-    async def _retry_while_unavailable(self, whom: str, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def _retry_while_unavailable(self, server: str, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step again and again while a server does not answer; return None if stopped before."""
         failures = 0
         with anyio.CancelScope() as self._starting:
@@ -148,7 +148,7 @@ class WorkflowWorker:
                     return await step()
                 except (DatabaseUnavailable, RPCError, RuntimeError) as error:  # the SDK's connect raises RuntimeError
                     if not failures:
-                        logger.bind(server=whom, error=str(error)).warning("server does not answer, trying again")
+                        logger.bind(server=server, error=str(error)).warning("server does not answer, trying again")
                     failures += 1
                     await anyio.sleep(_RETRIES.delay_s(failures))
         return None

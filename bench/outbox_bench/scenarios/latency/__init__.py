@@ -34,7 +34,7 @@ from outbox_temporal.sdk.client import connect
 
 if TYPE_CHECKING:
     from outbox_bench.load.lab import Lab
-    from outbox_bench.report.report import Measurements, Tell
+    from outbox_bench.report.report import Measurements, ShowProgress
 
 _INPUT = {"organization_id": 42}
 _KEPT_OPEN_AT_MOST = timedelta(hours=1)
@@ -46,7 +46,7 @@ _WARM_UP = {"listen": 30, "realtime": 5, "poll": 3}
 _CONNECTIONS = 20
 _SETTLED_WITHIN_S = 30.0
 _LOOKED_UP = 400
-"""Of how many executions of a run, events and direct ones each, Temporal is asked for its own times."""
+"""The number of events, and of direct starts, in a run for which Temporal reports its own times."""
 
 Mode = Literal["listen", "realtime", "poll"]
 
@@ -77,9 +77,9 @@ class LatencyOptions:
 OPTIONS = LatencyOptions
 
 
-async def measure(lab: Lab, options: LatencyOptions, report: Measurements, tell: Tell) -> None:
+async def measure(lab: Lab, options: LatencyOptions, report: Measurements, show: ShowProgress) -> None:
     """Measure every mode in turn, run by run."""
-    tell("starting PostgreSQL and Temporal", 0.0)
+    show("starting PostgreSQL and Temporal", 0.0)
     dsn, os.environ["TEMPORAL_ADDRESS"] = await lab.database(), await lab.temporal()
     await migrate(dsn)
     modes = _modes(dsn, options, report)
@@ -90,14 +90,14 @@ async def measure(lab: Lab, options: LatencyOptions, report: Measurements, tell:
         for number, (run, mode) in enumerate(steps):
 
             def passed(share: float, number: int = number, run: int = run, mode: str = mode) -> None:
-                tell(f"run {run + 1} of {options.runs}, mode {mode}", (number + share) / len(steps))
+                show(f"run {run + 1} of {options.runs}, mode {mode}", (number + share) / len(steps))
 
             await bench.run(mode, report, passed)
-    tell("done", 1.0)
+    show("done", 1.0)
 
 
 def _modes(dsn: str, options: LatencyOptions, report: Measurements) -> list[Mode]:
-    """The modes that can be measured; what cannot is noted, or refused if it was asked for by name."""
+    """The modes that can be measured. The others are noted, or refused if they were requested by name."""
     if options.mode == "all":
         if config.load(database_url=dsn).realtime() is not None:
             return ["listen", "realtime", "poll"]

@@ -33,7 +33,7 @@ def offset(readings: Iterable[tuple[float, float, float]]) -> Offset | None:
     """The offset by readings of the other clock: (sent, theirs, received), each in seconds, ours by one clock.
 
     A reading was taken between sending and receiving, so it bounds the offset on both sides. All of them hold together;
-    where they do not, because a clock was adjusted meanwhile, the midpoints' median must do.
+    if they do not, because a clock was adjusted in the meantime, the median of the midpoints is used.
     """
     known = list(readings)
     if not known:

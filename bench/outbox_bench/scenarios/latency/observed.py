@@ -1,4 +1,4 @@
-"""A real worker whose every step can be timed: when its doorbell rang, and when it claimed, delivered and settled."""
+"""A real worker with a time for every step: when its doorbell rang, and when it claimed, delivered and settled."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class LatencyMeasurement:
         }
 
     def _hints(self, seen: Sightings) -> dict[UUID, float]:
-        """For each message the first ring after its insert began, unless it was claimed before anybody rang."""
+        """For each message the first ring after its insert began, unless it was claimed before any ring."""
         found = {}
         for event in self.events:
             place = bisect_left(seen.hints, event.began_s)
