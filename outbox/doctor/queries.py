@@ -62,7 +62,7 @@ class Questions(Statements):
     async def home_fault(self) -> str | None:
         """Why this database is a copy, if it is."""
         async with self._errors("doctor"):
-            fault: str | None = await self._pool.fetchval(self._sql("rules/home_fault"))
+            fault: str | None = await self._call("home_fault")
         return fault
 
     async def demand(self, history_s: float) -> Demand:

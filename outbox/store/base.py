@@ -13,7 +13,7 @@ import orjson
 from outbox.model.blockers import Blocker, line, read
 from outbox.model.errors import DatabaseReadOnly, OutboxError, StatementTimedOut
 from outbox.postgres.errors import translated_errors
-from outbox.store.sql import query
+from outbox.store.sql import call, query
 
 if TYPE_CHECKING:
     from outbox.postgres.pool import Pool
@@ -23,7 +23,7 @@ _BLOCKERS_WITHIN_S = 1.5
 
 
 class Statements:
-    """Statements on one outbox schema. Each method names the file under `sql/queries` that it runs.
+    """Statements on one outbox schema. Each method names its file under `sql/queries`, or the function that it calls.
 
     Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
@@ -58,6 +58,10 @@ class Statements:
 
     def _sql(self, name: str) -> str:
         return query(name, self._schema)
+
+    async def _call(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - a function returns any type
+        """Call a function of the schema, and return the first column of its first row."""
+        return await self._pool.fetchval(call(function, len(arguments), self._schema), *arguments)
 
 
 def joined(*columns: Sequence[str]) -> tuple[str, list[str]]:

@@ -22,6 +22,7 @@ from outbox.model.message import CLAIM_BYTES, FRONT, ClaimedBatch, LeaseId, Mess
 from outbox.model.sink import Delivered
 from outbox.store.base import column, joined
 from outbox.store.overview import Overview
+from outbox.store.sql import call
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -210,43 +211,43 @@ class Store(Overview):
     async def look_home(self) -> None:
         """Pause everything, if this database is a copy."""
         async with self._errors("look home"):
-            await self._pool.fetchval(self._sql("rules/look_home"))
+            await self._call("look_home")
 
     async def adopt(self) -> bool:
         """Have this database be the outbox, and no copy; return whether it was one."""
         async with self._errors("adopt"):
-            return bool(await self._pool.fetchval(self._sql("rules/adopt")))
+            return bool(await self._call("adopt"))
 
     async def set_switch(self, name: str, value: object) -> None:
         """Set a switch for every worker; None removes it."""
         async with self._errors("control"):
             text = None if value is None else orjson.dumps(value).decode()
-            await self._pool.execute(self._sql("rules/set_switch"), name, text)
+            await self._call("set_switch", name, text)
 
     async def pause(self, what: Pause) -> None:
         """Stop the delivery of a topic or a key, or of everything."""
         async with self._errors("pause"):
-            await self._pool.execute(self._sql("rules/pause"), what.topic, what.key)
+            await self._call("pause", what.topic, what.key)
 
     async def resume(self, what: Pause) -> bool:
         """End a pause; return whether there was one."""
         async with self._errors("resume"):
-            return bool(await self._pool.fetchval(self._sql("rules/resume"), what.topic, what.key))
+            return bool(await self._call("resume", what.topic, what.key))
 
     async def limit_topic(self, topic: str, rate: float | None, burst: int | None) -> bool:
         """Have at most `rate` messages a second claimed of a topic, None: any. Return whether it had a limit."""
         async with self._errors("limit"):
-            return bool(await self._pool.fetchval(self._sql("rules/limit_topic"), topic, rate, burst))
+            return bool(await self._call("limit_topic", topic, rate, burst))
 
     async def wake(self) -> None:
         """Wake every worker that listens."""
         async with self._errors("wake"):
-            await self._pool.execute(self._sql("wakeup/wake"))
+            await self._call("wake")
 
     async def probe(self) -> None:
         """Notify whoever listens for wake-ups, without a message behind it."""
         async with self._errors("probe"):
-            await self._pool.execute(self._sql("wakeup/probe"))
+            await self._call("probe")
 
     async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
         """Create history partitions, then drop old ones, unless another worker is at it; return (what, name) of each.
@@ -273,7 +274,7 @@ class Store(Overview):
     async def call_sleepers(self, after: str = "") -> tuple[int, str | None]:
         """Call messages that wait behind nothing, of some keys behind `after`; return how many, and where to go on."""
         async with self._errors("maintain"):
-            return tuple((await self._pool.fetch(self._sql("maintenance/call_sleepers"), after))[0])
+            return tuple((await self._pool.fetch(call("call_sleepers", 1, self._schema), after))[0])
 
     async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
         """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""
@@ -287,7 +288,7 @@ class Store(Overview):
     async def enqueue_many(self, messages: bytes) -> list[UUID]:
         """Enqueue a JSON array of messages in one transaction and return their ids in its order."""
         async with self._errors("enqueue"):
-            rows = await self._pool.fetch(self._sql("producers/enqueue_many"), messages.decode())
+            rows = await self._pool.fetch(call("enqueue_many", 1, self._schema), messages.decode())
         return [row[0] for row in rows]
 
     async def _claim(self, name: str, limit: int, lease_s: float, *values: object) -> ClaimedBatch:

@@ -60,12 +60,12 @@ class Retention(Store):
         Raises DatabaseUnavailable within seconds where a long reader is in the way.
         """
         async with self._errors("drop history"):
-            return bool(await self._pool.fetchval(self._sql("maintenance/prune_day"), part, before))
+            return bool(await self._call("drop_history_partition", part, before))
 
     async def prune_strays(self, before: datetime, limit: int) -> int:
         """Delete history settled before then that no daily partition took, at most `limit`; return how many."""
         async with self._errors("delete history"):
-            return int(await self._pool.fetchval(self._sql("maintenance/prune_strays"), before, limit))
+            return int(await self._call("delete_stray_history", before, limit))
 
     async def prune_dead_letters(self, before: datetime, limit: int) -> int:
         """Delete dead letters that died before then, at most `limit`; return how many."""

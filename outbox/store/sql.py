@@ -45,6 +45,13 @@ def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
 
 
 @cache
+def call(function: str, arguments: int = 0, schema: str = DEFAULT_SCHEMA) -> str:
+    """Return the statement that calls a function of a schema with so many arguments."""
+    placeholders = ", ".join(f"${n}" for n in range(1, arguments + 1))
+    return in_schema(f"select * from outbox.{function}({placeholders})", schema)  # noqa: S608 - both are names in code
+
+
+@cache
 def migrations(folder: str = "migrations") -> tuple[Migration, ...]:
     """Return every migration that this version knows in a folder of `sql`, in order."""
     found = []

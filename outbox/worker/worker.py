@@ -25,7 +25,7 @@ from outbox.postgres.pool import open_pool
 from outbox.relay import Relay
 from outbox.store.messages import Store
 from outbox.store.migrations import require_current
-from outbox.store.sql import query
+from outbox.store.sql import call
 from outbox.wakeup import listen, realtime
 from outbox.wakeup.doorbell import Wakeup
 from outbox.wakeup.selection import Source, SourceSelection
@@ -133,7 +133,7 @@ class Worker:
                     size=_POOL_SIZE,
                     application_name=f"outbox {self._settings.worker_name}",
                     statement_timeout_s=_STATEMENT_TIMEOUT_S,
-                    greeting=query("rules/look_home", self._settings.schema_name),  # before anything is claimed over it
+                    greeting=call("look_home", schema=self._settings.schema_name),  # before anything is claimed over it
                     durable=False,  # a claim or settlement that is lost has a message delivered again
                 )
             )

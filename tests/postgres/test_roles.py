@@ -144,7 +144,7 @@ CATALOGUE = {
 }
 """Statements on what PostgreSQL tells everyone."""
 MAY_RUN = {
-    PRODUCER: {"status/applied_migrations", "audit/clock", "producers/enqueue_many"} | CATALOGUE,
+    PRODUCER: {"status/applied_migrations", "audit/clock"} | CATALOGUE,
     WORKER: QUERIES,
     READER: {
         "audit/clock",
@@ -167,7 +167,6 @@ MAY_RUN = {
         "reset/living_workers",
         "reset/stock",
         "rules/control",
-        "rules/home_fault",
         "status/applied_migrations",
         "status/completed",
         "status/dead_letters",
@@ -176,7 +175,6 @@ MAY_RUN = {
         "status/messages",
         "status/rules",
         "status/workers",
-        "wakeup/probe",
     }
     | CATALOGUE,
 }

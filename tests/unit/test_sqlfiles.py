@@ -45,6 +45,25 @@ def test_every_statement_has_somebody_who_runs_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUERIES)
+def test_no_statement_file_only_calls_a_function(name: str) -> None:
+    """The code names such a function itself, by `call`."""
+    text = re.sub(r"^--.*\n", "", sqlfiles.query(name), flags=re.MULTILINE)
+    assert not re.fullmatch(r"select (\* from )?outbox\.\w+\([$\d, ]*\)\s*", text)
+
+
+def test_every_function_that_the_code_calls_is_made_by_a_migration() -> None:
+    called = set(re.findall(r'\bcall\("(\w+)"', SOURCE.replace("_call(", "call(")))
+    made = set(re.findall(r"create function outbox\.(\w+)\(", "".join(m.text for m in sqlfiles.migrations())))
+    assert called >= {"pause", "look_home", "enqueue_many"}
+    assert called <= made
+
+
+def test_call_passes_its_arguments_in_order_to_a_function_of_the_schema() -> None:
+    assert sqlfiles.call("pause", 2) == "select * from outbox.pause($1, $2)"
+    assert sqlfiles.call("look_home", schema="team") == "select * from team.look_home()"
+
+
+@pytest.mark.parametrize("name", QUERIES)
 def test_statement_file_says_what_it_does_and_explains_each_parameter(name: str) -> None:
     text = sqlfiles.query(name)
     comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))

@@ -36,7 +36,7 @@ class AuditHistory(Statements):
     async def home_fault(self) -> str | None:
         """Why this database is a copy of the outbox's; None if it is not."""
         async with self._errors("read the outbox's home"):
-            fault: str | None = await self._pool.fetchval(self._sql("rules/home_fault"))
+            fault: str | None = await self._call("home_fault")
         return fault
 
     async def audit_extent(self, since: datetime, until: datetime) -> Extent:

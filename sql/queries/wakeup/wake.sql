@@ -1,2 +1,0 @@
--- Wake every worker that listens, as an enqueue would.
-select outbox.wake()
