@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
@@ -121,5 +122,11 @@ async def test_a_server_that_is_away_or_silent_is_given_up_in_time() -> None:
         server = SmtpServer("127.0.0.1", silent.getsockname()[1], security="none", timeout_s=0.2)
         with pytest.raises(TimeoutError):
             await SmtpMailer(server, "noreply@example.test").send(MAIL)
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(OSError, match="mail to ada@example.org: .* refused"):
         await SmtpMailer(server, "noreply@example.test").send(MAIL)
+
+
+def test_without_its_library_a_mailer_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiosmtplib", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'temporal-outbox\[workflows\]'"):
+        SmtpMailer(SmtpServer("mail.example"), "noreply@example.test")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import smtplib
 import socket
 import ssl
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import anyio
-from anyio import to_thread
 
 from outbox.model.errors import ConfigurationError
 from outbox_workflows.shared.mail import Mail, MailRefused
@@ -23,6 +22,7 @@ _UNREADABLE = (
     "the mail server's URL cannot be read: write smtp://user:password@host:587, smtps://… for TLS from the start, or "
     "smtp://host:25?security=none, and / ? # @ in a password as %2F %3F %23 %40"
 )
+_MISSING = "sending mails over SMTP needs aiosmtplib: pip install 'temporal-outbox[workflows]'"
 _FOR_GOOD = range(500, 600)
 """Replies that a repetition would only get again (RFC 5321, 4.2.1)."""
 
@@ -65,46 +65,43 @@ class SmtpMailer:
     """Hands each mail to an SMTP server, over a connection of its own. A repeated mail keeps its Message-ID."""
 
     def __init__(self, server: SmtpServer, sender: str) -> None:
-        self._server, self._sender = server, sender
+        """Raises ConfigurationError where aiosmtplib is not installed."""
+        self._server, self._sender, self._smtp = server, sender, _library()
 
     async def send(self, mail: Mail) -> None:
         """Hand the mail in. The server's word that it has the mail is all that is known then."""
-        with anyio.fail_after(self._server.timeout_s):  # the thread itself ends with the time-out of its socket
-            await to_thread.run_sync(self._send, mail, abandon_on_cancel=True)
-
-    def _send(self, mail: Mail) -> None:
-        with self._connected() as smtp:
-            try:
-                smtp.send_message(mail.message(self._sender))
-            except smtplib.SMTPRecipientsRefused as error:
-                [(code, reply)] = error.recipients.values()
-                raise _classified(mail, code, reply) from error
-            except smtplib.SMTPDataError as error:
-                raise _classified(mail, error.smtp_code, error.smtp_error) from error
-
-    def _connected(self) -> smtplib.SMTP:
-        """A connection that is as secure as it must be, and logged in."""
-        server, name = self._server, socket.gethostname()  # to look the name up may take longer than all else
-        context = None if server.security == "none" else ssl.create_default_context(cafile=server.ca_file)
-        if server.security == "tls":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                server.host, server.port, local_hostname=name, timeout=server.timeout_s, context=context
-            )
-        else:
-            smtp = smtplib.SMTP(server.host, server.port, local_hostname=name, timeout=server.timeout_s)
+        server, smtp = self._server, self._smtp
         try:
-            if server.security == "starttls":
-                smtp.starttls(context=context)
-            if server.user is not None:
-                smtp.login(server.user, server.password or "")
-        except BaseException:
-            smtp.close()
-            raise
-        return smtp
+            with anyio.fail_after(server.timeout_s):
+                await smtp.send(
+                    mail.message(self._sender),
+                    hostname=server.host,
+                    port=server.port,
+                    username=server.user,
+                    password=server.password,
+                    use_tls=server.security == "tls",
+                    start_tls=server.security == "starttls",
+                    tls_context=ssl.create_default_context(cafile=server.ca_file),
+                    local_hostname=socket.gethostname(),  # to look the name up may take longer than all else
+                    timeout=None,
+                )
+        except smtp.SMTPRecipientsRefused as error:
+            [refused] = error.recipients
+            raise _classified(mail, refused.code, refused.message) from error
+        except smtp.SMTPDataError as error:
+            raise _classified(mail, error.code, error.message) from error
+        except smtp.SMTPException as error:
+            raise OSError(f"mail to {mail.to}: {error}") from error
 
 
-def _classified(mail: Mail, code: int, reply: bytes | str) -> Exception:
+def _library() -> Any:  # noqa: ANN401 - a module
+    try:
+        return import_module("aiosmtplib")
+    except ImportError:
+        raise ConfigurationError(_MISSING) from None
+
+
+def _classified(mail: Mail, code: int, reply: str) -> Exception:
     """What the server's reply to this very mail means."""
-    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
-    line = f"mail to {mail.to}: the server said {code} {' '.join(text.split())}"
+    line = f"mail to {mail.to}: the server said {code} {' '.join(reply.split())}"
     return MailRefused(line) if code in _FOR_GOOD else OSError(line)
