@@ -60,14 +60,6 @@ async def test_no_message_without_a_payload_gets_an_argument(requests: Requests)
     assert not (await requests.start(nothing, command_of(nothing))).HasField("input")
 
 
-async def test_kinds_of_starts_are_remembered_within_bounds(requests: Requests) -> None:
-    for n in range(1000):
-        sent = message(start(f"wf-{n}", summary=f"line {n}", run_timeout_s=n + 1))
-        built = await requests.start(sent, command_of(sent))
-        assert built.user_metadata.summary.data == f'"line {n}"'.encode()
-    assert len(requests._starts) <= 256
-
-
 @pytest.mark.parametrize(
     ("text", "where"),
     [

@@ -7,6 +7,7 @@ bytes can pass untouched.
 from __future__ import annotations
 
 from operator import itemgetter
+from sys import getsizeof
 from typing import Any, Literal
 
 import orjson
@@ -35,11 +36,12 @@ from outbox_temporal.sink.payloads import (
     retry_policy,
     search_attributes,
 )
+from outbox_temporal.target.byte_cache import ByteCache
 from outbox_temporal.target.json_text import Uncut, elements, members
 from outbox_temporal.target.target import MEMO_KEY, Command, Target
 
-_REMEMBERED = 256
-"""Kinds of targets for which a built start is kept, to be copied."""
+_START_BYTES = 4096
+"""What a start has in memory beside its texts."""
 _TREES = {"memo", "search_attributes", "retry_policy"}
 _OWN = {"workflow_id", "summary", "details"}
 _LIKENESS = itemgetter(*(name for name in Target.model_fields if name not in {*_OWN, *_TREES}))
@@ -86,7 +88,7 @@ class Requests:
         self._task_queue = task_queue
         self._converter = converter
         self._untouched = converter.payload_codec is None and converter.external_storage is None
-        self._starts: dict[object, StartWorkflowExecutionRequest] = {}
+        self._starts: ByteCache[object, StartWorkflowExecutionRequest] = ByteCache()
 
     async def build(self, message: Message, command: Command) -> Request:
         """The request that the command names. It raises what the user's codec raises."""
@@ -192,9 +194,7 @@ class Requests:
         if known is None:
             known = self._start_of(target)
             if key is not None:
-                if len(self._starts) >= _REMEMBERED:
-                    self._starts.clear()
-                self._starts[key] = known
+                self._starts.put(key, known, _START_BYTES + 2 * known.ByteSize() + sum(map(getsizeof, key)))
         return known
 
     def _start_of(self, target: Target) -> StartWorkflowExecutionRequest:

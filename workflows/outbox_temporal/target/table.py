@@ -7,7 +7,6 @@ out for each message is whether its fields fill the placeholders.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 from outbox.model.errors import ConfigurationError
@@ -20,7 +19,6 @@ from outbox_temporal.target.templates import Unfilled
 from outbox_temporal.target.toml_file import read
 
 UNROUTABLE = "UNROUTABLE"
-_REMEMBERED_TOPICS = 4096
 
 
 class Routes:
@@ -31,7 +29,6 @@ class Routes:
         self.all = tuple(routes)
         self._exact = {route.topic: route for route in self.all if not route.topic.endswith("*")}
         self._prefixes = {route.topic[:-1]: route for route in self.all if route.topic.endswith("*")}
-        self.match = lru_cache(_REMEMBERED_TOPICS)(self._match)
 
     @classmethod
     def load(cls, path: Path) -> Routes:
@@ -69,7 +66,8 @@ class Routes:
                 )
             )
 
-    def _match(self, topic: str) -> Route | None:
+    def match(self, topic: str) -> Route | None:
+        """The route for a topic."""
         if topic in self._exact:
             return self._exact[topic]
         stem = topic

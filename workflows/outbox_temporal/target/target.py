@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from outbox.model.sink import Rejected
+from outbox_temporal.target.byte_cache import ByteCache
 from outbox_temporal.target.json_text import members
 
 Operation = Literal[
@@ -35,6 +35,10 @@ SYSTEM_NAMESPACE = "temporal-system"
 """The namespace in which Temporal runs its own workflows."""
 MEMO_KEY = "outbox_message_id"
 """The memo field that holds the message id; unlike the request id it survives continue-as-new."""
+_LIKE: ByteCache[bytes, Target] = ByteCache()
+"""Validated targets by what they say beside their workflow id."""
+_TARGET_BYTES, _TEXT_FACTOR = 4096, 16
+"""What a target has in memory: so much, and for each byte of its JSON so many. Lists of short texts have the most."""
 _LONGEST_ID = 1000
 """Bytes; Temporal's own limit (`limit.maxIDLength`), and the producer functions'."""
 
@@ -174,7 +178,8 @@ def _parsed(text: str) -> Command | Rejected:
     try:
         fields = orjson.loads(text)
         workflow_id = _sendable(fields.pop("workflow_id"))
-        target = _like(orjson.dumps(fields)) if workflow_id else None
+        others = orjson.dumps(fields)
+        target = (_LIKE.get(others) or _validated_like(others)) if workflow_id else None
     except (AttributeError, KeyError, TypeError, ValueError):  # no target at all, and pydantic says why
         workflow_id, target = "", None
     if target is not None:
@@ -211,11 +216,14 @@ def _value(text: str, tree: str) -> object:
     return orjson.Fragment(text)
 
 
-@lru_cache(maxsize=256)
-def _like(others: bytes) -> Target | None:
+def _validated_like(others: bytes) -> Target | None:
     """The target with these fields, if they are in order. Its workflow id is not checked."""
     target = _validated(orjson.dumps({"workflow_id": "-", **orjson.loads(others)}))
-    return target if isinstance(target, Target) else None
+    if isinstance(target, Rejected):
+        return None
+    # A copy of the key: orjson leaves up to eight times its length behind it.
+    _LIKE.put(memoryview(others).tobytes(), target, _TARGET_BYTES + _TEXT_FACTOR * len(others))
+    return target
 
 
 def _validated(text: str | bytes) -> Target | Rejected:
