@@ -9,10 +9,9 @@ import anyio
 
 from outbox.config.settings import Settings
 from outbox.postgres.pool import Pool, open_pool
-from outbox.store.base import Statements
 from outbox.store.migrations import require_current
 
-S = TypeVar("S", bound=Statements)
+S = TypeVar("S")
 T = TypeVar("T")
 _ANSWER_TIMEOUT_S = 30.0
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from outbox.doctor.queries import Questions
 from outbox.model.errors import OutboxError, clean
 from outbox.model.finding import Check, Finding
-from outbox.store.messages import Store
 
 if TYPE_CHECKING:
     from outbox.postgres.pool import Pool
 
-
+S = TypeVar("S")
 _SEE = "see the reason, and examine once more"
 
 
@@ -49,10 +48,10 @@ class Ground:
             raise Missing(self.no_schema)
         return self.questions()
 
-    def store(self) -> Store:
-        """The worker's own statements on it."""
+    def statements(self, make: Callable[[Pool, str], S]) -> S:
+        """The worker's own statements on it, of one kind."""
         self.outbox()
-        return Store(self.connections(), self.schema)
+        return make(self.connections(), self.schema)
 
 
 async def section(checks: Sequence[Check], carry_out: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:

@@ -18,6 +18,8 @@ from outbox.loops.backoff import Backoff
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.model.events import Event, SourceLost, SourceReady
 from outbox.model.finding import Check, Finding, Grade, quoted
+from outbox.store.messages import Store
+from outbox.store.rules import Rules
 from outbox.wakeup.doorbell import Wakeup
 from outbox.wakeup.listen import ListenSource
 from outbox.wakeup.phoenix import claim
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from outbox.config.settings import Settings
     from outbox.doctor.queries import Facts
     from outbox.model.events import Emit
-    from outbox.store.messages import Store
     from outbox.wakeup.realtime import RealtimeSettings
     from outbox.wakeup.selection import Mode, Source
     from outbox.wakeup.token import Token
@@ -68,7 +69,7 @@ async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
     found = await section((MODE,), lambda: _examine_mode(settings, ground))
     if mode in ("auto", "listen"):
         found += await section((TRIGGER,), lambda: _looked_up(ground, "service_role", _listen_facts))
-        found += await section((LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, ground.store())))
+        found += await section((LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, ground.statements(Store))))
     configured = settings.realtime()
     if configured is not None and mode in ("auto", "realtime"):
         found += await _examine_realtime(*configured, ground)
@@ -78,14 +79,14 @@ async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
 async def _switched(ground: Ground) -> Mode | None:
     """The mode that was switched to for all workers; None also where nobody can tell."""
     try:
-        switch = (await ground.store().control())[0].get(SWITCH)
+        switch = (await ground.statements(Rules).control())[0].get(SWITCH)
     except OutboxError:
         return None
     return switch if switch in MODES else None
 
 
 async def _examine_mode(settings: Settings, ground: Ground) -> list[Finding]:
-    ground.store()  # a mode that may be overruled is not known
+    ground.outbox()  # a mode that may be overruled is not known
     switch = await _switched(ground)
     mode, by = (switch, "`outbox mode`") if switch else (settings.mode, "OUTBOX_MODE")
     if mode != "poll":

@@ -6,6 +6,7 @@ rest is found out by asking the database and the sink, on the event loop; whoeve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +33,7 @@ from outbox.store.migrations import require_register
 if TYPE_CHECKING:
     from outbox.model.sink import Sink
     from outbox.relay import Relay
-    from outbox.store.messages import Store
+    from outbox.store.overview import Overview
     from outbox.wakeup.selection import SourceSelection
 
 Phase = Literal["starting", "running", "holding", "draining", "stopped"]
@@ -49,18 +50,26 @@ def well(reason: str) -> bool:
     return reason == OK or reason.startswith(f"{OK}: ")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """The parts of a worker that know something of its state."""
+
+    overview: Overview
+    sink: Sink
+    relay: Relay
+    selection: SourceSelection
+
+
 class WorkerState:
-    """One worker's knowledge of itself. The worker fills in its parts as they come to be."""
+    """One worker's knowledge of itself."""
 
     def __init__(self, *, worker: str, schema: str, sink_timeout_s: float) -> None:
         """`sink_timeout_s` bounds one question to the sink."""
         self.worker = worker
         self.schema = schema
         self.watchdog = Watchdog()
-        self.store: Store | None = None
-        self.sink: Sink | None = None
-        self.relay: Relay | None = None
-        self.selection: SourceSelection | None = None
+        self.parts: WorkerParts | None = None
+        """What the worker is made of, once it is connected and registered."""
         self.started = False
         """Whether the first claim can happen."""
         self.stopping = False
@@ -106,24 +115,24 @@ class WorkerState:
             return "stopped"
         if self.stopping:
             return "draining"
-        if self.relay is None or not self.started:
+        if self.parts is None or not self.started:
             return "starting"
-        return "holding" if self.relay.hold.outcome else "running"
+        return "holding" if self.parts.relay.hold.outcome else "running"
 
     @property
     def sink_place(self) -> str:
         """Where the sink delivers to, if it says so."""
-        return str(getattr(self.sink, "place", ""))
+        return str(getattr(self.parts.sink, "place", "")) if self.parts else ""
 
     @property
     def in_flight(self) -> int:
         """Messages that the sink is being asked about."""
-        return self.relay.in_flight if self.relay else 0
+        return self.parts.relay.in_flight if self.parts else 0
 
     @property
     def outstanding(self) -> int:
         """Messages that this worker has claimed and not settled."""
-        return self.relay.buffer.outstanding if self.relay else 0
+        return self.parts.relay.buffer.outstanding if self.parts else 0
 
     @property
     def database_lost(self) -> str | None:
@@ -137,7 +146,7 @@ class WorkerState:
 
     def known(self) -> Parts:
         """What speaks against readiness without a question asked, by part; OK where nothing does."""
-        hold = self.relay.hold.outcome if self.relay else None
+        hold = self.parts.relay.hold.outcome if self.parts else None
         return {
             "relay": self.overdue() or (OK if self.phase == "running" else self._waiting()),
             "database": self.database_lost or (f"paused: {self.copy}: see outbox adopt" if self.copy else OK),
@@ -151,12 +160,12 @@ class WorkerState:
 
     def report(self) -> tuple[Phase, dict[str, Any]]:
         """The worker's state for its row in the register. On the event loop only."""
-        relay, selection = self.relay, self.selection
-        if self.ended or relay is None or selection is None:
+        if self.ended or self.parts is None:
             return self.phase, {"sources": {}, "outstanding": self.outstanding}
+        relay = self.parts.relay
         hold = relay.hold.outcome
         return self.phase, {
-            **selection.report(),
+            **self.parts.selection.report(),
             "in_flight": relay.in_flight,
             "outstanding": relay.buffer.outstanding,
             "rate_limit": relay.pace.rate,
@@ -166,10 +175,10 @@ class WorkerState:
 
     async def ask_database(self) -> Parts:
         """Whether the database answers and takes writes, and whether its schema serves this version."""
-        if self.store is None:
+        if self.parts is None:
             return {"database": self.database_lost or "not connected yet", "schema": "not known without the database"}
         try:
-            newer = require_register(await self.store.applied_migrations(), self.schema)
+            newer = require_register(await self.parts.overview.applied_migrations(), self.schema)
         except SchemaError as error:
             return {"database": OK, "schema": str(error)}
         except OutboxError as error:
@@ -183,11 +192,11 @@ class WorkerState:
 
     async def ask_sink(self) -> Parts:
         """Whether the sink takes deliveries, by its own probe."""
-        if self.sink is None:
+        if self.parts is None:
             return {"sink": "not opened yet"}
         try:
             with anyio.fail_after(self._sink_timeout_s):
-                outcome = await self.sink.probe()
+                outcome = await self.parts.sink.probe()
         except TimeoutError:
             return {"sink": f"no answer within {self._sink_timeout_s:g} s"}
         except Exception as error:  # noqa: BLE001 - a fault of the sink is an answer too
@@ -196,11 +205,11 @@ class WorkerState:
 
     async def ask_facts(self) -> dict[str, Any] | None:
         """What `status/facts.sql` tells of the whole outbox; None while it cannot be had."""
-        if self.store is None:
+        if self.parts is None:
             return None
         try:
             async with self._long_question:
-                return await self.store.facts()
+                return await self.parts.overview.facts()
         except OutboxError:
             return None
 
@@ -209,11 +218,11 @@ class WorkerState:
         state, detail = self.report()
         held_s = None if self.held_since_s is None else round(monotonic() - self.held_since_s, 1)
         own = {"name": self.worker, "state": state, "presence_shown": self.present, "held_s": held_s, **detail}
-        if self.store is None:
+        if self.parts is None:
             return {"this_worker": own, "error": "not connected yet"}
         try:
             async with self._long_question:
-                whole = await self.store.status()
+                whole = await self.parts.overview.status()
         except OutboxError as error:
             whole = {"error": str(error)}
         return {"this_worker": own, **whole}

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import asyncpg
 
 from outbox.model.errors import AccessLost, ConfigurationError
 from outbox.postgres.connect import connect, connected, ended_if_it_fails, is_pooled
+from outbox.postgres.connections import Connections, server_timeout_ms
 from outbox.postgres.errors import translated_errors
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _STATEMENTS_KEPT = 100
 """Prepared statements that a connection keeps; the driver's default."""
 
 
-class Pool:
+class Pool(Connections):
     """Connections to one database, each lent for one statement at a time.
 
     A statement that overruns its time has lost its connection, and probably all: a half-open socket tells nothing. The
@@ -44,32 +45,6 @@ class Pool:
         self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
         self._generation = 0
         self._statement_timeout_s = statement_timeout_s
-
-    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        """Run a statement and return its rows."""
-        async with self.acquire() as connection:
-            return await connection.fetch(statement, *arguments)
-
-    async def fetch_slowly(self, statement: str, *arguments: object, timeout_s: float) -> list[asyncpg.Record]:
-        """Run a statement, in a transaction of its own, under another bound than the pool's."""
-        async with self.acquire(timeout_s=timeout_s) as connection, connection.transaction():
-            await connection.execute(f"set local statement_timeout = {_server_timeout_ms(timeout_s)}")
-            return await connection.fetch(statement, *arguments)
-
-    async def fetchrow(self, statement: str, *arguments: object) -> asyncpg.Record | None:
-        """Run a statement and return its first row."""
-        async with self.acquire() as connection:
-            return await connection.fetchrow(statement, *arguments)
-
-    async def fetchval(self, statement: str, *arguments: object) -> Any:  # noqa: ANN401 - a column has any type
-        """Run a statement and return the first column of its first row."""
-        async with self.acquire() as connection:
-            return await connection.fetchval(statement, *arguments)
-
-    async def execute(self, statement: str, *arguments: object) -> None:
-        """Run a statement that returns nothing."""
-        async with self.acquire() as connection:
-            await connection.execute(statement, *arguments)
 
     @asynccontextmanager
     async def acquire(self, *, timeout_s: float | None = None) -> AsyncIterator[Connection]:
@@ -222,15 +197,10 @@ def _session(statement_timeout_s: float, lock_timeout_s: float, *, durable: bool
         "enable_indexscan": "on",
         "enable_nestloop": "on",
         "idle_in_transaction_session_timeout": "60s",  # a frozen worker must not keep its locks
-        "statement_timeout": _server_timeout_ms(statement_timeout_s),
-        "lock_timeout": _server_timeout_ms(lock_timeout_s),
+        "statement_timeout": server_timeout_ms(statement_timeout_s),
+        "lock_timeout": server_timeout_ms(lock_timeout_s),
         **({} if durable else {"synchronous_commit": "off"}),
     }
-
-
-def _server_timeout_ms(timeout_s: float) -> str:
-    """PostgreSQL's bound for a statement that we give up after `timeout_s`: its answer has to travel."""
-    return str(int(timeout_s * 900))
 
 
 async def _nothing_to_reset(_connection: Connection) -> None:

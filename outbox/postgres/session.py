@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import anyio
 import asyncpg
 
-from outbox.postgres.pool import Pool
+from outbox.postgres.connections import Connections
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
 
 
-class Session(Pool):
+class Session(Connections):
     """One connection in the place of a pool, never replaced: what it holds in the server ends with it.
 
     It ends with the first statement that does not come back in time. The connection stays its maker's to terminate.

@@ -16,7 +16,7 @@ from outbox.postgres.errors import translated_errors
 from outbox.store.sql import call, query
 
 if TYPE_CHECKING:
-    from outbox.postgres.pool import Pool
+    from outbox.postgres.connections import Connections
 
 
 _BLOCKERS_WITHIN_S = 1.5
@@ -28,7 +28,7 @@ class Statements:
     Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
 
-    def __init__(self, pool: Pool, schema: str) -> None:
+    def __init__(self, pool: Connections, schema: str) -> None:
         self._pool = pool
         self._schema = schema
 

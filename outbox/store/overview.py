@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from outbox.model.blockers import line
-from outbox.model.errors import DatabaseUnavailable
+from outbox.model.errors import DatabaseReadOnly, DatabaseUnavailable
 from outbox.postgres.errors import translated_errors
 from outbox.store.base import Statements
 
@@ -71,6 +71,15 @@ class Overview(Statements):
         async with self._errors("facts"):
             found: dict[str, Any] = orjson.loads(await self._pool.fetchval(self._sql("status/facts"), _PAGES_READ))
         return found
+
+    async def applied_migrations(self) -> list[tuple[int, str, str, int | None]]:
+        """Version, name, checksum of each, and what it serves. Raises DatabaseReadOnly where nothing can be written."""
+        async with self._errors("check"):
+            row = await self._pool.fetchrow(self._sql("status/applied_migrations"))
+            assert row is not None
+            if row["read_only"]:
+                raise DatabaseReadOnly("check: this server takes no writes, it is read-only")
+        return [tuple(line) for line in orjson.loads(row["migrations"])]
 
 
 def is_living(worker: dict[str, Any], silent_after_s: float) -> bool:

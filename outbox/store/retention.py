@@ -1,4 +1,4 @@
-"""Runs the SQL of `outbox prune`: what has outlived its retention, found, counted, and deleted in small pieces."""
+"""Runs the SQL of retention: history partitions, and everything that is old enough to delete."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import orjson
 
-from outbox.store.messages import Store
+from outbox.store.base import Statements
 
+_MAINTAIN_TIMEOUT_S = 60.0
 _COUNT_TIMEOUT_S = 600.0
 """A day of history may hold many millions of messages, and each is counted."""
 
@@ -39,8 +40,30 @@ class Prunable:
     workers: int
 
 
-class Retention(Store):
-    """The worker's own statements, and those that only people run. All raise as the store's do."""
+class Retention(Statements):
+    """Statements of maintenance and `outbox prune`. Each may raise DatabaseUnavailable or DatabaseRefused."""
+
+    async def maintain(self, *, days_ahead: int, keep_days: int) -> list[tuple[str, str]]:
+        """Create history partitions, then drop old ones, unless another worker is at it; return (what, name) of each.
+
+        Workers that the history does not know any more are forgotten.
+        """
+        duties = {
+            "maintenance/create_history": days_ahead,
+            "maintenance/drop_history": keep_days,
+            "maintenance/forget_workers": keep_days * 86_400.0,
+        }
+        done: list[tuple[str, str]] = []
+        async with self._errors("maintain"):
+            for duty, argument in duties.items():
+                rows = await self._pool.fetch_slowly(self._sql(duty), argument, timeout_s=_MAINTAIN_TIMEOUT_S)
+                done += [(row["what"], row["name"]) for row in rows]
+        return done
+
+    async def forget_keys(self, limit: int) -> int:
+        """Forget dedup keys whose window is over, at most `limit`; return how many."""
+        async with self._errors("maintain"):
+            return int(await self._pool.fetchval(self._sql("maintenance/forget_keys"), limit))
 
     async def prunable(self, history_s: float, dead_s: float | None) -> Prunable:
         """Count what is older than so many seconds: of the history, and of the dead letters unless None."""

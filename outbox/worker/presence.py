@@ -23,7 +23,7 @@ from outbox.model.events import DatabaseLost, DatabaseRestored, Emit, Event, Pre
 from outbox.postgres.connect import connect, ended_if_it_fails, is_pooled, place
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.session import Session
-from outbox.store.messages import Store
+from outbox.store.workers import Workers
 
 if TYPE_CHECKING:
     from outbox.postgres.address import Where
@@ -64,7 +64,7 @@ class Presence:
         """The session, and the one before until there is a new one."""
         self.tried = anyio.Event()
         """Whether the first try is over, in whatever way."""
-        self.store: Store | None = None
+        self.workers: Workers | None = None
         """Statements on the session itself, while it is believed in."""
 
     @property
@@ -96,7 +96,7 @@ class Presence:
                     reason = error
                 except Exception as error:  # noqa: BLE001 - whatever befalls it must not stop the relay
                     reason = OutboxError(f"presence: {type(error).__name__}: {error}")
-                failures = failures + 1 if self.store is None else 0
+                failures = failures + 1 if self.workers is None else 0
                 self._lost(reason)
                 self.tried.set()
                 if failures:
@@ -108,16 +108,16 @@ class Presence:
         """Connect, take the lock, and stay. Raises OutboxError with the reason when that ends."""
         self._news, self._doubted = anyio.Event(), False
         connection = await connect(self._dsn, application_name="outbox presence")
-        store = Store(Session(connection, _STATEMENT_TIMEOUT_S), self._schema)
+        workers = Workers(Session(connection, _STATEMENT_TIMEOUT_S), self._schema)
         with ended_if_it_fails(connection):
             connection.add_termination_listener(lambda _connection: self._news.set())
             await self._require_direct(connection)
-            presence = await store.assert_presence(worker_id)
+            presence = await workers.assert_presence(worker_id)
         self._keep(connection)
-        self.store, self._error = store, None
+        self.workers, self._error = workers, None
         self._emit(PresenceShown(worker_id))
         self.tried.set()
-        await self._stay(connection, store, (worker_id, presence))
+        await self._stay(connection, workers, (worker_id, presence))
 
     async def _require_direct(self, connection: Connection) -> None:
         with translated_errors("presence"), anyio.fail_after(_SETUP_TIMEOUT_S):
@@ -125,7 +125,7 @@ class Presence:
         if pooled:
             raise _PoolerInTheWay(place(self._dsn))
 
-    async def _stay(self, connection: Connection, store: Store, who: tuple[int, int]) -> NoReturn:
+    async def _stay(self, connection: Connection, workers: Workers, who: tuple[int, int]) -> NoReturn:
         """Raise OutboxError once the session is gone, or not to be believed in any more."""
         proved_s = monotonic()
         while True:
@@ -136,7 +136,7 @@ class Presence:
             if self._doubted:
                 raise DatabaseUnavailable("presence: there was trouble with the database")
             if self._holding() and monotonic() - proved_s > _PROOF_S:
-                if not await store.has_presence(*who):
+                if not await workers.has_presence(*who):
                     raise DatabaseUnavailable("presence: another worker took this one for dead")
                 proved_s = monotonic()
 
@@ -148,7 +148,7 @@ class Presence:
 
     def _lost(self, error: OutboxError) -> None:
         """Tell once of each new reason. What another session makes good at once is not worth a word."""
-        was_shown, self.store = self.store is not None, None
+        was_shown, self.workers = self.workers is not None, None
         if not self._doubted:
             self._disturbed_s = monotonic()
         if not was_shown and self._error != str(error):

@@ -18,7 +18,7 @@ from outbox.model.events import Emit, MaintenanceFailed, Rescued
 
 if TYPE_CHECKING:
     from outbox.model.message import Presence
-    from outbox.store.messages import Store
+    from outbox.store.workers import Workers
     from outbox.wakeup.doorbell import Wakeup
 
 _EVERY_S = 0.3
@@ -34,9 +34,9 @@ class Rescue:
     """Looks for dead workers while asked to. `untroubled_s` says since when our own way to the database has held."""
 
     def __init__(
-        self, store: Store, wakeup: Wakeup, emit: Emit, *, worker_id: int, stable_s: Callable[[], float]
+        self, workers: Workers, wakeup: Wakeup, emit: Emit, *, worker_id: int, stable_s: Callable[[], float]
     ) -> None:
-        self._store = store
+        self._workers = workers
         self._wakeup = wakeup
         self._emit = emit
         self._worker_id = worker_id
@@ -64,12 +64,12 @@ class Rescue:
             await anyio.sleep(_CONFIRMED_S if self._absent else _EVERY_S)
 
     async def _check(self) -> None:
-        absent = await self._store.absent(self._worker_id, grace_s=_GRACE_S)
+        absent = await self._workers.absent(self._worker_id, grace_s=_GRACE_S)
         now_s = monotonic()
         self._absent = {who: self._absent.get(who, now_s) for who in absent}
         dead = [who for who, since_s in self._absent.items() if now_s - since_s >= _CONFIRMED_S]
         if dead and self._stable_s() > _GRACE_S:
-            for name, messages in await self._store.rescue(dead):
+            for name, messages in await self._workers.rescue(dead):
                 if messages:
                     self._emit(Rescued(name, messages))
                     self._wakeup.nudge("rescue")

@@ -16,7 +16,7 @@ from outbox.model.events import Emit, MaintenanceFailed
 
 if TYPE_CHECKING:
     from outbox.model.message import Pause
-    from outbox.store.messages import Store
+    from outbox.store.rules import Rules
 
 _ANNOUNCED_S = 120.0
 _UNANNOUNCED_S = 0.7
@@ -25,8 +25,8 @@ _UNANNOUNCED_S = 0.7
 class Switches:
     """Hands the switches to its subscribers whenever they may have changed. `announced` says whether NOTIFY tells."""
 
-    def __init__(self, store: Store, emit: Emit, *, announced: Callable[[], bool]) -> None:
-        self._store = store
+    def __init__(self, rules: Rules, emit: Emit, *, announced: Callable[[], bool]) -> None:
+        self._rules = rules
         self._emit = emit
         self._subscribers: list[Callable[[dict[str, Any]], None]] = []
         self._on_pauses: list[Callable[[list[Pause]], None]] = []
@@ -47,9 +47,9 @@ class Switches:
 
     async def read(self) -> None:
         """Read the table once. Raises OutboxError."""
-        switches, pauses = await self._store.control()
+        switches, pauses = await self._rules.control()
         if "copy" in switches:
-            await self._store.look_home()  # restored beneath its connections: from now on it is paused
+            await self._rules.look_home()  # restored beneath its connections: from now on it is paused
         for apply in self._subscribers:
             apply(switches)
         for tell in self._on_pauses:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,17 +19,22 @@ from outbox.loops.retry import DatabaseRetry
 from outbox.model.errors import DatabaseUnavailable, OutboxError
 from outbox.model.events import Emit, Events, WorkerStarted
 from outbox.model.sink import SinkContext, SinkFactory
-from outbox.observability.state import WorkerState
+from outbox.observability.state import WorkerParts, WorkerState
 from outbox.postgres.connect import place
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.pool import open_pool
 from outbox.relay import Relay
 from outbox.store.messages import Store
 from outbox.store.migrations import require_current
+from outbox.store.overview import Overview
+from outbox.store.retention import Retention
+from outbox.store.rules import Rules
 from outbox.store.sql import call
+from outbox.store.workers import Workers
 from outbox.wakeup import listen, realtime
 from outbox.wakeup.doorbell import Wakeup
 from outbox.wakeup.selection import Source, SourceSelection
+from outbox.worker.heartbeat import Heartbeat
 from outbox.worker.maintenance import Maintenance
 from outbox.worker.presence import Presence
 from outbox.worker.rescue import Rescue
@@ -36,6 +42,7 @@ from outbox.worker.switches import Switches
 
 if TYPE_CHECKING:
     from outbox.config.settings import Settings
+    from outbox.model.sink import Sink
     from outbox.postgres.pool import Pool
 
 _POOL_SIZE = 4
@@ -45,6 +52,18 @@ _FAREWELL_S = 2.0
 _START = Backoff(0.1, 1.0)
 """How a worker that starts looks for its database: it has nothing else to do, and nobody to disturb with it."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Duties:
+    """What a worker does at the same time."""
+
+    relay: Relay
+    rescue: Rescue
+    heartbeat: Heartbeat
+    switches: Switches
+    selection: SourceSelection
+    maintenance: Maintenance
 
 
 class Worker:
@@ -70,45 +89,32 @@ class Worker:
         return self.state.stopping
 
     def stop(self) -> None:
-        """Begin the shutdown, at whatever stage the worker is. Safe to call twice."""
+        """Begin the shutdown, at any stage. Safe to call twice."""
         self.state.stopping = True
         self._starting.cancel()
-        if self.state.relay is not None:
-            self.state.relay.stop()
+        if self.state.parts is not None:
+            self.state.parts.relay.stop()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start, relay until stopped, drain. Started once the first claim can happen.
 
-        Raises ConfigurationError or SchemaError when it cannot ever start; an unreachable database is waited for.
+        Raises ConfigurationError or SchemaError when it can never start. It waits for an unreachable database.
         """
-        settings, state = self._settings, self.state
+        settings = self._settings
         async with AsyncExitStack() as stack:
             pool = await self._retry_while_unavailable(partial(self._open_database, stack))
             if pool is None:
                 return
-            state.store = store = Store(pool, settings.schema_name, keep_history=settings.history)
-            state.sink = sink = await stack.enter_async_context(
+            sink = await stack.enter_async_context(
                 self._sink_factory(SinkContext(settings.worker_name, settings.deliver_timeout_s))
             )
+            workers = Workers(pool, settings.schema_name)
             worker_id = await self._retry_while_unavailable(
-                partial(store.register, settings.worker_name, __version__, {"pid": os.getpid()})
+                partial(workers.register, settings.worker_name, __version__, {"pid": os.getpid()})
             )
             if worker_id is not None:
-                wakeup = Wakeup(self._emit)
-                rescue = Rescue(
-                    store, wakeup, self._emit, worker_id=worker_id, stable_s=lambda: self._presence.stable_s
-                )
-                state.relay = relay = Relay(
-                    store,
-                    sink,
-                    wakeup,
-                    self._emit,
-                    settings.relay(),
-                    worker_id=worker_id,
-                    watchdog=state.watchdog,
-                    on_other_workers_busy=rescue.look,
-                )
-                await self._run_relay(relay, rescue, store, wakeup, worker_id, task_status)
+                duties = self._assemble(pool, workers, sink, worker_id)
+                await self._run(duties, worker_id, task_status)
 
     async def _retry_while_unavailable(self, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step of the start, again and again while the database is away; return None if stopped before."""
@@ -143,57 +149,68 @@ class Worker:
             stack.push_async_exit(attempt.pop_all())
         return pool
 
-    async def _run_relay(
-        self,
-        relay: Relay,
-        rescue: Rescue,
-        store: Store,
-        wakeup: Wakeup,
-        worker_id: int,
-        task_status: TaskStatus[None],
-    ) -> None:
-        settings, state = self._settings, self.state
-        maintenance = Maintenance(
+    def _assemble(self, pool: Pool, workers: Workers, sink: Sink, worker_id: int) -> _Duties:
+        """Put the worker together. Nothing runs yet."""
+        settings, emit, schema = self._settings, self._emit, self._settings.schema_name
+        store, wakeup = Store(pool, schema, keep_history=settings.history), Wakeup(emit)
+        rescue = Rescue(workers, wakeup, emit, worker_id=worker_id, stable_s=lambda: self._presence.stable_s)
+        relay = Relay(
             store,
-            self._emit,
+            sink,
+            wakeup,
+            emit,
+            settings.relay(),
             worker_id=worker_id,
-            history_days=settings.history_days,
-            report=state.report,
-            session=lambda: self._presence.store,
+            watchdog=self.state.watchdog,
+            on_other_workers_busy=rescue.look,
         )
-        control = Switches(store, self._emit, announced=lambda: wakeup.trusts(listen.NAME))
-        state.selection = selection = SourceSelection(
-            self._sources(store, wakeup, control), wakeup, self._emit, settings.mode, changed=maintenance.beat_soon
+        heartbeat = Heartbeat(
+            workers,
+            emit,
+            worker_id=worker_id,
+            report=self.state.report,
+            own_session=lambda: self._presence.workers,
         )
-        self._emit.subscribe(maintenance.on_event)
-        control.subscribe(selection.apply)
-        control.subscribe(partial(state.learn_copy, emit=self._emit))
-        control.on_pauses(relay.pause)
+        switches = Switches(Rules(pool, schema), emit, announced=lambda: wakeup.trusts(listen.NAME))
+        sources = self._sources(store, wakeup, switches)
+        selection = SourceSelection(sources, wakeup, emit, settings.mode, changed=heartbeat.beat_soon)
+        maintenance = Maintenance(store, Retention(pool, schema), emit, history_days=settings.history_days)
+        self.state.parts = WorkerParts(Overview(pool, schema), sink, relay, selection)
+        emit.subscribe(heartbeat.on_event)
+        switches.subscribe(selection.apply)
+        switches.subscribe(partial(self.state.learn_copy, emit=emit))
+        switches.on_pauses(relay.pause)
+        return _Duties(relay, rescue, heartbeat, switches, selection, maintenance)
+
+    async def _run(self, duties: _Duties, worker_id: int, task_status: TaskStatus[None]) -> None:
+        """Run all duties until the relay has drained; then report the end."""
+        settings, state = self._settings, self.state
         with suppress(OutboxError):  # it is read again at once
-            await control.read()
-        async with anyio.create_task_group() as duties:
-            duties.start_soon(selection.run)
-            duties.start_soon(control.run)
-            duties.start_soon(self._presence.run, worker_id)
+            await duties.switches.read()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(duties.selection.run)
+            tasks.start_soon(duties.switches.run)
+            tasks.start_soon(self._presence.run, worker_id)
             await self._presence.tried.wait()  # so that others see it before it holds anything
-            duties.start_soon(rescue.run)
-            duties.start_soon(maintenance.run)
+            tasks.start_soon(duties.rescue.run)
+            tasks.start_soon(duties.heartbeat.run)
+            tasks.start_soon(duties.maintenance.run)
             self._emit(
                 WorkerStarted(
                     settings.worker_name,
                     settings.schema_name,
                     place(settings.dsn),
                     state.sink_place or settings.sink,
-                    selection.mode,
+                    duties.selection.mode,
                     settings.http_port,
                 )
             )
             task_status.started()
-            await relay.run()
-            duties.cancel_scope.cancel()
+            await duties.relay.run()
+            tasks.cancel_scope.cancel()
         state.ended = True
         with anyio.move_on_after(_FAREWELL_S):
-            await maintenance.beat()
+            await duties.heartbeat.beat()
 
     def _sources(self, store: Store, wakeup: Wakeup, control: Switches) -> dict[str, Source]:
         """Every source that is configured, whether it will run or not."""

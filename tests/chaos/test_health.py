@@ -24,6 +24,7 @@ from temporalio.client import Client
 from outbox.model.events import Held
 from outbox.model.message import Outlook
 from outbox.relay.settings import OVERDUE_S
+from outbox.store.messages import Store
 from outbox.store.sql import migrations
 from outbox_temporal.sink import temporal_sink
 from tests.support.probing import Answer, becomes, free_port, get
@@ -251,19 +252,17 @@ async def test_a_loop_that_hangs_costs_the_worker_its_liveness(database: str, mo
     port, hung, go_on = free_port(), anyio.Event(), anyio.Event()
     async with running(database, http_port=port) as relay:
         await becomes(port, "/readyz", 200)
-        store = relay.worker.state.store
-        assert store
-        look = store.outlook
+        look = Store.outlook
 
-        async def hang(worker_id: int | None = None) -> Outlook:
+        async def hang(store: Store, worker_id: int | None = None) -> Outlook:
             hung.set()
             await go_on.wait()
-            return await look(worker_id)
+            return await look(store, worker_id)
 
         monkeypatch.setattr("outbox.relay.claim.OVERDUE_S", 0.5)
         await enqueue(database)
         await relay.wait_completed(1)  # so the loop promises by the shorter time
-        monkeypatch.setattr(store, "outlook", hang)
+        monkeypatch.setattr(Store, "outlook", hang)
         await enqueue(database)
         await hung.wait()
         began_s = monotonic()

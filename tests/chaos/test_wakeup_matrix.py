@@ -164,7 +164,7 @@ async def measure(scene: Scene, source: str, fault: str) -> Row:
 
 def relay_trusts(relay: Running, source: str) -> bool:
     """Whether the worker believes its source at this moment."""
-    return relay.worker.state.selection._wakeup.trusts(source)
+    return relay.worker.state.parts.selection._wakeup.trusts(source)
 
 
 def judge(row: Row, *, away_s: float = 0.0) -> None:
@@ -263,7 +263,7 @@ async def test_listen_channel_lost(database: str) -> None:
     async with listening(database) as (relay, _):
 
         async def unlisten() -> None:
-            source = relay.worker.state.selection._sources["listen"]
+            source = relay.worker.state.parts.selection._sources["listen"]
             await source._connection.execute("unlisten *")  # type: ignore[attr-defined]
 
         judge(await measure(Scene(relay, database, unlisten, nothing), "listen", "channel lost"))

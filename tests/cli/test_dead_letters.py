@@ -270,7 +270,7 @@ async def test_requeued_messages_keep_their_places_by_number_and_are_no_alarm_fo
     await worker.pool.execute("update outbox.dead_letter set available_at = available_at - interval '30 days'")
     await letters.requeue(ids[::-1])
     assert [message.message_id for message in await worker.claim()] == ids
-    assert (await worker.store.status())["messages"]["processing"] == 50
+    assert (await worker.overview.status())["messages"]["processing"] == 50
     assert await worker.pool.fetchval("select min(available_at) > now() - interval '1 minute' from outbox.message")
 
 

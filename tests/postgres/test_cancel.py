@@ -137,7 +137,7 @@ async def test_cancel_that_meets_a_claim_waits_for_it_and_then_leaves_the_messag
 
 async def test_status_does_not_count_a_cancelled_message_as_completed(worker: Clock) -> None:
     await cancel(worker, await start(worker))
-    assert (await worker.store.status())["completed"]["last_hour"] == 0
+    assert (await worker.overview.status())["completed"]["last_hour"] == 0
 
 
 async def test_partitions_that_are_made_later_take_cancelled_messages(worker: Clock) -> None:

@@ -12,7 +12,8 @@ from asyncpg import Connection, LockNotAvailableError
 from outbox.model.errors import DatabaseUnavailable
 from outbox.model.sink import Delivered
 from outbox.postgres.pool import open_pool
-from outbox.store.messages import Store
+from outbox.store.retention import Retention
+from outbox.store.workers import Workers
 from tests.support.midnight import on_one_day
 from tests.support.sql import clock, connected
 
@@ -156,9 +157,8 @@ async def test_maintenance_makes_drops_and_forgets(db: Connection, database: str
     today: date = await db.fetchval("select (now() at time zone 'UTC')::date")
     await db.execute("select outbox.create_history_partitions(0, now() - interval '40 days')")
     async with open_pool(database, size=1, application_name="test", statement_timeout_s=30) as pool:
-        store = Store(pool, "outbox")
         for name in ("stopped-long-ago", "silent-long-ago", "stopped", "alive"):
-            await store.register(name, "1", {})
+            await Workers(pool, "outbox").register(name, "1", {})
         await db.execute(
             """
             update outbox.worker set seen_at = now() - interval '31 days' where name = 'silent-long-ago';
@@ -166,7 +166,7 @@ async def test_maintenance_makes_drops_and_forgets(db: Connection, database: str
             update outbox.worker set stopped_at = now() where name = 'stopped';
             """
         )
-        done = await store.maintain(days_ahead=1, keep_days=30)
+        done = await Retention(pool, "outbox").maintain(days_ahead=1, keep_days=30)
         assert sorted(done) == [
             ("created", f"history_{today:%Y%m%d}"),
             ("created", f"history_{today + timedelta(days=1):%Y%m%d}"),
@@ -174,17 +174,16 @@ async def test_maintenance_makes_drops_and_forgets(db: Connection, database: str
             ("forgotten", "silent-long-ago"),
             ("forgotten", "stopped-long-ago"),
         ]
-        assert await store.maintain(days_ahead=1, keep_days=30) == []
+        assert await Retention(pool, "outbox").maintain(days_ahead=1, keep_days=30) == []
 
 
 async def test_concurrent_maintenance_does_everything_once(db: Connection, database: str) -> None:
     await db.execute("select outbox.create_history_partitions(3, now() - interval '40 days')")
     done: list[tuple[str, str]] = []
     async with open_pool(database, size=8, application_name="test", statement_timeout_s=30) as pool:
-        store = Store(pool, "outbox")
 
         async def maintain() -> None:
-            done.extend(await store.maintain(days_ahead=5, keep_days=30))
+            done.extend(await Retention(pool, "outbox").maintain(days_ahead=5, keep_days=30))
 
         async with anyio.create_task_group() as group:
             for _ in range(16):
@@ -201,7 +200,7 @@ async def test_maintenance_skips_while_another_worker_is_at_it(db: Connection, d
     ):
         await other.execute("select outbox.change_alone()")
         with anyio.fail_after(15):
-            assert await Store(pool, "outbox").maintain(days_ahead=1, keep_days=30) == []
+            assert await Retention(pool, "outbox").maintain(days_ahead=1, keep_days=30) == []
 
 
 async def test_a_reader_of_an_old_day_does_not_keep_tomorrows_partition_from_being_made(
@@ -215,7 +214,7 @@ async def test_a_reader_of_an_old_day_does_not_keep_tomorrows_partition_from_bei
     ):
         await reader.fetch(f"select count(*) from outbox.{old}")
         with pytest.raises(DatabaseUnavailable):
-            await Store(pool, "outbox").maintain(days_ahead=3, keep_days=30)
+            await Retention(pool, "outbox").maintain(days_ahead=3, keep_days=30)
     assert len(await partitions(db)) == 1 + 4
 
 
@@ -229,7 +228,7 @@ async def test_whoever_was_away_for_a_week_settles_at_once_and_the_day_gets_its_
         await db.execute("select outbox.enqueue('a'), outbox.enqueue('b')")
         assert await worker.store.complete([(message, Delivered()) for message in await worker.claim()]) == set()
         assert await places(db) == {"default": 2}
-        await worker.store.maintain(days_ahead=3, keep_days=30)
+        await worker.retention.maintain(days_ahead=3, keep_days=30)
     today: date = await db.fetchval("select (now() at time zone 'UTC')::date")
     assert await places(db) == {f"{today:%Y%m%d}": 2}
 
@@ -263,7 +262,7 @@ async def test_settles_go_on_while_partitions_come_and_go(db: Connection, databa
 
         async def maintain() -> None:
             while not finished.is_set():
-                await worker.store.maintain(days_ahead=2, keep_days=30)
+                await worker.retention.maintain(days_ahead=2, keep_days=30)
                 await worker.pool.execute("select outbox.drop_history_partitions(1, now() + interval '1 year')")
 
         async with anyio.create_task_group() as maintainers:

@@ -133,8 +133,8 @@ async def test_the_core_works_under_hostile_settings(hostile: Hostile) -> None:
         assert await store.bury([Burial(two, "rejected", counted=True, kind="K", detail="d")]) == set()
         assert await store.release([three]) == set()
         assert await store.complete([(message, Delivered("w", "r")) for message in rest]) == set()
-        assert (await store.status())["messages"]["waiting"] >= 1
-        assert await store.resume(Pause("paused.*", None))
+        assert (await worker.overview.status())["messages"]["waiting"] >= 1
+        assert await worker.rules.resume(Pause("paused.*", None))
         assert await DeadLetters(worker.pool, "outbox").requeue([two.message_id])
         worker.pass_s(120)
         while messages := await worker.claim():

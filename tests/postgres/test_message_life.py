@@ -158,8 +158,8 @@ async def test_message_without_target_has_no_workflow(worker: Clock) -> None:
 
 
 async def test_worker_register_and_heartbeat(worker: Clock) -> None:
-    store, pool = worker.store, worker.pool
-    worker_id = await store.register("bob", "1.2.3", {"pid": 7})
+    pool = worker.pool
+    worker_id = await worker.workers.register("bob", "1.2.3", {"pid": 7})
     row = await pool.fetchrow("select * from outbox.worker where worker_id = $1", worker_id)
     assert (row["name"], row["version"], row["state"], json.loads(row["detail"])) == (
         "bob",
@@ -169,29 +169,28 @@ async def test_worker_register_and_heartbeat(worker: Clock) -> None:
     )
     assert row["stopped_at"] is None
     await pool.execute("update outbox.worker set seen_at = now() - interval '1 day'")
-    await store.heartbeat(worker_id, "running", {"in_flight": 3})
+    await worker.workers.heartbeat(worker_id, "running", {"in_flight": 3})
     row = await pool.fetchrow("select *, now() - seen_at as age from outbox.worker where worker_id = $1", worker_id)
     assert (row["state"], json.loads(row["detail"])) == ("running", {"pid": 7, "in_flight": 3})
     assert row["age"] < timedelta(minutes=1)
-    await store.heartbeat(worker_id, "stopped", {})
+    await worker.workers.heartbeat(worker_id, "stopped", {})
     assert await pool.fetchval("select stopped_at is not null from outbox.worker where worker_id = $1", worker_id)
     assert await pool.fetchval("select seen_at < now() - interval '1 hour' from outbox.worker where name = 'alice'")
 
 
 async def test_switches_are_set_changed_and_removed(worker: Clock) -> None:
-    store = worker.store
-    assert await store.control() == ({}, [])
-    await store.set_switch("mode", "poll")
-    await store.set_switch("rate.limit", 5)
-    await store.set_switch("mode", "listen")
-    assert await store.control() == ({"mode": "listen", "rate.limit": 5}, [])
-    await store.set_switch("mode", None)
-    await store.set_switch("mode", None)
-    assert await store.control() == ({"rate.limit": 5}, [])
+    assert await worker.rules.control() == ({}, [])
+    await worker.rules.set_switch("mode", "poll")
+    await worker.rules.set_switch("rate.limit", 5)
+    await worker.rules.set_switch("mode", "listen")
+    assert await worker.rules.control() == ({"mode": "listen", "rate.limit": 5}, [])
+    await worker.rules.set_switch("mode", None)
+    await worker.rules.set_switch("mode", None)
+    assert await worker.rules.control() == ({"rate.limit": 5}, [])
 
 
 async def test_status_of_an_empty_outbox(worker: Clock) -> None:
-    report = await worker.store.status()
+    report = await worker.overview.status()
     assert report["messages"] == {
         "pending": 0,
         "processing": 0,
@@ -221,7 +220,7 @@ async def test_status_counts_every_kind_of_message(worker: Clock) -> None:
     await store.bury([Burial(dead, "rejected", counted=True, kind="TooLong", detail="dead")])
     await store.retry([Retry(failed, 300, counted=True, kind="Busy", detail="later")])
     await pool.execute("select outbox.enqueue('s', available_at => now() + interval '1 day')")
-    report = await store.status()
+    report = await worker.overview.status()
     assert {name: report["messages"][name] for name in ("pending", "processing", "scheduled", "retrying")} == {
         "pending": 5,
         "processing": 2,
@@ -239,8 +238,8 @@ async def test_status_counts_every_kind_of_message(worker: Clock) -> None:
 
 
 async def test_status_leaves_out_workers_that_are_gone(worker: Clock) -> None:
-    await worker.store.heartbeat(worker.worker_id, "stopped", {})
-    await worker.store.register("silent", "1", {})
+    await worker.workers.heartbeat(worker.worker_id, "stopped", {})
+    await worker.workers.register("silent", "1", {})
     await worker.pool.execute("update outbox.worker set seen_at = now() - interval '2 hours' where name = 'silent'")
-    await worker.store.register("here", "1", {})
-    assert [entry["name"] for entry in (await worker.store.status())["workers"]] == ["here"]
+    await worker.workers.register("here", "1", {})
+    assert [entry["name"] for entry in (await worker.overview.status())["workers"]] == ["here"]

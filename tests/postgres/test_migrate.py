@@ -14,9 +14,14 @@ from outbox.model.errors import ConfigurationError, DatabaseRefused, DatabaseUna
 from outbox.model.sink import Delivered
 from outbox.postgres.pool import open_pool
 from outbox.store import migrations as module
+from outbox.store.enqueue import Enqueuing
 from outbox.store.messages import Burial, Retry, Store
 from outbox.store.migrations import inspect, migrate, require_current
+from outbox.store.overview import Overview
+from outbox.store.retention import Retention
+from outbox.store.rules import Rules
 from outbox.store.sql import Migration, migrations
+from outbox.store.workers import Workers
 from outbox_temporal.servers.postgres import PostgresServer, running
 from tests.support.sql import connected
 from tests.support.versions import VERSION
@@ -186,12 +191,12 @@ async def exercise(dsn: str, schema: str) -> None:
     async with open_pool(dsn, size=2, application_name="test", statement_timeout_s=30) as pool:
         await require_current(pool, schema)
         store = Store(pool, schema)
-        worker_id = await store.register("worker", "1", {})
-        await store.heartbeat(worker_id, "running", {})
-        await store.set_switch("mode", "poll")
-        assert await store.control() == ({"mode": "poll"}, [])
+        worker_id = await Workers(pool, schema).register("worker", "1", {})
+        await Workers(pool, schema).heartbeat(worker_id, "running", {})
+        await Rules(pool, schema).set_switch("mode", "poll")
+        assert await Rules(pool, schema).control() == ({"mode": "poll"}, [])
         await store.probe()
-        ids = await store.enqueue_many(
+        ids = await Enqueuing(pool, schema).enqueue_many(
             b'[{"topic": "a", "payload": {"n":  1}}, {"topic": "b"}, {"topic": "c"}, {"topic": "d"}]'
         )
         started = await pool.fetchval(f"select {schema}.start_workflow('W', 'w-1', start_delay => '1 minute')")
@@ -208,8 +213,8 @@ async def exercise(dsn: str, schema: str) -> None:
             assert await store.release(again.messages) == set()
         statuses = await pool.fetch(f"select status from {schema}.message_life order by status")
         assert [row[0] for row in statuses] == ["completed", "failed", "pending", "processing", "scheduled"]
-        await store.maintain(days_ahead=9, keep_days=30)
-        assert (await store.status())["messages"]["pending"] == 1
+        await Retention(pool, schema).maintain(days_ahead=9, keep_days=30)
+        assert (await Overview(pool, schema).status())["messages"]["pending"] == 1
         await pool.execute("create table public.events (id int, type text)")
         told = "select {}.capture('public.events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
         await pool.execute(told.format(schema, "insert or update", "written", "new.id > 0"))
@@ -283,7 +288,7 @@ async def test_a_strangers_advisory_locks_hold_up_no_migration_and_no_maintenanc
         await stranger.execute("select pg_advisory_lock(hashtextextended(name, 0)) from unnest($1::text[]) name", names)
         with anyio.fail_after(20):
             assert await migrate(database) == []
-            assert await Store(pool, "outbox").maintain(days_ahead=9, keep_days=30) != []
+            assert await Retention(pool, "outbox").maintain(days_ahead=9, keep_days=30) != []
 
 
 async def test_a_login_without_the_owners_rights_cannot_lock_the_register(database: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from outbox.model.errors import DatabaseUnavailable
 from outbox.postgres.pool import open_pool
 from outbox.store.messages import Store
+from outbox.store.rules import Rules
 from tests.support.eventually import eventually
 from tests.support.running import enqueue
 from tests.support.sql import connected
@@ -57,16 +58,15 @@ async def test_every_call_into_a_black_hole_ends(database: str) -> None:
         tcp_proxy(database) as proxy,
         open_pool(proxy.url(database), size=2, application_name="test", statement_timeout_s=2) as pool,
     ):
-        store = Store(pool, "outbox")
-        await store.control()
+        await Rules(pool, "outbox").control()
         proxy.stall()
         with anyio.fail_after(40):
             for _ in range(4):  # the first two lose the connections that are open, the others find none
                 with pytest.raises(DatabaseUnavailable):
-                    await store.control()
+                    await Rules(pool, "outbox").control()
         proxy.flow()
         with anyio.fail_after(40):
-            await store.control()
+            await Rules(pool, "outbox").control()
 
 
 async def test_sessions_are_set_up_for_small_statements_on_any_database(database: str) -> None:

@@ -21,7 +21,9 @@ from outbox.postgres.pool import open_pool
 from outbox.store.dead_letters import DeadLetters
 from outbox.store.messages import Burial, Store
 from outbox.store.migrations import migrate
+from outbox.store.rules import Rules
 from outbox.store.sql import query
+from outbox.store.workers import Workers
 from tests.cli.test_cli import outbox
 from tests.support.eventually import eventually
 from tests.support.examining import examined
@@ -485,11 +487,10 @@ async def test_people_with_the_role_of_workers_operate_and_those_with_the_reader
     assert sum(dead in text for text in said) == 2
     assert (await outbox(logins.worker, *requeue)).code == 0
     async with open_pool(logins.worker, size=1, application_name="test", statement_timeout_s=30) as pool:
-        store = Store(pool, "outbox")
-        await store.pause(Pause("p.*", None))
-        assert await store.resume(Pause("p.*", None))
-        await store.limit_topic("l", 5.0, None)
-        await store.set_switch("mode", "poll")
+        await Rules(pool, "outbox").pause(Pause("p.*", None))
+        assert await Rules(pool, "outbox").resume(Pause("p.*", None))
+        await Rules(pool, "outbox").limit_topic("l", 5.0, None)
+        await Rules(pool, "outbox").set_switch("mode", "poll")
     assert len(await fetch(logins.worker, query("dead_letters/cancel"), [dead])) == 1
 
 
@@ -717,7 +718,7 @@ async def test_a_dead_letter_that_is_put_back_stays_its_producers(logins: Logins
     [[enqueued]] = await fetch(logins.producer, "select outbox.enqueue('t')")
     async with open_pool(logins.worker, size=1, application_name="test", statement_timeout_s=30) as pool:
         store = Store(pool, "outbox")
-        worker_id = await store.register("w", "1", {})
+        worker_id = await Workers(pool, "outbox").register("w", "1", {})
         [message] = (await store.claim(1, lease_s=60, worker_id=worker_id)).messages
         await store.bury([Burial(message, "rejected", counted=True, kind="K", detail="d")])
         assert await fetch(logins.owner, "select enqueued_by from outbox.dead_letter") == [(name,)]

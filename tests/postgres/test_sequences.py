@@ -73,25 +73,25 @@ async def test_the_next_of_equals_is_called_when_one_is_deleted_or_sleeps_behind
 async def test_a_worker_registers_under_the_next_free_number(worker: Clock) -> None:
     await restart(worker, "worker_worker_id_seq")
     others = await worker.pool.fetch("select worker_id from outbox.worker")
-    assert await worker.store.register("another", "test", {}) not in {row[0] for row in others}
+    assert await worker.workers.register("another", "test", {}) not in {row[0] for row in others}
 
 
 async def test_a_rule_never_takes_the_number_of_another_or_of_one_that_is_over(worker: Clock) -> None:
-    store, pool = worker.store, worker.pool
-    await store.pause(Pause("a", None))
-    await store.limit_topic("l", 5.0, None)
-    await store.pause(Pause("over", None))
-    await store.resume(Pause("over", None))
+    pool = worker.pool
+    await worker.rules.pause(Pause("a", None))
+    await worker.rules.limit_topic("l", 5.0, None)
+    await worker.rules.pause(Pause("over", None))
+    await worker.rules.resume(Pause("over", None))
     used = await pool.fetchval(
         "select array_agg(rule_id) from (select rule_id from outbox.pause union all select rule_id from outbox.topic_limit union all select rule_id from outbox.ended_rule) r"
     )
     assert len(set(used)) == 3
     for what in (Pause("b", None), Pause(None, "k"), Pause(None, None)):
         await restart(worker, "rule_id")
-        await store.pause(what)
-        await store.pause(what)  # which changes nothing
+        await worker.rules.pause(what)
+        await worker.rules.pause(what)  # which changes nothing
     await restart(worker, "rule_id")
-    await store.limit_topic("l", 6.0, None)
+    await worker.rules.limit_topic("l", 6.0, None)
     pauses = await pool.fetch("select topic, key, rule_id from outbox.pause")
     assert {(row["topic"], row["key"]) for row in pauses} == {("a", None), ("b", None), (None, "k"), (None, None)}
     rules = [
@@ -112,9 +112,9 @@ async def test_an_import_begins_under_the_next_free_number(worker: Clock) -> Non
 
 async def test_doctor_names_sequences_that_were_left_behind_and_migrate_sets_them(worker: Clock, database: str) -> None:
     await worker.pool.execute("select outbox.enqueue('t') from generate_series(1, 3)")
-    await worker.store.pause(Pause("a", None))
-    await worker.store.pause(Pause("b", None))
-    await worker.store.resume(Pause("b", None))
+    await worker.rules.pause(Pause("a", None))
+    await worker.rules.pause(Pause("b", None))
+    await worker.rules.resume(Pause("b", None))
     await Books(worker.pool, "outbox").open_import("a", "id")
     assert "sequences" not in wrong(await examined(database))
     for sequence in ("message_seq_seq", "worker_worker_id_seq", "import_import_id_seq", "rule_id"):

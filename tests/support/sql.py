@@ -12,6 +12,10 @@ import asyncpg
 from outbox.model.message import Message
 from outbox.postgres.pool import Pool, open_pool
 from outbox.store.messages import Store
+from outbox.store.overview import Overview
+from outbox.store.retention import Retention
+from outbox.store.rules import Rules
+from outbox.store.workers import Workers
 from tests.support.eventually import eventually
 
 
@@ -42,6 +46,8 @@ class Clock:
         self.pool = pool
         self.worker_id = worker_id
         self.store = Store(pool, "outbox", keep_history=history, now=now)
+        self.workers, self.rules = Workers(pool, "outbox"), Rules(pool, "outbox")
+        self.retention, self.overview = Retention(pool, "outbox"), Overview(pool, "outbox")
 
     @property
     def now(self) -> datetime:
@@ -93,6 +99,6 @@ class Clock:
 async def clock(dsn: str, *, history: bool = True, name: str = "worker-1", size: int = 4) -> AsyncIterator[Clock]:
     """A registered worker's store under the test's clock."""
     async with open_pool(dsn, size=size, application_name=name, statement_timeout_s=30) as pool:
-        worker_id = await Store(pool, "outbox").register(name, "test", {})
+        worker_id = await Workers(pool, "outbox").register(name, "test", {})
         now = await pool.fetchval("select date_trunc('second', now())")
         yield Clock(pool, now, worker_id, history=history)

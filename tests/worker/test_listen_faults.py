@@ -114,7 +114,7 @@ async def test_listener_that_lost_its_channel(database: str) -> None:
     """A pooler in session mode that resets the session, or somebody's UNLISTEN: the connection itself is well."""
     async with running(database, **SETTINGS) as relay:
         await relay.log.wait_for(SourceReady)
-        source = relay.worker.state.selection._sources["listen"]
+        source = relay.worker.state.parts.selection._sources["listen"]
         connection = source._connection  # type: ignore[attr-defined]
 
         async def unlisten() -> None:

@@ -128,11 +128,12 @@ async def test_however_many_look_the_database_is_asked_seldom_and_unasked_never(
     asked: Counter[str] = Counter()
     port = free_port()
     async with running(database, http_port=port) as relay:
-        store = relay.worker.state.store
-        assert store
+        parts = relay.worker.state.parts
+        assert parts
+        overview = parts.overview
 
         def counted(name: str) -> Callable[[], Awaitable[object]]:
-            really = getattr(store, name)
+            really = getattr(overview, name)
 
             async def ask() -> object:
                 asked[name] += 1
@@ -141,7 +142,7 @@ async def test_however_many_look_the_database_is_asked_seldom_and_unasked_never(
             return ask
 
         for name in ("facts", "applied_migrations", "status"):
-            monkeypatch.setattr(store, name, counted(name))
+            monkeypatch.setattr(overview, name, counted(name))
         await relay.log.wait_for(SourceReady)
         assert not asked
         began_s = monotonic()

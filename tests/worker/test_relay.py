@@ -339,7 +339,7 @@ async def test_error_text_that_no_json_column_takes_does_not_end_a_holding_worke
         await enqueue(database)
         await relay.log.wait_for(Held)
         assert (await get(port, "/readyz")).parts["sink"].startswith("DOWN: nul")
-        relay.worker.state.selection._changed()  # a heartbeat is due
+        relay.worker.state.parts.selection._changed()  # a heartbeat is due
         state = "select detail ->> 'held_by' from outbox.worker where state = 'holding'"
 
         async def held_by() -> str | None:

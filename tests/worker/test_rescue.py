@@ -331,12 +331,14 @@ async def test_only_the_absent_are_absent(database: str, watcher: Clock) -> None
     async with connected(database) as db:
         living = await join(db, "living", 101, alive=True)
         dead = await join(db, "dead", 102, alive=False)
-        assert await watcher.store.absent(watcher.worker_id, grace_s=0) == {(dead, 102)}
-        assert await watcher.store.absent(dead, grace_s=0) == set(), "nobody looks for itself"
+        assert await watcher.workers.absent(watcher.worker_id, grace_s=0) == {(dead, 102)}
+        assert await watcher.workers.absent(dead, grace_s=0) == set(), "nobody looks for itself"
         await db.execute("update outbox.worker set present_at = now() - interval '1 year'")
-        assert await watcher.store.absent(watcher.worker_id, grace_s=86_400) == set(), "the server was restarted since"
-        assert await watcher.store.absent(watcher.worker_id, grace_s=0) == {(dead, 102)}
-        assert await watcher.store.rescue([(living, 101), (dead, 7)]) == [], "alive, and back with another lock"
+        assert await watcher.workers.absent(watcher.worker_id, grace_s=86_400) == set(), (
+            "the server was restarted since"
+        )
+        assert await watcher.workers.absent(watcher.worker_id, grace_s=0) == {(dead, 102)}
+        assert await watcher.workers.rescue([(living, 101), (dead, 7)]) == [], "alive, and back with another lock"
 
 
 async def test_others_messages_are_held_and_ones_own_are_not(database: str, watcher: Clock) -> None:
@@ -374,8 +376,8 @@ async def test_rescued_message_is_settled_by_whoever_is_first(database: str, wat
         watcher.worker_id, mine = dead, watcher.worker_id
         early, late = await watcher.claim()
         watcher.worker_id = mine
-        assert await watcher.store.rescue([(dead, 101)]) == [("dead", 2)]
-        assert await watcher.store.rescue([(dead, 101)]) == [], "once"
+        assert await watcher.workers.rescue([(dead, 101)], watcher.now) == [("dead", 2)]
+        assert await watcher.workers.rescue([(dead, 101)], watcher.now) == [], "once"
         assert await watcher.store.complete([(early, Delivered("w", "r"))]) == set()
         [again] = await watcher.claim()
         assert (again.message_id, again.deliveries) == (late.message_id, 2)
@@ -393,7 +395,7 @@ async def test_one_absence_proves_nothing(database: str, watcher: Clock, monkeyp
         log = EventLog()
         stable_s, now_s = 3600.0, 1000.0
         monkeypatch.setattr("outbox.worker.rescue.monotonic", lambda: now_s)
-        rescue = Rescue(watcher.store, Wakeup(log), log, worker_id=watcher.worker_id, stable_s=lambda: stable_s)
+        rescue = Rescue(watcher.workers, Wakeup(log), log, worker_id=watcher.worker_id, stable_s=lambda: stable_s)
         for _ in range(3):
             await rescue._check()
         assert await leased(database) == 1, "absent, but not for long enough"
@@ -424,7 +426,7 @@ async def test_two_that_rescue_at_once_rescue_once(database: str, watcher: Clock
         found: list[tuple[str, int]] = []
 
         async def rescue() -> None:
-            found.extend(await watcher.store.rescue([(dead, 101)]))
+            found.extend(await watcher.workers.rescue([(dead, 101)], watcher.now))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(3):

@@ -16,7 +16,7 @@ from outbox.cli import arguments as words
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError, DatabaseRefused, OutboxError
-from outbox.store.messages import Store
+from outbox.store.enqueue import Enqueuing
 
 _NEEDS = {"dedup_window": "dedup_key", "on_expiry": "expires_at", "commit_order": "key"}
 """What means something together with another argument only."""
@@ -77,7 +77,9 @@ def enqueue(
     given = {name: value for name, value in one.items() if value is not None}
     messages, places = _lines(given) if topic is None else ([_message(given)], [""])
     try:
-        ids = ask(partial(with_store, config.load(), Store, lambda store: store.enqueue_many(orjson.dumps(messages))))
+        ids = ask(
+            partial(with_store, config.load(), Enqueuing, lambda outbox: outbox.enqueue_many(orjson.dumps(messages)))
+        )
     except DatabaseRefused as error:
         # As the person has written them, not as the array in which they were sent.
         text = _PLACE.sub(lambda match: places[int(match[1])], str(error))

@@ -16,10 +16,11 @@ from outbox.cli.console import Console
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
-from outbox.store.messages import Store
-from outbox.store.overview import is_living
+from outbox.postgres.pool import Pool
+from outbox.store.overview import Overview, is_living
+from outbox.store.rules import Rules
 from outbox.wakeup.selection import MODES, SWITCH
-from outbox.worker.maintenance import HEARTBEAT_S
+from outbox.worker.heartbeat import HEARTBEAT_S
 
 _SWITCHED_WITHIN_S = 3.0
 """How long the command waits for the workers to obey; those that listen do so at once, the others within a second."""
@@ -38,7 +39,7 @@ def mode(
     """
     if wanted is not None and wanted not in (*MODES, "default"):
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
-    workers = ask(partial(with_store, config.load(), Store, partial(_switch_mode, wanted=wanted)))
+    workers = ask(partial(with_store, config.load(), _statements, partial(_switch_mode, wanted=wanted)))
     show_modes(workers)
     late = [worker["name"] for worker in workers if wanted is not None and not _obeys(worker, wanted)]
     if late:
@@ -52,20 +53,25 @@ def mode(
         raise typer.Exit(1)
 
 
-async def _switch_mode(store: Store, *, wanted: str | None) -> list[dict[str, Any]]:
+def _statements(pool: Pool, schema: str) -> tuple[Rules, Overview]:
+    return Rules(pool, schema), Overview(pool, schema)
+
+
+async def _switch_mode(statements: tuple[Rules, Overview], *, wanted: str | None) -> list[dict[str, Any]]:
     """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
+    rules, overview = statements
     if wanted == "realtime":
-        living = _living(await store.workers())
+        living = _living(await overview.workers())
         if living and not any(map(_has_realtime, living)):
             raise ConfigurationError(
                 "no running worker can use Realtime: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY for them and "
                 "restart them; the switch was left as it was"
             )
     if wanted is not None:
-        await store.set_switch(SWITCH, None if wanted == "default" else wanted)
+        await rules.set_switch(SWITCH, None if wanted == "default" else wanted)
     end_s = monotonic() + (_SWITCHED_WITHIN_S if wanted is not None else 0.0)
     while True:
-        workers = _living(await store.workers())
+        workers = _living(await overview.workers())
         if monotonic() >= end_s or all(_obeys(worker, wanted) for worker in workers):
             return workers
         await anyio.sleep(0.1)

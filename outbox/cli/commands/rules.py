@@ -12,7 +12,7 @@ from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
 from outbox.model.message import Pause
-from outbox.store.messages import Store
+from outbox.store.rules import Rules
 
 _LARGEST_BURST = 1_000_000
 Topic = Annotated[str | None, typer.Option(help="Only this topic, or prefix.* for all that begin so.")]
@@ -25,14 +25,14 @@ def pause(topic: Topic = None, key: Key = None) -> None:
     Enqueueing goes on.
     """
     what = _what(topic, key)
-    ask(partial(with_store, config.load(), Store, lambda store: store.pause(what)))
+    ask(partial(with_store, config.load(), Rules, lambda rules: rules.pause(what)))
     sys.stdout.write(f"paused: {_words(what)}\n")
 
 
 def resume(topic: Topic = None, key: Key = None) -> None:
     """End a pause. `outbox status` lists them."""
     what = _what(topic, key)
-    if not ask(partial(with_store, config.load(), Store, lambda store: store.resume(what))):
+    if not ask(partial(with_store, config.load(), Rules, lambda rules: rules.resume(what))):
         raise ConfigurationError(f"not paused: {_words(what)}; `outbox status` tells what is")
     sys.stdout.write(f"resumed: {_words(what)}\n")
 
@@ -48,7 +48,7 @@ def limit(
         raise ConfigurationError("give a rate in messages a second, or --off to lift the limit, and not both")
     if burst is not None and burst > _LARGEST_BURST:
         raise ConfigurationError(f"--burst is {burst}, the limit is {_LARGEST_BURST}")
-    was_limited = ask(partial(with_store, config.load(), Store, lambda store: store.limit_topic(topic, rate, burst)))
+    was_limited = ask(partial(with_store, config.load(), Rules, lambda rules: rules.limit_topic(topic, rate, burst)))
     if off and not was_limited:
         raise ConfigurationError(f"not limited: {topic}; `outbox status` tells what is")
     sys.stdout.write(f"not limited any more: {topic}\n" if off else f"limited: {topic} to {rate:g} a second\n")

@@ -22,8 +22,8 @@ from outbox.config.settings import Settings
 from outbox.model.errors import DatabaseUnavailable
 from outbox.postgres.connect import place
 from outbox.postgres.pool import open_pool
-from outbox.store.messages import Store
 from outbox.store.migrations import require_current
+from outbox.store.overview import Overview
 
 _SILENT_AFTER_S = 65.0
 """Two heartbeats without one."""
@@ -63,7 +63,7 @@ async def _report(settings: Settings) -> dict[str, Any]:
                 except (TimeoutError, DatabaseUnavailable):
                     missing["schema version"] = "no answer in time"
                 left_s = max(_LEAST_S, end_s - monotonic() - _MARGIN_S)
-                return await Store(pool, settings.schema_name).status(left_s, missing=missing)
+                return await Overview(pool, settings.schema_name).status(left_s, missing=missing)
     except TimeoutError as error:
         cure = "is it running? `outbox doctor` examines the way to it"
         raise DatabaseUnavailable(

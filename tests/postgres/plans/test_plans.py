@@ -15,8 +15,10 @@ from asyncpg import Connection
 
 from outbox.model.sink import Delivered
 from outbox.postgres.pool import open_pool
+from outbox.store.enqueue import Enqueuing
 from outbox.store.messages import Burial, Retry, Store
 from outbox.store.sql import query
+from outbox.store.workers import Workers
 from tests.support.sql import connected
 from tests.support.versions import needs_postgres
 
@@ -172,7 +174,7 @@ async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
     await db.execute("analyze outbox.message")
     async with open_pool(database, size=1, application_name="test", statement_timeout_s=60) as pool:
         store = Store(pool, "outbox")
-        worker_id = await store.register("w", "1", {})
+        worker_id = await Workers(pool, "outbox").register("w", "1", {})
 
         async def every_statement() -> None:
             batch = await store.claim(4, lease_s=60, worker_id=worker_id)
@@ -183,7 +185,7 @@ async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
             assert not await store.release([four])
 
         for _ in range(10):  # from the sixth execution on the server may keep a plan
-            await store.enqueue_many(b"[" + b",".join([b'{"topic": "small"}'] * 4) + b"]")
+            await Enqueuing(pool, "outbox").enqueue_many(b"[" + b",".join([b'{"topic": "small"}'] * 4) + b"]")
             await every_statement()
         await db.execute(PENDING.format(rows=20_000))
         await pool.execute("select pg_stat_force_next_flush()")

@@ -52,9 +52,7 @@ async def test_a_worker_looks_at_all_keys_and_goes_on_where_it_failed(worker: Cl
     await fetch(database, SLEEPERS, 25_000)
     await fetch(database, LOST, ["k1", "k25000", "k9999"])
     faults: list[object] = []
-    maintenance = Maintenance(
-        worker.store, faults.append, worker_id=worker.worker_id, history_days=1, report=lambda: ("running", {})
-    )
+    maintenance = Maintenance(worker.store, worker.retention, faults.append, history_days=1)
 
     async def called() -> int:
         [(left,)] = await fetch(

@@ -32,6 +32,8 @@ from outbox.model.sink import Delivered
 from outbox.postgres.pool import Pool, open_pool
 from outbox.store.dead_letters import DeadLetters
 from outbox.store.messages import Burial, Retry, Store
+from outbox.store.rules import Rules
+from outbox.store.workers import Workers
 
 T = TypeVar("T")
 TOPICS = ("a", "b.x", "b.y")
@@ -261,7 +263,9 @@ class Lives(RuleBasedStateMachine):
             for life in self.lives.values()
             if life.state == "leased" and life.worker == worker and life.until is not None and life.until > self.now
         ]
-        assert self.run(self.store.rescue([(worker, presence)])) == [(f"w{worker}", len(held))]
+        assert self.run(Workers(self.pool, "outbox").rescue([(worker, presence)], self.now)) == [
+            (f"w{worker}", len(held))
+        ]
         for life in held:
             life.until = self.now
 
@@ -269,19 +273,19 @@ class Lives(RuleBasedStateMachine):
 
     @rule(pause=st.sampled_from(PAUSES))
     def pause(self, pause: Pause) -> None:
-        self.run(self.store.pause(pause))
+        self.run(Rules(self.pool, "outbox").pause(pause))
         self.paused.add(pause)
 
     @precondition(lambda self: self.paused)
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         pause = data.draw(st.sampled_from(sorted(self.paused, key=str)))
-        assert self.run(self.store.resume(pause))
+        assert self.run(Rules(self.pool, "outbox").resume(pause))
         self.paused.remove(pause)
 
     @rule(on=st.booleans())
     def limit(self, on: bool) -> None:
-        self.run(self.store.limit_topic(LIMITED, RATE if on else None, BURST if on else None))
+        self.run(Rules(self.pool, "outbox").limit_topic(LIMITED, RATE if on else None, BURST if on else None))
         self.limited, self.limited_at = on, []
 
     @precondition(lambda self: any(life.state == "dead" for life in self.lives.values()))
@@ -333,7 +337,7 @@ class Lives(RuleBasedStateMachine):
 
     def let_everything_out(self) -> None:
         for pause in list(self.paused):
-            self.run(self.store.resume(pause))
+            self.run(Rules(self.pool, "outbox").resume(pause))
         self.paused.clear()
         self.limit(False)
         for _ in range(100 + 3 * len(self.lives)):
