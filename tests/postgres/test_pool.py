@@ -87,6 +87,6 @@ async def test_every_claim_is_planned_once_for_a_connection(database: str) -> No
         for _ in range(2):
             await store.claim(1, lease_s=60, worker_id=1)
             await store.claim_ruled(1, lease_s=60, worker_id=1)
-            await store.claim_gated(1, lease_s=60, worker_id=1, suspect_after=3)
+            await store.claim_restricted(1, lease_s=60, worker_id=1, suspect_after=3)
         kept = "select count(*) from pg_prepared_statements where statement like '%lease_token%' and generic_plans = 2"
         assert await pool.fetchval(kept) == 3
