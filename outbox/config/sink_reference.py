@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import cast
 
+from outbox.config.reference import load_reference
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkFactory
 
@@ -29,8 +29,8 @@ def load_sink(reference: str) -> SinkFactory:
     if not module_name or not attribute:
         raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: write it as module:attribute")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        factory = load_reference(current(reference))
+    except ValueError as error:
         raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {error}") from error
     if not callable(factory):
         raise ConfigurationError(f"OUTBOX_SINK is {reference!r}: {attribute} cannot be called")

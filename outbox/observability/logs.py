@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -11,9 +10,9 @@ from datetime import datetime
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
 from loguru import logger
 
+from outbox.model.json_output import json_output
 from outbox.observability.log_writer import LogWriter
 
 if TYPE_CHECKING:
@@ -154,19 +153,12 @@ def _write_json(line: LogLine, outlet: LogWriter) -> None:
     }
     if record["exception"] is not None:
         entry["exception"] = str(record["exception"].value)
-    outlet.write(_as_json(entry), always=record["level"].no >= logging.CRITICAL)
-
-
-def _as_json(entry: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a text that is no Unicode, from some other program's error
-        return json.dumps(entry, default=str).encode() + b"\n"
+    outlet.write(json_output(entry), always=record["level"].no >= logging.CRITICAL)
 
 
 def _dropped_as_json(lines: int) -> bytes:
     now = datetime.now().astimezone().isoformat()
-    return _as_json({"time": now, "level": "WARNING", "message": _DROPPED, "lines": lines})
+    return json_output({"time": now, "level": "WARNING", "message": _DROPPED, "lines": lines})
 
 
 def _dropped_as_text(lines: int) -> bytes:

@@ -14,12 +14,12 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import orjson
 from anyio import to_thread
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from outbox.model.errors import clean
+from outbox.model.json_output import json_output
 from outbox.observability.cached_answer import CachedAnswer
 from outbox.observability.counters import EventCounters
 from outbox.observability.http_server import HttpServer, Page, Pages, listen
@@ -154,4 +154,4 @@ def _all_well(parts: Parts) -> bool:
 
 
 def _json(status: HTTPStatus, content: Mapping[str, object]) -> Page:
-    return Page(status, "application/json", orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+    return Page(status, "application/json", json_output(content))

@@ -116,7 +116,7 @@ partition by range (settled_at);
 create index history_message on outbox.history (message_id);
 
 comment on table outbox.history is 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
-comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then; or a dead letter that a person discarded. cancelled: by outbox.cancel.';
+comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then; or a dead letter that was discarded or pruned. cancelled: by outbox.cancel.';
 
 -- Catches what no daily partition takes, so that a settle never fails because a partition is missing.
 create table outbox.history_default partition of outbox.history default;

@@ -150,14 +150,18 @@ begin
     if octet_length(given::text) > 1000 then
         perform outbox.check_names_of_target(place || operation, target);
     end if;
-    if target ?| '{id_reuse_policy,id_conflict_policy,on_duplicate}' then
+    if target @? 'strict $.* ? (@.type() != "string")' then
+        perform outbox.check_types(place || operation, target);
+    end if;
+    if target ->> 'arguments' not in ('none', 'one', 'many')
+       or target ?| '{id_reuse_policy,id_conflict_policy,on_duplicate,signal_arguments}' then
         perform outbox.check_policies(place || operation, operation, target);
     end if;
     if target ?| '{retry_policy,memo,search_attributes}' then
         perform outbox.check_objects(place || operation, target);
     end if;
     -- Plain numbers of seconds, up to 31 years, are fine.
-    if strpos(given::text, '_s"') > 0 and (
+    if target ?| '{execution_timeout_s,run_timeout_s,task_timeout_s,start_delay_s,retry_policy}' and (
         target ? 'retry_policy'
         or concat_ws(' ', target -> 'execution_timeout_s', target -> 'run_timeout_s', target -> 'task_timeout_s', target -> 'start_delay_s')
            !~ '^([0-9]{1,9}([.][0-9]{1,6})?( |$))*$') then
@@ -181,6 +185,20 @@ begin
 end
 $$;
 
+create function outbox.check_types(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{workflow_id,workflow,signal,arguments,signal_arguments,task_queue,namespace,run_id,reason,summary,details}'::text[] loop
+        if jsonb_typeof(target -> name) not in ('string', 'null') then
+            perform outbox.refuse(format('%s: %s must be a string', place, name));
+        end if;
+    end loop;
+end
+$$;
+
 create function outbox.check_policies(place text, operation text, target jsonb) returns void
 language plpgsql
 as $$
@@ -194,7 +212,9 @@ begin
         perform outbox.refuse(format('%s: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate', place),
                               'choose another id_reuse_policy');
     end if;
-    perform outbox.check_word(place, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}');
+    perform outbox.check_word(place, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}'),
+            outbox.check_word(place, 'arguments', target ->> 'arguments', '{none,one,many}'),
+            outbox.check_word(place, 'signal_arguments', target ->> 'signal_arguments', '{none,one,many}');
 end
 $$;
 
@@ -244,7 +264,8 @@ begin
         create or replace function outbox.scoped(name text) returns text
         language sql stable parallel safe
         begin atomic
-            select session_user || ':' || name;
+            -- No login's prefix begins with another's, whatever the names hold.
+            select replace(replace(session_user, '%', '%25'), ':', '%3A') || ':' || name;
         end;
     else
         create or replace function outbox.scoped(name text) returns text
@@ -288,7 +309,7 @@ end;
 comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
 
 -- One id is one message. A repeat of it is ignored, so it must be a repeat: else a message would be lost without an error.
-create function outbox.check_same(place text, message_id uuid, topic text, target json) returns void
+create function outbox.check_same(place text, message_id uuid, topic text, target json, payload json) returns void
 language plpgsql
 as $$
 begin
@@ -296,9 +317,10 @@ begin
         select from outbox.message m
         where m.message_id = check_same.message_id
           and (m.topic <> check_same.topic
+               or m.payload::text is distinct from check_same.payload::text
                or (m.target ->> 'operation', m.target ->> 'workflow_id', m.target ->> 'signal')
                   is distinct from (check_same.target ->> 'operation', check_same.target ->> 'workflow_id', check_same.target ->> 'signal'))) then
-        perform outbox.refuse(format('%smessage_id %s belongs to another message, with another topic or target', place, message_id),
+        perform outbox.refuse(format('%smessage_id %s belongs to another message, with another topic, target or payload', place, message_id),
                               'give each message an id of its own; leave it out for a new one');
     end if;
 end
@@ -350,7 +372,7 @@ begin
         limit 1;
         if found then
             if taken = given_id then
-                perform outbox.check_same('', taken, topic, target);
+                perform outbox.check_same('', taken, topic, target, payload);
             end if;
             return taken;
         end if;

@@ -98,7 +98,15 @@ comment on function outbox.pause is 'Deliver nothing any more, or nothing of a t
 create function outbox.resume(topic text default null, key text default null) returns boolean
 language plpgsql
 as $$
+declare
+    fault text;
 begin
+    if resume.topic is null and resume.key is null then
+        fault := outbox.home_fault();
+        if fault is not null then
+            perform outbox.refuse(fault, 'let workers claim here with `outbox adopt`; until then all is paused');
+        end if;
+    end if;
     with over as (
         delete from outbox.pause p
         where p.topic is not distinct from resume.topic and p.key is not distinct from resume.key

@@ -224,7 +224,7 @@ end$body$,
                 -- Of an id that was there before, only a repeat of that message may be left out.
                 format(E';\n    get diagnostics added = row_count;
     if added < (%1$sselect count(*) from %2$s where %3$s) then
-        perform count(*) from (%1$sselect from %4$s, outbox.check_same(place, g.message_id, g.topic, g.target) where g.message_id is not null) as e;
+        perform count(*) from (%1$sselect from %4$s, outbox.check_same(place, g.message_id, g.topic, g.target, g.payload) where g.message_id is not null) as e;
     end if', p.pairs, p.rows, p.wanted, g.g)
                else '' end
         end)

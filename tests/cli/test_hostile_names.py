@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
+import orjson
 import pytest
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from outbox.cli.console import Console
+from outbox.model.json_output import json_output
 from outbox.model.plain_text import PlainStream, plain
 from tests.cli.test_cli import outbox
 from tests.support.running import fetch
@@ -62,6 +66,8 @@ COMMANDS = [
     ("routes", "check", "--file", "faulty.toml"),
     ("routes", "check", "--topic", HOSTILE),
     ("enqueue", HOSTILE * 20, "{}"),
+    ("status", "--json"),
+    ("dead", "list", "--json"),
     ("health",),
     ("nonsense",),
 ]
@@ -90,6 +96,19 @@ async def test_no_screen_lets_a_name_control_the_terminal(
         assert found is None, text[max(0, found.start() - 80) : found.end() + 80]
     assert "Traceback" not in done.err
     assert "owned" in done.out + done.err or words[0] in SILENT
+
+
+@pytest.mark.parametrize("indent", [False, True])
+def test_json_shows_codes_and_means_the_same(indent: bool) -> None:
+    value = {
+        HOSTILE: [HOSTILE, "é\x7f\x85\u2028\U000e0041", orjson.Fragment('{"é":\t"\x9b"}')],
+        "when": datetime(2026, 1, 2),
+    }
+    written = json_output(value, indent=indent)
+    assert FORBIDDEN.search(written.decode().replace("\t", "")) is None
+    assert "é" in written.decode()
+    read = json.loads(written)
+    assert read == {HOSTILE: [HOSTILE, value[HOSTILE][1], {"é": "\x9b"}], "when": "2026-01-02T00:00:00"}  # type: ignore[index]
 
 
 def _table(text: str) -> Table:
@@ -121,13 +140,16 @@ def test_stream_writes_what_can_be_seen() -> None:
 
 
 def test_no_screen_goes_past_the_console() -> None:
-    """A module that shows something takes `outbox.cli.console.Console`, never rich's own."""
+    """A module that shows something takes `outbox.cli.console.Console`, never rich's own; and JSON is `json_output`'s."""
     root = Path(__file__).parents[2]
     sources = [path for folder in ("outbox", "workflows", "bench") for path in (root / folder).rglob("*.py")]
     assert sources
     past = [
         str(path.relative_to(root))
         for path in sources
-        if re.search(r"from rich\.console import .*\bConsole\b|rich\.print|from rich import print", path.read_text())
+        if re.search(
+            r"stdout\.buffer\.write\((or)?json\.|from rich\.console import .*\bConsole\b|rich\.print|from rich import print",
+            path.read_text(),
+        )
     ]
     assert past == []

@@ -106,6 +106,38 @@ async def test_far_duration_in_a_target_is_refused(db: Connection, within: str |
         assert said.endswith("it must be a number of seconds between 0 and 3155760000 (100 years)")
 
 
+@pytest.mark.parametrize(
+    ("member", "fault"),
+    [
+        (r'"execution_timeout\u005fs": 1e400', "execution_timeout_s is 1e400, it must be a number of seconds"),
+        (r'"retry_polic\u0079": {"maximum_interval\u005fs": 1e400}', "retry_policy: maximum_interval_s is 1000"),
+        (r'"ru\u006e_timeout_s": "5"', 'run_timeout_s is "5", it must be'),
+        ('"arguments": [1]', "arguments must be a string"),
+        ('"arguments": ["one"]', "arguments must be a string"),
+        ('"arguments": "two"', "arguments is 'two'"),
+        ('"signal_arguments": "two"', "signal_arguments is 'two'"),
+        ('"workflow": 5', "workflow must be a string"),
+        ('"task_queue": {"name": "q"}', "task_queue must be a string"),
+        ('"namespace": ["a"]', "namespace must be a string"),
+        ('"summary": true', "summary must be a string"),
+        ('"id_reuse_policy": ["reject_duplicate"]', "id_reuse_policy is"),
+        (r'"mem\u006f": {"outbox\u005fmessage_id": 1}', "memo.outbox_message_id is the outbox's own"),
+    ],
+)
+async def test_a_target_is_checked_by_what_it_means_not_by_how_it_is_written(
+    db: Connection, member: str, fault: str
+) -> None:
+    target = f'{{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", {member}}}'
+    assert fault in await refusal(db, "select outbox.enqueue('t', target => $1)", target)
+    many = f'[{{"topic": "t", "target": {target}}}]'
+    assert fault in await refusal(db, "select outbox.enqueue_many($1)", many)
+
+
+async def test_names_of_a_target_may_be_null(db: Connection) -> None:
+    target = {"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "arguments": None, "task_queue": None}
+    await db.execute("select outbox.enqueue('t', target => $1)", json.dumps(target))
+
+
 async def test_durations_within_the_bounds_are_taken(db: Connection) -> None:
     durations = {"execution_timeout_s": 3155760000, "run_timeout_s": 0.5, "task_timeout_s": 1e1, "start_delay_s": None}
     policy = {"initial_interval_s": 0, "maximum_interval_s": 1e9, "non_retryable_error_types": ["no_s"]}

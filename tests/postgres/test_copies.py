@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from anyio import to_thread
+from asyncpg import InvalidParameterValueError
 
 from outbox.model.events import CopyAdopted, CopyFound
 from outbox.store.migrations import migrate
@@ -78,10 +79,29 @@ async def test_a_persons_own_pause_outlives_the_adoption(copy: str) -> None:
     assert relay.sink.received == []
 
 
-async def test_a_resumed_copy_is_paused_again_by_the_next_look(copy: str) -> None:
+@pytest.mark.parametrize("paused_by", ["a person", "the worker"])
+async def test_resume_refuses_a_copy_and_names_adopt(copy: str, paused_by: str) -> None:
+    if paused_by == "a person":
+        await fetch(copy, "select outbox.pause()")
+    async with running(copy, mode="poll", poll_interval_s=0.1) as relay:
+        await relay.log.wait_for(CopyFound)
+        refused = await outbox(copy, "resume")
+        assert refused.code == 1
+        assert "is a copy of test_" in refused.fault
+        assert "outbox adopt" in refused.fault
+        with pytest.raises(InvalidParameterValueError, match="is a copy of"):
+            await fetch(copy, "select outbox.resume()")
+        await fetch(copy, "select outbox.pause(topic => 't'), outbox.resume(topic => 't')")
+        await outbox(copy, "adopt")
+        await relay.log.wait_for(CopyAdopted)
+        assert (await outbox(copy, "resume")).code == (0 if paused_by == "a person" else 2)
+        await relay.wait_completed(3)
+
+
+async def test_a_copy_whose_pause_was_deleted_is_paused_again_by_the_next_look(copy: str) -> None:
     async with running(copy, mode="poll", poll_interval_s=60) as relay:
         await relay.log.wait_for(CopyFound)
-    await fetch(copy, "select outbox.resume()")
+    await fetch(copy, "delete from outbox.pause")
     async with running(copy, mode="poll", poll_interval_s=0.1) as again:
         await again.log.wait_for(CopyFound)
         assert len(await fetch(copy, "select from outbox.pause")) == 1

@@ -10,7 +10,7 @@ from tests.support.sql import connected
 
 ID = "0190d5c1-0000-7000-8000-000000000001"
 STARTED = f"select outbox.start_workflow('W', 'w-1', message_id => '{ID}')"
-REFUSED = f"message_id {ID} belongs to another message, with another topic or target"
+REFUSED = f"message_id {ID} belongs to another message, with another topic, target or payload"
 
 
 async def test_a_repeat_of_a_message_adds_nothing(database: str) -> None:
@@ -24,6 +24,7 @@ async def test_a_repeat_of_a_message_adds_nothing(database: str) -> None:
         f"select outbox.signal_workflow('w-1', 's', message_id => '{ID}')",
         f"select outbox.start_workflow('W', 'w-2', message_id => '{ID}')",
         f"select outbox.enqueue('W', message_id => '{ID}')",
+        f"select outbox.start_workflow('W', 'w-1', '5', message_id => '{ID}')",
         f"""select * from outbox.enqueue_many('[{{"topic": "t", "message_id": "{ID}"}}]')""",
     ],
 )
@@ -50,6 +51,29 @@ async def test_two_captures_with_one_message_id_are_refused_at_the_first_row(tab
     await fetch(table, "select outbox.capture('orders', '''mailed''', message_id => 'new.event_id', name => 'mail')")
     with pytest.raises(asyncpg.InvalidParameterValueError, match=f"capture .* of public.orders: {REFUSED}"):
         await fetch(table, f"insert into orders values (1, '{ID}')")
+
+
+async def test_two_captures_that_differ_in_their_payload_only_are_refused_too(table: str) -> None:
+    for name, payload in (("one", "to_json(1)"), ("two", "to_json(2)")):
+        how = f"message_id => 'new.event_id', payload => '{payload}', name => '{name}'"
+        await fetch(table, f"select outbox.capture('orders', '''ordered''', {how})")
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=f"capture .* of public.orders: {REFUSED}"):
+        await fetch(table, f"insert into orders values (1, '{ID}')")
+
+
+async def test_two_rows_of_one_statement_with_one_id_are_one_message_or_refused(table: str) -> None:
+    await fetch(table, "select outbox.capture('orders', '''ordered''', message_id => 'new.event_id')")
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=REFUSED):
+        await fetch(table, f"insert into orders values (1, '{ID}'), (2, '{ID}')")
+    await fetch(table, f"insert into orders values (1, '{ID}'), (1, '{ID}')")
+    assert len(await fetch(table, "select from outbox.message")) == 1
+
+
+async def test_a_repeat_may_have_another_trace(database: str) -> None:
+    for trace in ("a", "b"):
+        headers = f'{{"traceparent": "{trace}"}}'
+        await fetch(database, f"select outbox.enqueue('t', headers => '{headers}', message_id => '{ID}')")
+    assert len(await fetch(database, "select from outbox.message")) == 1
 
 
 @pytest.mark.parametrize("dedup", ["", ", dedup_key => 'new.id'"])

@@ -80,7 +80,7 @@ FUNCTIONS = {
                 "check_names_of_target",
                 "check_word",
             ),
-            *("check_policies", "check_objects", "check_time", "check_interval", "check_durations"),
+            *("check_types", "check_policies", "check_objects", "check_time", "check_interval", "check_durations"),
             *("check_json", "check_size", "check_depth"),
             *("check_escapes", "check_headers", "check_search_attributes"),
         ),
@@ -750,6 +750,23 @@ async def test_with_keys_of_their_own_no_login_swallows_or_blocks_anothers_messa
     await fetch(logins.owner, "select outbox.scope_keys(false)")
     await fetch(logins.producer, "select outbox.enqueue('shared', key => 'k')")
     assert len(await fetch(logins.owner, "select from outbox.message where key = 'k'")) == 1
+
+
+async def test_no_two_logins_keys_meet_whatever_their_names_hold(logins: Logins) -> None:
+    names = [f"{stem}_{uuid4().hex[:8]}" for stem in ("a", "a%3A", "a%")]
+    names += [f"{names[0]}:b", f"{names[0]}:b:", f"{names[0]}%3Ab"]
+    await fetch(logins.owner, "select outbox.scope_keys()")
+    async with connected(logins.owner) as owner:
+        for name in names:
+            await owner.execute(f'create role "{name}" superuser')
+        for name in names:
+            await owner.execute(f'set session authorization "{name}"')
+            for key in ("c", ":c", "b:c", "b::c", f"{name}:c"):
+                await owner.execute("select outbox.enqueue('t', dedup_key => $1)", key)
+            await owner.execute("reset session authorization")
+        assert await owner.fetchval("select count(distinct dedup_key) from outbox.message") == 5 * len(names)
+        for name in names:
+            await owner.execute(f'drop role "{name}"')
 
 
 # Row-level security, and what the doctor says of it

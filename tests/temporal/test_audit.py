@@ -563,11 +563,12 @@ async def test_workflow_whose_history_was_pruned_is_no_ghost(
         assert (done.code, done.err) == (0, "")
 
 
-async def test_discarded_dead_letter_leaves_no_ghost(
-    database: str, server: TemporalServer, environment: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["dead discard --all", "prune --dead-older-than 0s"])
+async def test_deleted_dead_letter_leaves_no_ghost(
+    database: str, server: TemporalServer, environment: pytest.MonkeyPatch, command: str
 ) -> None:
     async with world(database, server, "buried", environment) as here:
-        message_id = await here.start("buried-1")
+        message_id = await here.start(f"buried-{command}")
         await here.commit(f"""
             insert into outbox.dead_letter (message_id, seq, created_at, available_at, claimed_at, died_at, deliveries, attempts, priority,
                                             reason, topic, headers, target, errors)
@@ -576,10 +577,11 @@ async def test_discarded_dead_letter_leaves_no_ghost(
             from outbox.history where message_id = '{message_id}';
             delete from outbox.history where message_id = '{message_id}';
         """)
-        await here.shows(1, "WorkflowId STARTS_WITH 'buried-'")
-        done = await outbox(here.dsn, "dead", "discard", str(message_id), "--yes")
-        assert done.out == "1 discarded\n"
-        done = await here.audit("--settle", "0s", "--json", "--terminate-ghosts", "--prefix", "buried-")
+        await here.shows(1, f"WorkflowId = 'buried-{command}'")
+        done = await outbox(here.dsn, *command.split(), "--yes")
+        assert (done.code, done.err) == (0, "")
+        assert await fetch(here.dsn, "select from outbox.dead_letter") == []
+        done = await here.audit("--settle", "0s", "--json", "--terminate-ghosts", "--prefix", f"buried-{command}")
         assert ("terminated" in done.err, [line["kind"] for line in map(json.loads, done.out.splitlines()[:-1])]) == (
             False,
             ["cancelled"],

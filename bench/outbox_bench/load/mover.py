@@ -15,11 +15,11 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING
 
 import anyio
-import orjson
 
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.model.events import Buried, Claimed, Completed, Event, LeaseLost, Released, Retried
+from outbox.model.json_output import json_output
 from outbox.worker.worker import Worker, tune_garbage_collector
 from outbox_bench.load.definitions import NAME
 
@@ -46,7 +46,7 @@ class Account:
 
 def say(what: object) -> None:
     """Report to the parent process."""
-    sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(json_output(what))
     sys.stdout.flush()
 
 

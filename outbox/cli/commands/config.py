@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from pydantic import SecretStr
 from rich.markup import escape
@@ -18,6 +17,7 @@ from outbox.config.environment_model import without_credentials
 from outbox.config.report import sink_settings
 from outbox.config.settings import LoadedSettings, Settings, environment_name, load_sink, read
 from outbox.model.errors import ConfigurationError
+from outbox.model.json_output import json_output
 from outbox.model.mask import MASK
 from outbox.model.sink import Setting
 from outbox.postgres.address import Address, Faults, Given
@@ -52,7 +52,7 @@ def config(
         faults.found += of_sink.faults
     if as_json:
         report = {"settings": groups, "faults": faults.found, "doubts": reading.doubts}
-        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(json_output(report, indent=True))
     else:
         show_settings(groups, reading.doubts)
         sys.stdout.flush()

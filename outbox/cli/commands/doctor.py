@@ -6,7 +6,6 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from outbox.cli.console import Console
 from outbox.cli.session import ask
 from outbox.config.report import survey
 from outbox.doctor import examine, is_safe
+from outbox.model.json_output import json_output
 
 if TYPE_CHECKING:
     from outbox.doctor import Group
@@ -29,7 +29,7 @@ def doctor(
     safe = is_safe(groups)
     if as_json:
         report = {"safe": safe, "findings": [finding for group in groups for finding in group.findings]}
-        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(json_output(report, indent=True))
     else:
         show_findings(groups)
     if not safe:

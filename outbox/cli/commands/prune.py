@@ -9,7 +9,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import anyio
-import orjson
 import typer
 from rich.filesize import decimal
 
@@ -20,6 +19,7 @@ from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping
 from outbox.model.errors import ConfigurationError, DatabaseUnavailable
+from outbox.model.json_output import json_output
 from outbox.store.retention import Prunable, Retention
 
 _DAY_S = 86_400.0
@@ -197,7 +197,7 @@ def _as_json(found: Prunable) -> dict[str, Any]:
 
 def _say(as_json: bool, report: dict[str, Any], line: str) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(json_output(report, indent=True))
     else:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Annotated, Any
 
 import anyio
-import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -20,6 +19,7 @@ from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.config.settings import Settings
 from outbox.model.errors import DatabaseUnavailable
+from outbox.model.json_output import json_output
 from outbox.postgres.connect import place
 from outbox.postgres.pool import open_pool
 from outbox.store.migrations import require_current
@@ -43,7 +43,7 @@ def status(
     """Show what waits, what failed, and who works, within two seconds."""
     report = ask(partial(_report, config.load()))
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(json_output(report, indent=True))
     else:
         show_status(report)
 

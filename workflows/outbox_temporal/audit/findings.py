@@ -91,8 +91,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
     Kind.GHOST: (
         "a workflow without its message in this database",
         (
-            "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; or a dead letter was "
-            "discarded, "
+            "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; or "
             "another outbox is at work (then say --type), or it was started by hand"
         ),
     ),

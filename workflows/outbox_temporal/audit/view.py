@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import orjson
 from rich.table import Table
 from rich.text import Text
 
 from outbox.cli.console import Console
 from outbox.cli.format import NEVER_CUT, moment
+from outbox.model.json_output import json_output
 from outbox.model.plain_text import plain
 from outbox_temporal.audit.findings import AuditReport, Difference, Kind
 from outbox_temporal.audit.records import Scope
@@ -67,7 +67,7 @@ def write_summary(report: AuditReport, scope: Scope) -> None:
 
 
 def _write(row: dict[str, object]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(json_output(row))
 
 
 def _heading(report: AuditReport, scope: Scope) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from outbox.cli.format import aligned
 from outbox.model.errors import ConfigurationError
+from outbox.model.json_output import json_output
 from outbox.model.message import Message
 from outbox.model.sink import Rejected
 from outbox_temporal.sink import settings
@@ -105,7 +106,7 @@ def _show(routes: Routes, sample: Message, chosen: settings.TemporalSettings, al
     shown = {name: value for name, value in written.items() if value not in (None, {})}
     sys.stdout.write("target       ")
     sys.stdout.flush()
-    sys.stdout.buffer.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(json_output(shown, indent=True))
     return True
 
 

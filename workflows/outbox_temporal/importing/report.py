@@ -8,9 +8,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-import orjson
-
 from outbox.model.errors import OutboxError
+from outbox.model.json_output import json_output
 from outbox_temporal.importing.mapping import ImportMapping
 
 
@@ -72,6 +71,6 @@ class ImportReport:
             "samples": self.samples,
         }
         try:
-            path.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            path.write_bytes(json_output(whole, indent=True))
         except OSError as error:
             raise OutboxError(f"the report {path} cannot be written: {error.strerror}") from error

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from outbox.cli.console import Console
+from outbox.model.json_output import json_output
 from outbox.model.plain_text import plain
 from outbox_temporal.importing.report import ImportReport
 
@@ -69,5 +69,5 @@ def show(report: ImportReport, kept_in: Path | None) -> None:
 
 def _sample(message: dict[str, Any]) -> str:
     """A message as JSON; of a large one the beginning."""
-    text = plain(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode())
+    text = json_output(message, indent=True).decode().rstrip()
     return text if len(text) <= _LONGEST_SAMPLE else f"{text[:_LONGEST_SAMPLE]} … ({len(text)} characters)"

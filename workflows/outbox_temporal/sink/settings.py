@@ -7,19 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, ImportString
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field
 from temporalio.converter import DataConverter, PayloadCodec
 
 from outbox.config import environment_model as fields
+from outbox.config.reference import explained, load_reference
 from outbox.model.errors import ConfigurationError
 from outbox_temporal.target.target import NEEDS, SYSTEM_NAMESPACE
 
+_CONVERTER = "OUTBOX_TEMPORAL_DATA_CONVERTER"
+_CODEC = "OUTBOX_TEMPORAL_PAYLOAD_CODEC"
 _DEFAULT_ROUTES = Path("outbox.toml")
 
 
-def _made(reference: object) -> object:
-    """A referenced object, or what it makes where it is a class or function."""
-    return reference() if callable(reference) else reference
+def _made(name: str, reference: object) -> object:
+    """A referenced object, or what it makes where it is a class or function. Raises ConfigurationError for `name`."""
+    try:
+        return reference() if callable(reference) else reference
+    except Exception as error:
+        raise ConfigurationError(f"{name}: calling what it names raised {explained(error)}") from error
 
 
 def _listed(text: object) -> object:
@@ -42,16 +48,19 @@ Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
 """Names with commas between; one may end in `*`, which stands for the rest."""
 
 
+Reference = Annotated[Any, BeforeValidator(load_reference)]
+
+
 class TemporalSettings(BaseModel):
     """What the adapter's variables say."""
 
     model_config = fields.named("OUTBOX_TEMPORAL_")
 
     task_queue: str | None = Field(None, description="Task queue of starts that name none.")
-    data_converter: ImportString[Any] | None = Field(
+    data_converter: Reference | None = Field(
         None, description="Your data converter, module:attribute: a DataConverter or what makes one."
     )
-    payload_codec: ImportString[Any] | None = Field(
+    payload_codec: Reference | None = Field(
         None, description="Your payload codec, module:attribute: a PayloadCodec or what makes one, for encryption."
     )
     compression: Annotated[Literal["auto", "none", "gzip"], BeforeValidator(str.lower)] = Field(
@@ -89,14 +98,14 @@ class TemporalSettings(BaseModel):
 
     def converter(self) -> DataConverter:
         """The data converter to use. Raises ConfigurationError where a reference names something else."""
-        converter = DataConverter.default if self.data_converter is None else _made(self.data_converter)
+        converter = DataConverter.default if self.data_converter is None else _made(_CONVERTER, self.data_converter)
         if not isinstance(converter, DataConverter):
-            raise ConfigurationError("OUTBOX_TEMPORAL_DATA_CONVERTER names no temporalio.converter.DataConverter")
+            raise ConfigurationError(f"{_CONVERTER} names no temporalio.converter.DataConverter")
         if self.payload_codec is None:
             return converter
-        codec = _made(self.payload_codec)
+        codec = _made(_CODEC, self.payload_codec)
         if not isinstance(codec, PayloadCodec):
-            raise ConfigurationError("OUTBOX_TEMPORAL_PAYLOAD_CODEC names no temporalio.converter.PayloadCodec")
+            raise ConfigurationError(f"{_CODEC} names no temporalio.converter.PayloadCodec")
         return dataclasses.replace(converter, payload_codec=codec)
 
 

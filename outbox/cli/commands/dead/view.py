@@ -16,6 +16,7 @@ from rich.text import Text
 from outbox.cli.commands.dead.requeue_risk import Risk
 from outbox.cli.console import Console
 from outbox.cli.format import age, aligned, moment, named, span
+from outbox.model.json_output import json_output
 from outbox.model.plain_text import plain
 from outbox.model.sink import Unavailable
 from outbox.store.dead_letters import DeadLetter, DeadLetterTotal
@@ -121,7 +122,7 @@ def write_json(letters: Sequence[DeadLetter], *, whole: bool) -> None:
             if whole or name == "errors":
                 # A line break in JSON text stands between its words only, and would end our line.
                 row[name] = None if text is None else orjson.Fragment(text.replace("\n", " ").replace("\r", " "))
-        sys.stdout.buffer.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.write(json_output(row))
 
 
 def show_risk(risk: Risk, *, force: bool) -> None:
