@@ -29,9 +29,9 @@ SECRET = "correct horse"
         (SimpleRequest, [{"subject": None, "approver": []}], "subject must be a text, not null; approver must be a text, not a list"),
         (EscalatingRequest, [{"approvers": "alice"}], "approvers must be a list, not a text"),
         (EscalatingRequest, [{"approvers": ["a", 1]}], "approvers[1] must be a text, not a number"),
-        (EscalatingRequest, [{"earlier": {"standing": {"state": "x"}}}], "earlier.standing.state must be one of pending, "),
+        (EscalatingRequest, [{"earlier": {"standing": {"state": "x"}}}], "earlier.standing.state must be one of 'pending', "),
         (Change, [{"preferences": {"theme": 1}}], "preferences.theme must be a text, not a number"),
-        (Change, [{"preferences": 1}], "preferences must be an object or null, not a number"),
+        (Change, [{"preferences": 1}], "preferences must be an object, not a number"),
         (NewTenant, [{"admin": {"password_hash": [SECRET]}}], "admin.password_hash must be a text, not a list"),
         (NewTenant, [{"admin": SECRET}], "admin must be an object, not a text"),
         (DeletionOrder, [{"grace_s": "1", "patience": {"step_s": []}}], "patience.step_s must be a number, not a list; grace_s must"),
@@ -54,7 +54,17 @@ def test_what_fits_is_read_and_what_is_not_known_is_left_out() -> None:
     assert found.earlier is not None
     assert found.earlier.standing.deadline == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert found.earlier.heard["c1"].actor == "bob"
+    assert found.earlier.standing.delegate == "?", "half a character"
     assert faults_before(found, lambda _: []) == []
+
+
+@pytest.mark.parametrize("depth", [250, 100_000])
+def test_what_is_nested_too_deeply_is_refused(depth: int) -> None:
+    deep: list[Any] = []
+    for _ in range(depth):
+        deep = [deep]
+    with pytest.raises(Misfit, match="^the argument is nested too deeply$"):
+        read(SimpleRequest, [{"from_the_future": deep}])
 
 
 def test_only_some_of_many_misfits_are_told() -> None:
