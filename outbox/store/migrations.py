@@ -243,6 +243,7 @@ def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse
     steps += [Step(migration.version, migration.name, "pending") for migration in known.values()]
     steps.sort(key=lambda step: step.version)
     if refuse:
+        _refuse_unreleased(steps, schema, level)
         _refuse_strangers(steps, schema)
     return steps
 
@@ -250,7 +251,7 @@ def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse
 def _applied(line: Line, migration: Migration | None, level: int) -> Step:
     """Judge one line of the register against the file of that version. `level` is the last that this version knows."""
     version, name, checksum, serves = line
-    if migration is not None:
+    if migration is not None and migration.name == name:
         return Step(version, name, "applied" if migration.checksum == checksum else "edited")
     return Step(version, name, "newer" if serves is not None and serves <= level < version else "unknown")
 
@@ -259,6 +260,15 @@ async def _refuse_word(connection: Connection, schema: str) -> None:
     """Refuse a schema name that producers would have to quote in every call; the server knows its own words."""
     if await connection.fetchval("select quote_ident($1)", schema) != schema:
         raise ConfigurationError(f"schema {schema!r} is a word of SQL: choose another name (setting OUTBOX_SCHEMA)")
+
+
+def _refuse_unreleased(steps: list[Step], schema: str, level: int) -> None:
+    for step in steps:
+        if step.state == "unknown" and step.version <= level:
+            raise SchemaError(
+                f"schema {schema!r} was made by an unreleased revision, it has migration {step.label}: "
+                "use that revision, or make the schema anew: `outbox reset --drop-schema`"
+            )
 
 
 def _refuse_strangers(steps: list[Step], schema: str) -> None:

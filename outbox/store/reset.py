@@ -117,6 +117,8 @@ async def _require_current(connection: Connection, schema: str) -> None:
     try:
         newer = await require_current(connection, schema)
     except SchemaError as error:
+        if "--drop-schema" in str(error):
+            raise
         raise SchemaError(f"{error}, {cure}") from error
     if newer:
         raise SchemaError(f"{newer}, but a reset wants the version that wrote it, {cure}")

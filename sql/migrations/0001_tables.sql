@@ -1,9 +1,9 @@
--- The tables of the outbox.
+-- The tables of messages, workers and switches.
 --
--- A message is born in `message`, the hot table, which holds only what is unsettled. Settling moves the row: to `history` when the
--- sink has it, to `dead_letter` when it never will. So the hot table stays as small as the backlog, and its one ordered index too.
+-- A new message is in `message`, the hot table, which holds only unsettled messages. Settling moves the row: to `history` when the sink
+-- has taken it, to `dead_letter` when it never will be. So the hot table and its indexes stay as small as the backlog.
 --
--- Every name is written with the schema `outbox.`; the migration runner replaces that qualifier when another schema is configured.
+-- Each name has the schema `outbox.` before it. The migration runner replaces that qualifier when another schema is configured.
 
 create function outbox.lane(tenant text, key text) returns text
 language sql immutable parallel safe
@@ -110,12 +110,16 @@ create table outbox.history (
     operation    text,
     workflow     text,
     workflow_id  text,
-    run_id       text
+    run_id       text,
+    namespace    text,
+    task_queue   text
 )
 partition by range (settled_at);
 create index history_message on outbox.history (message_id);
 
 comment on table outbox.history is 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
+comment on column outbox.history.namespace is 'Of deliveries: the namespace that the target named; null for the worker''s own, or its route''s.';
+comment on column outbox.history.task_queue is 'Of deliveries: the task queue that the target named; null for the worker''s own, or its route''s.';
 comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then; or a dead letter that was discarded or pruned. cancelled: by outbox.cancel.';
 
 -- Catches what no daily partition takes, so that a settle never fails because a partition is missing.

@@ -23,6 +23,8 @@ from outbox.store.rules import Rules
 from outbox.store.sql import Migration, migrations
 from outbox.store.workers import Workers
 from outbox_temporal.servers.postgres import PostgresServer, running
+from tests.cli.test_cli import outbox
+from tests.support.running import fetch
 from tests.support.sql import connected
 from tests.support.versions import VERSION
 
@@ -94,9 +96,9 @@ async def test_migrator_and_maintenance_may_make_partitions_at_once(database: st
 async def test_edited_migration_is_refused_by_name(database: str) -> None:
     async with connected(database) as connection:
         await connection.execute("update outbox.migration set checksum = 'another' where version = 2")
-        with pytest.raises(SchemaError, match=r"0002_producers was edited after it was applied"):
+        with pytest.raises(SchemaError, match=r"0002_checks was edited after it was applied"):
             await migrate(database)
-        with pytest.raises(SchemaError, match="0002_producers"):
+        with pytest.raises(SchemaError, match="0002_checks"):
             await require_current(connection)
     assert [step.state for step in await inspect(database)] == ["applied", "edited", *["applied"] * (len(VERSIONS) - 2)]
 
@@ -111,12 +113,23 @@ async def test_newer_schema_is_refused_by_name(database: str) -> None:
     assert (await inspect(database))[-1].state == "unknown"
 
 
+async def test_a_schema_of_an_unreleased_revision_is_refused_with_the_cure(database: str) -> None:
+    """Its register has migrations of other names under numbers that this version knows."""
+    await fetch(database, "update outbox.migration set name = 'producers', checksum = 'another' where version > 1")
+    await fetch(database, "update outbox.migration set checksum = 'another' where version = 1")
+    await fetch(database, "insert into outbox.migration values (99, 'home', 'another')")
+    for command in ("migrate", "run", "reset --yes-delete-everything"):
+        done = await outbox(database, *command.split())
+        assert done.code == 3
+        [line] = done.err.splitlines()
+        assert "schema 'outbox' was made by an unreleased revision, it has migration 0002_producers: use that" in line
+        assert "revision, or make the schema anew: `outbox reset --drop-schema`" in line
+
+
 async def test_older_schema_is_not_current_and_names_what_is_missing(database: str) -> None:
     async with connected(database) as connection:
         await connection.execute("delete from outbox.migration where version = 5")
-        with pytest.raises(
-            SchemaError, match=r"older than this version, 0005_message_life missing: run `outbox migrate`"
-        ):
+        with pytest.raises(SchemaError, match=r"older than this version, 0005_capture missing: run `outbox migrate`"):
             await require_current(connection)
 
 

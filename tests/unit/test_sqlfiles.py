@@ -29,6 +29,13 @@ def test_every_file_among_the_migrations_is_one() -> None:
     assert files == [f"{migration.version:04d}_{migration.name}.sql" for migration in sqlfiles.migrations()]
 
 
+def test_a_migration_creates_what_none_before_it_has_created() -> None:
+    """So each function and table reads from top to bottom in one place. A later change says `or replace`, or `alter`."""
+    made = re.findall(r"^create (\w+ outbox\.\w+)", "".join(m.text for m in sqlfiles.migrations()), re.MULTILINE)
+    assert len(made) > 100
+    assert [what for what in set(made) if made.count(what) > 1] == []
+
+
 def test_checksum_is_of_the_file_as_shipped() -> None:
     for migration in sqlfiles.migrations():
         text = (ROOT / "sql" / "migrations" / f"{migration.version:04d}_{migration.name}.sql").read_bytes()

@@ -1,4 +1,4 @@
--- Rules: pauses and limits. A message that is subject to one, or has a key or a tenant, is restricted: it has a claim of its own
+-- Rules: pauses and limits. A message with a rule, a key or a tenant is restricted: it has a claim of its own
 -- (sql/queries/claim/restricted.sql).
 
 create sequence outbox.rule_id;

@@ -1,4 +1,45 @@
--- Switches that reach every running worker at once, and the doorbell for workers that listen through Supabase Realtime.
+-- What each enqueue and each switch does besides: it notifies the workers, and its transaction commits durably.
+--
+-- A notification is empty and only a hint; its channel is `<schema>_wakeup`. If a session listens and stays in a transaction, the
+-- server's queue of notifications fills up, and then each commit that notifies fails. So no function here notifies while the queue is
+-- half full: polls find the messages meanwhile. Each of the four functions that notify has this condition itself. One function for all
+-- would cost a third of a microsecond a statement, and each role would need the right to call it.
+
+create function outbox.ring() returns trigger
+language plpgsql
+as $$
+begin
+    -- A condition, because PERFORM costs much more.
+    if pg_notification_queue_usage() < 0.5 and pg_notify(tg_table_schema || '_wakeup', '') is null then
+        return null;
+    end if;
+    return null;
+end
+$$;
+comment on function outbox.ring() is 'Trigger: wakes the workers that listen, once the transaction commits.';
+
+create trigger wakeup after insert on outbox.message
+for each statement execute function outbox.ring();
+
+create function outbox.wake() returns void
+language sql
+begin atomic
+    select pg_notify(n.nspname || '_wakeup', '')
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace  -- not its name as regnamespace, which quote_all_identifiers would quote
+    where c.oid = 'outbox.message'::regclass and pg_notification_queue_usage() < 0.5;
+end;
+comment on function outbox.wake() is 'Wakes the workers that listen, once the transaction commits.';
+
+create function outbox.probe() returns void
+language sql
+begin atomic
+    select pg_notify(n.nspname || '_wakeup', 'probe')
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = 'outbox.message'::regclass and pg_notification_queue_usage() < 0.5;
+end;
+comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
 
 create function outbox.tell_switch() returns trigger
 language plpgsql
@@ -99,12 +140,42 @@ end
 $$;
 comment on function outbox.enable_broadcast(enabled boolean) is 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
 
-create function outbox.probe() returns void
-language sql
-begin atomic
-    select pg_notify(n.nspname || '_wakeup', 'probe')
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = 'outbox.message'::regclass and pg_notification_queue_usage() < 0.5;
-end;
-comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
+-- Durable before delivered: what was announced outside of this database must survive a crash of the server. A commit with
+-- synchronous_commit off is visible before it is on disk, so a worker could start a workflow whose message is then lost. These triggers
+-- raise the setting to "on" for the transaction, where the session, role, database or server has less. "on" also waits for synchronous
+-- standbys, if there are any, which "local" and "remote_write" do not fully do. Nothing is ever lowered.
+--
+-- The condition stands in the function: as the trigger's own it would be planned for each statement, which costs more than the call.
+
+create function outbox.commit_durably() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end
+$$;
+comment on function outbox.commit_durably() is 'Raises synchronous_commit to at least "on" until the end of the transaction.';
+
+-- It also has no search_path of its own, which costs more than what it does.
+create function outbox.durable() returns trigger
+language plpgsql
+as $$
+begin
+    if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.<>) all ('{on,remote_apply}') then
+        perform pg_catalog.set_config('synchronous_commit', 'on', true);
+    end if;
+    return null;
+end
+$$;
+comment on function outbox.durable() is 'Trigger: the transaction commits durably, whatever synchronous_commit says.';
+
+create trigger durable before insert on outbox.message
+for each statement execute function outbox.durable();
+alter table outbox.message enable always trigger durable;  -- also under session_replication_role = replica
+
+-- What people switch for all workers must hold after a crash too.
+create trigger durable before insert or update or delete on outbox.control
+for each statement execute function outbox.durable();

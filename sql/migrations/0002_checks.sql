@@ -1,0 +1,400 @@
+-- The checks of one message, where it is enqueued. A message outside these bounds would stop its worker, or fail at its first delivery.
+--
+-- A bad argument is refused with SQLSTATE 22023 (invalid_parameter_value). So a mistake is the producer's error, and never a dead letter.
+--
+-- Times are between 1970 and 2200, intervals between 0 and 100 years. No producer can write an infinite time, so `due_at = infinity` is
+-- the outbox's own mark for a message that waits for its turn.
+
+create function outbox.refuse(fault text, cure text default null) returns void
+language plpgsql
+as $$
+begin
+    if cure is null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'outbox: ' || fault;
+    end if;
+    raise exception using errcode = 'invalid_parameter_value', message = 'outbox: ' || fault, hint = cure;
+end
+$$;
+
+create function outbox.check_message(
+    place text, topic text, payload json, key text, headers json, target json, dedup_key text, priority integer, tenant text,
+    dedup_window interval, on_expiry text, available_at timestamptz, expires_at timestamptz
+) returns integer
+language plpgsql
+as $$
+declare
+    written constant text    := concat(payload, headers, target);
+    bytes   constant integer := octet_length(written);
+begin
+    if bytes > 1000 or strpos(written, E'\\') > 0 then
+        perform outbox.check_json(place, written, payload, headers, target);
+    end if;
+    if target is not null then
+        perform outbox.check_target(place, target);
+    end if;
+    if key = '' or dedup_key = '' or tenant = '' or octet_length(concat(key, dedup_key, tenant)) > 1000 then
+        perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
+    end if;
+    -- Most messages are this ordinary. One condition costs less than the many that follow.
+    if topic <> '' and octet_length(topic) <= 255 and priority between 0 and 9 and headers::text = '{}' and available_at is null
+       and expires_at is null and on_expiry = 'bury' and dedup_window between interval '0' and interval '36000 days' then
+        return bytes;
+    end if;
+    if topic is null or topic = '' then
+        perform outbox.refuse(place || 'topic must not be empty');
+    elsif octet_length(topic) > 255 then
+        perform outbox.refuse(format('%stopic is %s bytes long, the limit is 255', place, octet_length(topic)));
+    elsif priority is null or priority not between 0 and 9 then
+        perform outbox.refuse(format('%spriority is %s, it must lie between 0 and 9', place, coalesce(priority::text, 'null')),
+                              '0 is ordinary; each step lets a message overtake those that came up to a minute earlier');
+    elsif headers is null or json_typeof(headers) <> 'object' then
+        perform outbox.refuse(place || 'headers must be a JSON object', 'pass {} or leave them out for none');
+    elsif on_expiry is null or on_expiry not in ('bury', 'discard') then
+        perform outbox.refuse(format('%son_expiry is %s', place, coalesce(quote_literal(on_expiry), 'null')), 'use bury or discard');
+    elsif dedup_window is null then
+        perform outbox.refuse(place || 'dedup_window is null', 'pass 0 for none');
+    elsif dedup_window not between interval '0' and interval '36000 days' then
+        perform outbox.check_interval(place, 'dedup_window', dedup_window);
+    end if;
+    if headers::text <> '{}' and (
+        json_typeof(headers -> 'traceparent') <> 'string' or json_typeof(headers -> 'tracestate') <> 'string'
+        or json_typeof(headers -> 'baggage') <> 'string' or headers -> '_tracer-data' is not null) then
+        perform outbox.check_headers(place, headers);
+    end if;
+    if available_at is not null or expires_at is not null then
+        perform outbox.check_time(place, 'available_at', available_at), outbox.check_time(place, 'expires_at', expires_at);
+    end if;
+    return bytes;
+end
+$$;
+comment on function outbox.check_message is 'Refuses what may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
+
+create function outbox.check_name(place text, name text, value text) returns void
+language plpgsql
+as $$
+begin
+    if value = '' then
+        perform outbox.refuse(format('%s%s must not be empty', place, name), 'pass null for none');
+    elsif octet_length(value) > 1000 then  -- an index entry has room for no more than 2700 bytes
+        perform outbox.refuse(format('%s%s is %s bytes long, the limit is 1000', place, name, octet_length(value)));
+    end if;
+end
+$$;
+
+create function outbox.check_time(place text, name text, value timestamptz) returns void
+language plpgsql
+as $$
+begin
+    if value not between '1970-01-01 00:00+00' and '2200-01-01 00:00+00' then
+        perform outbox.refuse(format('%s%s is %s, it must lie between the years 1970 and 2200', place, name, value),
+                              case name when 'expires_at' then 'pass null for a message that never expires' else 'pass null for now' end);
+    end if;
+end
+$$;
+comment on function outbox.check_time is 'Refuses a time that is infinite, before 1970 or after 2200.';
+
+create function outbox.check_interval(place text, name text, value interval) returns void
+language plpgsql
+as $$
+begin
+    if extract(epoch from value) not between 0 and 3155760000 then
+        perform outbox.refuse(format('%s%s is %s, it must lie between 0 and 100 years', place, name, value));
+    end if;
+end
+$$;
+comment on function outbox.check_interval is 'Refuses an interval that is negative, infinite, or longer than 100 years.';
+
+create function outbox.check_json(place text, written text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+declare
+    bytes constant integer := octet_length(written);
+begin
+    if bytes > 65536 or bytes > 1000 and bytes - octet_length(replace(replace(written, '[', ''), '{', '')) > 500 then
+        perform outbox.check_size(place, payload, headers, target);
+    end if;
+    if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
+        perform outbox.check_escapes(place, payload, headers, target);
+    end if;
+end
+$$;
+comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called for what is long or has escapes.';
+
+-- Sizes are those of the JSON as text, in bytes. Temporal takes 2 MiB for a payload and for a memo, and 4 MiB for a request.
+create function outbox.check_size(place text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+begin
+    if octet_length(payload::text) > 2096128 then  -- 2 MiB, less what the payload's encoding adds
+        perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
+                              'store it elsewhere and send its address');
+    elsif octet_length(headers::text) > 65536 then
+        perform outbox.refuse(format('%sheaders are %s bytes long, the limit is 65536', place, octet_length(headers::text)));
+    elsif octet_length(target::text) > 1310720 then
+        perform outbox.refuse(format('%starget is %s bytes long, the limit is 1310720', place, octet_length(target::text)),
+                              'store large values elsewhere and send their address');
+    end if;
+    perform outbox.check_depth(place, 'payload', payload), outbox.check_depth(place, 'headers', headers),
+            outbox.check_depth(place, 'target', target);
+end
+$$;
+comment on function outbox.check_size is 'Refuses JSON that is too long or too deep. Called for what is long, or has many brackets.';
+
+-- Python's json reads about 990 levels less the depth of its caller, orjson 1024, Java's Jackson 1000, PHP 512.
+create function outbox.check_depth(place text, name text, value json) returns void
+language plpgsql
+as $$
+declare
+    written constant text    := value::text;
+    opened  constant integer := octet_length(written) - octet_length(replace(replace(written, '[', ''), '{', ''));
+    compact text;
+    fault   text;
+begin
+    if opened <= 500 then
+        return;
+    end if;
+    -- Of siblings only one can be on the way to the deepest value. In text such a pattern takes off no more than the bracket that it counted.
+    compact := replace(written, ', ', ',');
+    if opened - (2 * octet_length(compact) - octet_length(replace(compact, '},{', '')) - octet_length(replace(compact, '],[', ''))) / 3 <= 500 then
+        return;
+    end if;
+    if replace(written, E'\\u0000', E'\\u0001')::jsonb @? 'strict $.**{501}' then
+        perform outbox.refuse(format('%s%s is nested more than 500 levels deep', place, name), 'send it as text, or flatten it');
+    end if;
+exception
+    when invalid_parameter_value then
+        raise;
+    when data_exception then
+        get stacked diagnostics fault = pg_exception_detail;
+        perform outbox.refuse(format('%s%s: %s', place, name, coalesce(nullif(fault, ''), sqlerrm)));
+end
+$$;
+
+create function outbox.check_escapes(place text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+declare
+    name  text;
+    fault text;
+begin
+    -- A path that leads nowhere has the text read to its end, escapes included. A payload is handed on as it is, so \u0000 may stand in it.
+    name := 'payload'; perform replace(payload::text, E'\\u0000', E'\\u0001')::json -> 0;
+    name := 'headers'; perform headers -> 0;
+    name := 'target'; perform target -> 0;
+exception when data_exception then
+    get stacked diagnostics fault = pg_exception_detail;
+    perform outbox.refuse(format('%s%s is no valid Unicode: %s', place, name, fault), 'leave the character out, or send it as base64');
+end
+$$;
+comment on function outbox.check_escapes is 'Refuses half of a surrogate pair, which is no character, and in headers and targets the character U+0000.';
+
+create function outbox.check_headers(place text, headers json) returns void
+language plpgsql
+as $$
+declare
+    name  text;
+begin
+    select h.key into name
+    from json_each(headers) as h
+    where h.key = '_tracer-data' or h.key in ('traceparent', 'tracestate', 'baggage') and json_typeof(h.value) <> 'string'
+    limit 1;
+    if not found then
+        return;
+    elsif name = '_tracer-data' then
+        perform outbox.refuse(place || 'headers: _tracer-data is written by the relay', 'give traceparent, tracestate and baggage');
+    end if;
+    perform outbox.refuse(format('%sheaders: %s must be a string', place, name), 'leave it out for none');
+end
+$$;
+comment on function outbox.check_headers is 'Refuses headers that would break the tracing interceptors of every worker that reads them.';
+
+create function outbox.check_target(place text, given json) returns void
+language plpgsql
+as $$
+declare
+    target      constant jsonb := given;  -- read once; this also refuses characters that PostgreSQL cannot hold, such as \u0000
+    operation   constant text := target ->> 'operation';
+    workflow_id constant text := target ->> 'workflow_id';
+begin
+    if jsonb_typeof(target) <> 'object' then
+        perform outbox.refuse(place || 'target must be a JSON object');
+    elsif operation is null or operation not in
+        ('start_workflow', 'signal_workflow', 'signal_with_start_workflow', 'cancel_workflow', 'terminate_workflow') then
+        perform outbox.refuse(
+            format('%starget.operation is %s', place, coalesce(quote_literal(operation), 'missing')),
+            'use start_workflow, signal_workflow, signal_with_start_workflow, cancel_workflow or terminate_workflow');
+    elsif target ->> 'namespace' = '' then
+        perform outbox.refuse(format('%s%s: namespace must not be empty', place, operation), 'leave it out, or pass null, for the worker''s own');
+    elsif workflow_id is null or workflow_id = '' then
+        perform outbox.refuse(format('%s%s: workflow_id must not be empty', place, operation),
+                              'derive it from your data, for example org-bootstrap-42: it is what makes the start happen once');
+    elsif octet_length(workflow_id) > 1000 then
+        perform outbox.refuse(format('%s%s: workflow_id is %s bytes long, the limit is 1000',
+                                     place, operation, octet_length(workflow_id)));
+    elsif operation in ('start_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'workflow', '') = '' then
+        perform outbox.refuse(format('%s%s: workflow (the workflow type) must not be empty', place, operation));
+    elsif operation in ('signal_workflow', 'signal_with_start_workflow') and coalesce(target ->> 'signal', '') = '' then
+        perform outbox.refuse(format('%s%s: signal (the signal name) must not be empty', place, operation));
+    end if;
+    -- Each call costs more than these conditions.
+    if octet_length(given::text) > 1000 then
+        perform outbox.check_names_of_target(place || operation, target);
+    end if;
+    if target @? 'strict $.* ? (@.type() != "string")' then
+        perform outbox.check_types(place || operation, target);
+    end if;
+    if target ->> 'arguments' not in ('none', 'one', 'many')
+       or target ?| '{id_reuse_policy,id_conflict_policy,on_duplicate,signal_arguments}' then
+        perform outbox.check_policies(place || operation, operation, target);
+    end if;
+    if target ?| '{retry_policy,memo,search_attributes}' then
+        perform outbox.check_objects(place || operation, target);
+    end if;
+    -- Plain numbers of seconds, up to 31 years, are fine.
+    if target ?| '{execution_timeout_s,run_timeout_s,task_timeout_s,start_delay_s,retry_policy}' and (
+        target ? 'retry_policy'
+        or concat_ws(' ', target -> 'execution_timeout_s', target -> 'run_timeout_s', target -> 'task_timeout_s', target -> 'start_delay_s')
+           !~ '^([0-9]{1,9}([.][0-9]{1,6})?( |$))*$') then
+        perform outbox.check_durations(place || operation, given),
+                outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);
+    end if;
+end
+$$;
+
+create function outbox.check_names_of_target(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{workflow,signal,task_queue,namespace,run_id,reason}'::text[] loop
+        if octet_length(target ->> name) > 1000 then
+            perform outbox.refuse(format('%s: %s is %s bytes long, the limit is 1000', place, name, octet_length(target ->> name)));
+        end if;
+    end loop;
+end
+$$;
+
+create function outbox.check_word(place text, name text, value text, words text[]) returns void
+language plpgsql
+as $$
+begin
+    if value <> all (words) then
+        perform outbox.refuse(format('%s: %s is %L', place, name, value), 'use ' || array_to_string(words, ', '));
+    end if;
+end
+$$;
+
+create function outbox.check_policies(place text, operation text, target jsonb) returns void
+language plpgsql
+as $$
+begin
+    perform outbox.check_word(place, 'id_reuse_policy', target ->> 'id_reuse_policy',
+                              '{reject_duplicate,allow_duplicate,allow_duplicate_failed_only}');
+    perform outbox.check_word(place, 'id_conflict_policy', target ->> 'id_conflict_policy',
+                              case operation when 'signal_with_start_workflow' then '{use_existing,terminate_existing}'
+                                             else '{fail,use_existing,terminate_existing}' end::text[]);
+    if target ->> 'id_conflict_policy' = 'terminate_existing' and coalesce(target ->> 'id_reuse_policy', 'reject_duplicate') = 'reject_duplicate' then
+        perform outbox.refuse(format('%s: id_conflict_policy terminate_existing contradicts id_reuse_policy reject_duplicate', place),
+                              'choose another id_reuse_policy');
+    end if;
+    perform outbox.check_word(place, 'on_duplicate', target ->> 'on_duplicate', '{accept,reject}'),
+            outbox.check_word(place, 'arguments', target ->> 'arguments', '{none,one,many}'),
+            outbox.check_word(place, 'signal_arguments', target ->> 'signal_arguments', '{none,one,many}');
+end
+$$;
+
+create function outbox.check_objects(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{retry_policy,memo,search_attributes}'::text[] loop
+        if jsonb_typeof(target -> name) <> 'object' then
+            perform outbox.refuse(format('%s: %s must be a JSON object', place, name));
+        end if;
+    end loop;
+    if target -> 'memo' ? 'outbox_message_id' then
+        perform outbox.refuse(place || ': memo.outbox_message_id is the outbox''s own', 'choose another name');
+    end if;
+    if target ? 'search_attributes' then
+        perform outbox.check_search_attributes(place, target -> 'search_attributes');
+    end if;
+end
+$$;
+
+create function outbox.check_search_attributes(place text, attributes jsonb) returns void
+language plpgsql
+as $$
+begin
+    if pg_column_size(attributes) > 65536 then
+        perform outbox.refuse(format('%s: search_attributes are %s bytes long, the limit is 65536', place, pg_column_size(attributes)));
+    elsif attributes @? 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
+        perform outbox.refuse(place || ': search_attributes hold a number that is too large for a double', 'send it as a keyword, in quotes');
+    end if;
+end
+$$;
+comment on function outbox.check_search_attributes is 'Refuses search attributes that Temporal cannot read. It parses them, unlike payloads and memos.';
+
+create function outbox.check_durations(place text, durations json) returns void
+language plpgsql
+as $$
+declare
+    name  text;
+    value text;
+begin
+    for name, value in
+        select d.key, d.value::text
+        from json_each(durations) as d
+        where d.key = any ('{execution_timeout_s,run_timeout_s,task_timeout_s,start_delay_s,initial_interval_s,maximum_interval_s}')
+    loop
+        continue when value = 'null';
+        -- The length and the exponent are bounded first, so that the cast cannot fail.
+        if value !~ '^[0-9]{1,30}([.][0-9]{1,30})?([eE][-+]?[0-9]{1,2})?$' or value::numeric > 3155760000 then
+            perform outbox.refuse(format('%s: %s is %s, it must be a number of seconds between 0 and 3155760000 (100 years)',
+                                         place, name, left(value, 40)));
+        end if;
+    end loop;
+end
+$$;
+comment on function outbox.check_durations is 'Refuses durations of a target, or of its retry_policy, that are no seconds between 0 and 100 years.';
+
+create function outbox.check_names(place text, message json) returns void
+language plpgsql
+as $$
+declare
+    stranger text;
+begin
+    if json_typeof(message) <> 'object' then
+        perform outbox.refuse(place || 'a message must be a JSON object');
+    end if;
+    select name into stranger
+    from json_object_keys(message) as name
+    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority,tenant,commit_order,dedup_window,expires_at,on_expiry}')
+    limit 1;
+    if found then
+        perform outbox.refuse(format('%sunknown name %L', place, stranger),
+                              'use the names of the parameters of outbox.enqueue');
+    end if;
+end
+$$;
+
+create function outbox.check_values(place text, message json) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    name := 'message_id'; perform (message ->> name)::uuid;
+    name := 'available_at'; perform (message ->> name)::timestamptz;
+    name := 'priority'; perform (message ->> name)::integer;
+    name := 'headers'; perform (message -> name)::jsonb;
+    name := 'target'; perform (message -> name)::jsonb;
+    name := 'commit_order'; perform (message ->> name)::boolean;
+    name := 'dedup_window'; perform (message ->> name)::interval;
+    name := 'expires_at'; perform (message ->> name)::timestamptz;
+exception when data_exception then
+    perform outbox.refuse(format('%s%s: %s', place, name, sqlerrm));
+end
+$$;

@@ -1,0 +1,302 @@
+-- enqueue and enqueue_many, through which each message comes. They run in the caller's transaction.
+--
+-- They run with the rights of the schema's owner: producers need no rights on its tables. Their search_path holds no schema in which a
+-- producer could create a name.
+
+create function outbox.new_message_id() returns uuid
+language sql volatile parallel safe
+begin atomic
+    -- UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits. Sorts by time, so the primary key grows at its end.
+    select encode(
+        set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                    from 1 for 6),
+            52, 1), 53, 1),
+        'hex')::uuid;
+end;
+comment on function outbox.new_message_id() is 'A new message id: a time-ordered UUID (version 7).';
+
+create function outbox.due_at(available_at timestamptz, priority integer, now timestamptz) returns timestamptz
+language sql immutable parallel safe
+begin atomic
+    -- Priority is a head start: a message of priority p that is available at once takes its place among those that came up to
+    -- p minutes before it. Nothing starves, because nothing enqueued later than that can overtake.
+    select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end;
+end;
+
+-- Whose keys and dedup keys are meant: everyone's, or with scope_keys() the calling login's own.
+create function outbox.scoped(name text) returns text
+language sql stable parallel safe
+begin atomic
+    select name;
+end;
+
+create function outbox.scope_keys(enabled boolean default true) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if enabled then
+        create or replace function outbox.scoped(name text) returns text
+        language sql stable parallel safe
+        begin atomic
+            -- No login's prefix begins with another's, whatever the names hold.
+            select replace(replace(session_user, '%', '%25'), ':', '%3A') || ':' || name;
+        end;
+    else
+        create or replace function outbox.scoped(name text) returns text
+        language sql stable parallel safe
+        begin atomic
+            select name;
+        end;
+    end if;
+end
+$$;
+comment on function outbox.scope_keys(enabled boolean) is
+    'Give each login keys and dedup keys of its own from now on, by writing its name before them, or end that. For the owner of the schema.';
+
+-- Any login may take an advisory lock, also one of ours: so no wait for one goes on for ever.
+create function outbox.lock_name(name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '30s'
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended(name, 0));
+exception when lock_not_available then
+    raise exception using errcode = 'lock_not_available', message = format('outbox: another transaction has kept the lock of %L for 30 s', name),
+        hint = 'end it: pg_blocking_pids() of a session that waits names it';
+end
+$$;
+comment on function outbox.lock_name is 'Be the only transaction with this lock until its end. Waits for at most 30 seconds.';
+
+create function outbox.lock_key(key text) returns void
+language sql
+begin atomic
+    select outbox.lock_name('outbox.key ' || key);
+end;
+comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
+
+create function outbox.delivered_lately(dedup_key text) returns uuid
+language sql stable
+begin atomic
+    select d.message_id from outbox.delivered_key d where d.dedup_key = delivered_lately.dedup_key and d.until > clock_timestamp();
+end;
+comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
+
+-- One id is one message. A repeat of it is ignored, so it must be a repeat: else a message would be lost without an error.
+create function outbox.check_same(place text, message_id uuid, topic text, target json, payload json) returns void
+language plpgsql
+as $$
+begin
+    if exists (
+        select from outbox.message m
+        where m.message_id = check_same.message_id
+          and (m.topic <> check_same.topic
+               or m.payload::text is distinct from check_same.payload::text
+               or (m.target ->> 'operation', m.target ->> 'workflow_id', m.target ->> 'signal')
+                  is distinct from (check_same.target ->> 'operation', check_same.target ->> 'workflow_id', check_same.target ->> 'signal'))) then
+        perform outbox.refuse(format('%smessage_id %s belongs to another message, with another topic, target or payload', place, message_id),
+                              'give each message an id of its own; leave it out for a new one');
+    end if;
+end
+$$;
+
+-- Adds a message unless another one stands for it: one that waits with its id or dedup_key, or one delivered under its dedup_key lately.
+-- given_id is the id that the producer gave, if it gave one.
+create function outbox.add_once(
+    given_id uuid, seq bigint, id uuid, due timestamptz, start timestamptz, now timestamptz, bytes integer, priority integer, topic text,
+    tenant text, key text, dedup_key text, dedup_window interval, expires_at timestamptz, on_expiry text, target json, headers json,
+    payload json
+) returns uuid
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    restricted boolean := tenant is not null or key is not null;
+    taken uuid;
+    earlier uuid;
+begin
+    loop
+        begin
+            insert into outbox.message as m
+                (message_id, seq, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, dedup_key, dedup_window,
+                 expires_at, on_expiry, target, headers, payload)
+            overriding system value
+            values (id, seq, due, start, now, bytes, priority, topic, tenant, key, restricted, not restricted or start <= now,
+                    dedup_key, case when dedup_key is not null then dedup_window end,
+                    expires_at, case when expires_at is not null then on_expiry end, target, headers, payload)
+            on conflict do nothing
+            returning m.message_id into taken;
+            if found then
+                -- After the insert, not before: the message that had the key until then left it with the commit that delivered it, and
+                -- this statement sees that commit.
+                earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
+                if earlier is null then
+                    return taken;
+                end if;
+                raise exception using errcode = 'OBDUP';  -- takes the insert back
+            end if;
+        exception when sqlstate 'OBDUP' then
+            return earlier;
+        end;
+        -- The row that stands in the way may be settled before it can be read: then there is room again.
+        select m.message_id into taken
+        from outbox.message m
+        where m.message_id = id or m.dedup_key = dedup_key
+        order by m.message_id = id desc
+        limit 1;
+        if found then
+            if taken = given_id then
+                perform outbox.check_same('', taken, topic, target, payload);
+            end if;
+            return taken;
+        end if;
+    end loop;
+end
+$$;
+
+create function outbox.enqueue(
+    topic        text,
+    payload      json        default null,
+    key          text        default null,
+    headers      json        default '{}',
+    target       json        default null,
+    message_id   uuid        default null,
+    dedup_key    text        default null,
+    available_at timestamptz default null,
+    priority     integer     default 0,
+    tenant       text        default null,
+    commit_order boolean     default false,
+    dedup_window interval    default '1 hour',
+    expires_at   timestamptz default null,
+    on_expiry    text        default 'bury'
+) returns uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    now   timestamptz := clock_timestamp();
+    start timestamptz := coalesce(available_at, now);
+    due   timestamptz;
+    restricted boolean := tenant is not null or key is not null;
+    ready boolean;
+    id    uuid := coalesce(message_id, outbox.new_message_id());
+    bytes integer;
+begin
+    if key is not null or dedup_key is not null then
+        key := outbox.scoped(key);
+        dedup_key := outbox.scoped(dedup_key);
+    end if;
+    bytes := outbox.check_message('', topic, payload, key, headers, target, dedup_key, priority, tenant, dedup_window, on_expiry,
+                                  available_at, expires_at);
+    due := outbox.due_at(start, priority, now);
+    ready := not restricted or start <= now;
+    if commit_order and key is not null then
+        perform outbox.lock_key(key);
+    end if;
+    if message_id is null and dedup_key is null then
+        insert into outbox.message as m
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, expires_at, on_expiry, target,
+             headers, payload)
+        values (id, due, start, now, bytes, priority, topic, tenant, key, restricted, ready, expires_at,
+                case when expires_at is not null then on_expiry end, target, headers, payload);
+        return id;
+    end if;
+    return outbox.add_once(message_id, nextval('outbox.message_seq_seq'), id, due, start, now, bytes, priority, topic, tenant, key, dedup_key,
+                           dedup_window, expires_at, on_expiry, target, headers, payload);
+end
+$$;
+comment on function outbox.enqueue is
+    'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message has, or a dedup_key delivered less than its window ago, returns that message''s id and adds nothing.';
+
+create function outbox.enqueue_many(messages json) returns setof uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if messages is null or json_typeof(messages) <> 'array' then
+        perform outbox.refuse('messages must be a JSON array of objects',
+                              'each object takes the names of enqueue''s parameters: [{"topic": "…", "payload": {…}}, …]');
+    end if;
+    return query
+    with given as materialized (
+        select
+            e.place,
+            outbox.new_message_id() as new_id,
+            r.message_id,
+            r.topic,
+            e.message -> 'payload' as payload,  -- as it was written, which a record would not keep
+            outbox.scoped(r.key) as key,
+            coalesce(r.headers, '{}') as headers,
+            r.target,
+            outbox.scoped(r.dedup_key) as dedup_key,
+            r.available_at,
+            coalesce(r.priority, 0) as priority,
+            r.tenant,
+            coalesce(r.commit_order, false) as commit_order,
+            coalesce(r.dedup_window, '1 hour') as dedup_window,
+            r.expires_at,
+            coalesce(r.on_expiry, 'bury') as on_expiry,
+            clock_timestamp() as now,
+            -- A message that may meet its like, or waits for a key's lock, takes the careful way, and then all do.
+            bool_and(r.message_id is null and r.dedup_key is null and coalesce(not r.commit_order, true)) over () as all_new
+        from json_array_elements(messages) with ordinality as e (message, place),
+             outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
+             json_to_record(e.message) as r (
+                 message_id uuid, topic text, key text, headers json, target json, dedup_key text, available_at timestamptz,
+                 priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
+    ),
+    checked as materialized (
+        select g.*, bytes
+        from given g,
+             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
+                                  g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at) as bytes
+    ),
+    added as (
+        insert into outbox.message
+            (message_id, due_at, available_at, created_at, bytes, priority, topic, tenant, key, restricted, ready, expires_at, on_expiry, target,
+             headers, payload)
+        select c.new_id, outbox.due_at(coalesce(c.available_at, c.now), c.priority, c.now), coalesce(c.available_at, c.now), c.now,
+               c.bytes, c.priority, c.topic, c.tenant, c.key,
+               c.tenant is not null or c.key is not null, c.tenant is null and c.key is null or coalesce(c.available_at <= c.now, true), c.expires_at,
+               case when c.expires_at is not null then c.on_expiry end, c.target, c.headers, c.payload
+        from checked c
+        where c.all_new
+        order by c.place
+    )
+    -- The careful way: each lock is taken in one order, whatever the array's is, so that two transactions with the same keys wait for one
+    -- another and do not deadlock. First the locks of keys, then the numbers in the array's order, then the rows by their dedup keys.
+    select m.id
+    from (
+        select n.place,
+               case when n.all_new then n.new_id
+                    else outbox.add_once(n.message_id, n.seq, coalesce(n.message_id, n.new_id),
+                                         outbox.due_at(coalesce(n.available_at, n.now), n.priority, n.now), coalesce(n.available_at, n.now),
+                                         n.now, n.bytes, n.priority, n.topic, n.tenant, n.key, n.dedup_key, n.dedup_window, n.expires_at,
+                                         n.on_expiry, n.target, n.headers, n.payload)
+               end as id
+        from (
+            select l.*, case when not l.all_new then nextval('outbox.message_seq_seq') end as seq
+            from (
+                select c.*, case when c.commit_order and c.key is not null then outbox.lock_key(c.key)::text end as locked
+                from checked c
+                order by c.key
+            ) l
+            order by l.place
+        ) n
+        order by n.dedup_key, n.message_id, n.place
+    ) m
+    order by m.place;
+exception when data_exception then
+    if sqlstate <> '22023' then  -- a value that its type does not take: find out whose
+        perform outbox.check_values(format('messages[%s]: ', e.place - 1), e.message)
+        from json_array_elements(messages) with ordinality as e (message, place);
+    end if;
+    raise;
+end
+$$;
+comment on function outbox.enqueue_many is
+    'Enqueue a JSON array of messages in one statement and return their ids in its order. Each object takes the names of enqueue''s parameters.';
