@@ -9,11 +9,14 @@ CORE := tests/postgres/plans tests/postgres/producers \
 	$(patsubst %,tests/cli/test_%.py,dead_letters doctor prune reset)
 READY := .venv/.ready
 
+# Tests start many interpreters: without it each would compile all sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Its standby is made by version 18's pg_basebackup, and sends an older primary no feedback.
 NEWEST_ONLY := --deselect tests/cli/test_doctor.py::test_standby_prepared_transaction_and_abandoned_slot
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
+.PHONY: help setup demo test test-all test-postgres-all check format chaos faults health bench bench-document bench-smoke bench-peers lock build container clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +35,10 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## see the main job on real servers
 	@env -u DATABASE_URL -u TEMPORAL_ADDRESS $(BIN)/outbox demo
 
-test: $(READY)  ## run the test suite, in parallel and in random order
+test: $(READY)  ## run the tests, in parallel and in random order, except the slow ones
+	@$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(READY)  ## run all tests
 	@$(BIN)/python -m pytest
 
 test-postgres-all: $(READY)  ## run the core of the suite on PostgreSQL 14 to 17, from npm; VERSIONS=14 for one of them

@@ -1,11 +1,18 @@
-"""Real servers for every test that wants one: started once per test process, a fresh database per test."""
+"""Real servers for every test that needs one.
+
+One PostgreSQL for each test process, with a fresh database for each test; one Temporal dev server for the whole run.
+"""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,6 +24,7 @@ from outbox_temporal.servers.postgres import PostgresServer
 from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.birthplaces import name_birthplaces
 from tests.support.memory import use_memory
+from tests.support.shared import ServerHost, SharedServer, shared_server
 from tests.support.time_skipping import SERVER_CONFIG
 from tests.support.versions import VERSION, use_chosen_version
 
@@ -31,6 +39,39 @@ use_memory()
 name_birthplaces()
 hypothesis.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("shared machine")
+
+
+HOST = pytest.StashKey[ServerHost]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the run's main process: be ready to start the server that all processes share."""
+    if not hasattr(config, "workerinput"):
+        start = partial(TemporalServer.start, ui=False, in_memory=True, dynamic_config=SERVER_CONFIG)
+        config.stash[HOST] = ServerHost(start)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: tests wait about half of their time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a process of pytest-xdist the way to that server."""
+    node.workerinput["server_host"] = node.config.stash[HOST].socket
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if host := config.stash.get(HOST, None):
+        host.close()
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +130,15 @@ async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def temporal_server() -> Iterator[TemporalServer]:
-    """A Temporal dev server shared by this process's tests: never stop it; a test that must, starts its own."""
-    with TemporalServer.start(ui=False, in_memory=True, dynamic_config=SERVER_CONFIG) as server:
-        yield server
+def temporal_server(pytestconfig: pytest.Config) -> SharedServer:
+    """A Temporal dev server that all tests share, also those of other processes: a test that stops one starts its own."""
+    if host := pytestconfig.stash.get(HOST, None):
+        return shared_server(host.socket)
+    return shared_server(pytestconfig.workerinput["server_host"])
 
 
 @pytest.fixture
-async def temporal_client(temporal_server: TemporalServer) -> Client:
+async def temporal_client(temporal_server: SharedServer) -> Client:
     """A client of the shared server. Its workflows stay: a test uses workflow ids and task queues of its own."""
     return await Client.connect(temporal_server.address)
 

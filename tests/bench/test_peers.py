@@ -20,7 +20,7 @@ from outbox_bench.peers.talk import Marks
 from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios.peers import OURS, PEERS, Comparison, PeersOptions, measure
 from outbox_temporal.servers.postgres import PostgresServer
-from outbox_temporal.servers.temporal import TemporalServer
+from tests.support.shared import SharedServer
 
 ROOT = Path(__file__).parents[2]
 BRIEF = PeersOptions(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, cache=ROOT / ".bench")
@@ -194,6 +194,7 @@ async def test_without_the_peers_our_own_figures_remain_and_a_note_says_who_did_
     assert re.match("not run: Graphile Worker, pg-boss, PgQueuer, Procrastinate. They could not be installed: ", note)
 
 
+@pytest.mark.slow("installs and measures other outboxes")
 @pytest.mark.timeout(600)  # the first of them installs the peers
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 async def test_a_peer_is_measured_beside_us(peer: Entrant, cache: Cache, postgres: PostgresServer) -> None:
@@ -210,9 +211,10 @@ async def test_a_peer_is_measured_beside_us(peer: Entrant, cache: Cache, postgre
     assert report.settings[peer.name][peer.name.lower().replace(" ", "-")]
 
 
+@pytest.mark.slow("installs and measures other outboxes")
 @pytest.mark.timeout(600)
 async def test_workflow_starts_are_measured_beside_what_one_would_build_instead(
-    cache: Cache, postgres: PostgresServer, temporal_server: TemporalServer
+    cache: Cache, postgres: PostgresServer, temporal_server: SharedServer
 ) -> None:
     report = Measurements("peers", "")
     async with Lab(postgres.dsn(), temporal_server.address) as lab:

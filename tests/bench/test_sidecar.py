@@ -8,8 +8,8 @@ from outbox_bench.load.flow import FlowRecord
 from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios import drain, ready, rolling
 from outbox_bench.scenarios.rolling import Update
-from outbox_temporal.servers.temporal import TemporalServer
 from tests.bench.measuring import by_name, measured
+from tests.support.shared import SharedServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,7 +91,7 @@ def test_an_update_that_slows_events_down_or_ends_badly_misses_its_goals() -> No
     ]
 
 
-async def test_time_to_ready_is_measured_both_ways(database: str, temporal_server: TemporalServer) -> None:
+async def test_time_to_ready_is_measured_both_ways(database: str, temporal_server: SharedServer) -> None:
     report = await measured(ready, database, temporal_address=temporal_server.address)
     figures = by_name(report)
     assert {ready.SERVERS_FIRST, ready.WORKER_FIRST} <= figures.keys()
@@ -106,6 +106,7 @@ async def test_a_drain_under_load_loses_and_doubles_nothing(database: str) -> No
     assert "outbox_bench.temporal_stub.frontend" in report.notes[0]
 
 
+@pytest.mark.slow("updates two workers under load")
 async def test_an_update_under_load_loses_and_doubles_nothing(database: str) -> None:
     report = await measured(rolling, database)
     figures = by_name(report)

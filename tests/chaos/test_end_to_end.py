@@ -17,7 +17,7 @@ from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.eventually import eventually
 from tests.support.processes import worker_process
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("starts thousands of workflows"), pytest.mark.timeout(1200)]
 
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 MESSAGES = 20_000 if LONG else 2_000

@@ -11,7 +11,7 @@ from tests.support.eventually import eventually
 from tests.support.processes import worker_process
 from tests.support.running import enqueue, fetch
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("outlasts a lease"), pytest.mark.timeout(120)]
 
 LEASE = {"OUTBOX_LEASE_S": "6", "OUTBOX_DELIVER_TIMEOUT_S": "2"}
 MESSAGES = 20

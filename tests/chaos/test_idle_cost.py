@@ -19,7 +19,7 @@ from tests.support.running import enqueue
 from tests.support.sql import connected
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("watches an idle worker for half a minute"), pytest.mark.timeout(400)]
 
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 RESULTS = os.environ.get("OUTBOX_MATRIX")
@@ -73,7 +73,7 @@ async def test_idle_worker_costs_next_to_nothing(
     address = temporal_client.service_client.config.target_host
     async with tcp_proxy(database) as proxy:
         environment = {"DATABASE_URL": proxy.url(database), "OUTBOX_MODE": mode, "TEMPORAL_ADDRESS": address}
-        with worker_process(tmp_path, "idle", **environment) as worker:
+        with worker_process(tmp_path, "idle", fresh=True, **environment) as worker:
             admin = database.rpartition("/")[0] + "/postgres"
             cost = await watch(worker, database, admin, proxy, mode)
     within_a_short_time = 0.05 if LONG else 6 / WATCHED_S  # a heartbeat, a poll and a visit of autovacuum
@@ -112,7 +112,7 @@ async def test_idle_worker_woken_by_realtime(
             "SUPABASE_SERVICE_ROLE_KEY": jwt("service_role"),
             "TEMPORAL_ADDRESS": address,
         }
-        with worker_process(tmp_path, "idle", **environment) as worker:
+        with worker_process(tmp_path, "idle", fresh=True, **environment) as worker:
             await worker.logged("wake-up source subscribed")
             admin = supabase.rpartition("/")[0] + "/postgres"
             cost = await watch(worker, supabase, admin, proxy, "realtime")

@@ -10,7 +10,7 @@ from anyio import to_thread
 from tests.support.processes import worker_process
 from tests.support.running import counts, enqueue, fetch
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("loses a process for each delivery"), pytest.mark.timeout(240)]
 
 INNOCENT = 8
 SETTINGS = {

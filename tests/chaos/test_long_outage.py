@@ -15,7 +15,7 @@ from tests.support.eventually import eventually
 from tests.support.processes import worker_process
 from tests.support.running import counts, fetch
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("outlasts every retry"), pytest.mark.timeout(180)]
 
 SETTINGS = {
     "OUTBOX_LEASE_S": "6",

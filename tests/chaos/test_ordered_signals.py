@@ -21,7 +21,7 @@ from tests.support.processes import WorkerProcess, worker_process
 from tests.support.sql import connected
 from tests.temporal.definitions import Hears
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow("delivers thousands of signals"), pytest.mark.timeout(1200)]
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 KEYS, SIGNALS, KILLS = (200, 50, 10) if LONG else (40, 12, 3)
 MESSAGES = KEYS * (1 + SIGNALS)

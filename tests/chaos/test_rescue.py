@@ -16,7 +16,11 @@ from tests.support.processes import WorkerProcess, worker_process
 from tests.support.running import fetch
 from tests.support.sql import connected
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow("kills several processes, one after another"),
+    pytest.mark.timeout(600),
+]
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 KILLS = 20 if LONG else 4
 WORKERS = 3

@@ -36,7 +36,11 @@ from tests.support.sinks import FakeSink, deliver_all
 from tests.support.stalls import stalls
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow("waits until each fault is noticed and over"),
+    pytest.mark.timeout(300),
+]
 
 LONG = os.environ.get("OUTBOX_CHAOS") == "long"
 RESULTS = os.environ.get("OUTBOX_MATRIX")

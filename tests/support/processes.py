@@ -13,23 +13,30 @@ from typing import Any
 
 import orjson
 
+from tests.support.commands import Command
 from tests.support.eventually import eventually
 
 EXIT_TIMEOUT_S = 45.0
 
 
 class WorkerProcess:
-    """A worker process, the relay's or the workflows', whose log goes to a file."""
+    """A worker process, the relay's or the workflows', whose log goes to a file.
 
-    def __init__(self, log: Path, environment: dict[str, str], command: Sequence[str] = ("run",)) -> None:
+    It is forked from a loaded process, as other commands are; `fresh` starts an interpreter, where memory is measured.
+    """
+
+    def __init__(
+        self, log: Path, environment: dict[str, str], command: Sequence[str] = ("run",), *, fresh: bool = False
+    ) -> None:
         self.log = log
+        own = os.environ | {"LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": "json"} | environment
+        interpreter = (sys.executable, "-m", "outbox")
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox", *command],
-                env=os.environ | {"LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": "json"} | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+            self.process: subprocess.Popen[Any] = (
+                subprocess.Popen([*interpreter, *command], env=own, **streams)
+                if fresh
+                else Command(command, env=own, **streams)
             )
 
     def send(self, number: signal.Signals) -> None:
@@ -60,9 +67,9 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker_process(directory: Path, name: str, **environment: str) -> Iterator[WorkerProcess]:
+def worker_process(directory: Path, name: str, *, fresh: bool = False, **environment: str) -> Iterator[WorkerProcess]:
     """Run a worker for the block; whatever is left of it afterwards is killed."""
-    worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment})
+    worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment}, fresh=fresh)
     try:
         yield worker
     finally:

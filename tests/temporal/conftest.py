@@ -12,8 +12,8 @@ import pytest
 
 from outbox.model.message import Message
 from outbox.model.sink import Sink, SinkContext
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
+from tests.support.shared import SharedServer
 
 CONTEXT = SinkContext(identity="test-worker", deliver_timeout_s=10.0)
 OpenSink = Callable[..., AbstractAsyncContextManager[Sink]]
@@ -72,7 +72,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture
-async def sink(temporal_server: TemporalServer, environment: pytest.MonkeyPatch) -> AsyncIterator[Sink]:
+async def sink(temporal_server: SharedServer, environment: pytest.MonkeyPatch) -> AsyncIterator[Sink]:
     environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     async with temporal_sink(CONTEXT) as opened:
         yield opened

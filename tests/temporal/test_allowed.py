@@ -10,10 +10,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import Delivered, Rejected, Sink
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import settings, temporal_sink
 from outbox_temporal.sink.allow_list import Allowed
 from outbox_temporal.target.target import NEEDS, Command, Target
+from tests.support.shared import SharedServer
 from tests.temporal.conftest import CONTEXT, message, start
 
 OPERATIONS = tuple(NEEDS)
@@ -104,7 +104,7 @@ async def test_nothing_is_sent_for_what_is_refused(
 
 
 async def test_route_goes_by_the_list_too(
-    temporal_server: TemporalServer, environment: pytest.MonkeyPatch, tmp_path: Path
+    temporal_server: SharedServer, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "outbox.toml"
     path.write_text(

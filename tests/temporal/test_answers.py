@@ -33,6 +33,7 @@ from tests.support.grpc_proxy import PERMISSION_DENIED, Answer, GrpcProxy, HttpS
 from tests.support.probing import free_port
 from tests.support.running import counts, fetch
 from tests.support.running import running as running_worker
+from tests.support.shared import SharedServer
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import ContinuesOnSignal
 
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-async def proxy(temporal_server: TemporalServer, environment: pytest.MonkeyPatch) -> AsyncIterator[GrpcProxy]:
+async def proxy(temporal_server: SharedServer, environment: pytest.MonkeyPatch) -> AsyncIterator[GrpcProxy]:
     async with proxying(temporal_server.address) as proxy:
         environment.setenv("TEMPORAL_ADDRESS", proxy.address)
         yield proxy
@@ -96,7 +97,7 @@ class TestAProxysHttpStatus:
 
 
 @pytest.fixture
-def nginx(temporal_server: TemporalServer, tmp_path: Path) -> Iterator[str]:
+def nginx(temporal_server: SharedServer, tmp_path: Path) -> Iterator[str]:
     """The address of a real nginx before Temporal, with its own settings otherwise."""
     port = free_port()
     paths = "".join(
@@ -198,7 +199,7 @@ class TestTheTeamsCodec:
         "fault", ["RuntimeError", "NotImplementedError", "RecursionError", "ValueError", "KeyError"]
     )
     async def test_that_raises_fails_the_message_even_as_the_first_of_a_worker(
-        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str, fault: str
+        self, temporal_server: SharedServer, environment: pytest.MonkeyPatch, workflow_id: str, fault: str
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("OUTBOX_TEMPORAL_PAYLOAD_CODEC", "tests.temporal.codec:RaisingCodec")
@@ -211,7 +212,7 @@ class TestTheTeamsCodec:
                 assert "4111" not in outcome.detail, "the text of an error may quote a payload"
 
     async def test_that_raises_for_some_messages_holds_no_other(
-        self, database: str, temporal_server: TemporalServer, environment: pytest.MonkeyPatch
+        self, database: str, temporal_server: SharedServer, environment: pytest.MonkeyPatch
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("OUTBOX_TEMPORAL_PAYLOAD_CODEC", "tests.temporal.codec:RaisingCodec")

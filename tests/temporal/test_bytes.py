@@ -59,19 +59,19 @@ def _object(parts: list[tuple[str, str, str, str]]) -> str:
 VALUES = st.recursive(
     st.sampled_from(HOSTILE) | NUMBERS | STRINGS,
     lambda inner: (
-        st.lists(st.tuples(SPACE, inner, SPACE), max_size=4).map(_array)
-        | st.lists(st.tuples(SPACE, STRINGS, inner, SPACE), max_size=4).map(_object)
+        st.lists(st.tuples(SPACE, inner, SPACE), max_size=3).map(_array)
+        | st.lists(st.tuples(SPACE, STRINGS, inner, SPACE), max_size=3).map(_object)
     ),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
-@given(st.lists(st.tuples(SPACE, VALUES, SPACE)), SPACE)
+@given(st.lists(st.tuples(SPACE, VALUES, SPACE), max_size=4), SPACE)
 def test_elements_of_any_array_are_cut_out_as_they_stand(parts: list[tuple[str, str, str]], space: str) -> None:
     assert elements(space + _array(parts) + space) == [text for _, text, _ in parts]
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.tuples(SPACE, VALUES, SPACE)))
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.tuples(SPACE, VALUES, SPACE), max_size=4))
 def test_members_of_any_object_are_cut_out_as_they_stand(parts: dict[str, tuple[str, str, str]]) -> None:
     written = ",".join(
         f"{before}{json.dumps(name)}{after}:{before}{text}{after}" for name, (before, text, after) in parts.items()

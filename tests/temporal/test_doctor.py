@@ -21,12 +21,12 @@ from outbox.model.sink import Examiner, examiner
 from outbox.store.messages import Burial
 from outbox_temporal import doctor as examination
 from outbox_temporal.doctor.server import refusal
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from tests.support import examining
 from tests.support.eventually import eventually
 from tests.support.examining import safe, untried, wrong
 from tests.support.running import fetch
+from tests.support.shared import SharedServer
 from tests.support.sinks import null_sink
 from tests.support.sql import clock
 from tests.temporal.definitions import Echo
@@ -43,7 +43,7 @@ OF_TEMPORAL = {check.what for check in examination.CHECKS}
 
 
 @pytest.fixture(autouse=True)
-def chosen(environment: pytest.MonkeyPatch, temporal_server: TemporalServer, tmp_path: Path) -> pytest.MonkeyPatch:
+def chosen(environment: pytest.MonkeyPatch, temporal_server: SharedServer, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment that leads to the shared server, and a directory without routes."""
     environment.chdir(tmp_path)
     environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)

@@ -11,10 +11,10 @@ from temporalio.service import KeepAliveConfig
 
 from outbox.model.events import Held
 from outbox.model.sink import Delivered, Outcome, SinkContext, Unavailable, Unknown
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import frontend, temporal_sink
 from tests.support.eventually import eventually
 from tests.support.running import fetch, running
+from tests.support.shared import SharedServer
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 from tests.temporal.conftest import message, start
 
@@ -23,7 +23,7 @@ START = "select outbox.start_workflow('Probe', $1, task_queue => 'nobody')"
 
 
 @pytest.fixture
-async def link(temporal_server: TemporalServer, environment: pytest.MonkeyPatch) -> AsyncIterator[TcpProxy]:
+async def link(temporal_server: SharedServer, environment: pytest.MonkeyPatch) -> AsyncIterator[TcpProxy]:
     """What lies between a worker and the server; the environment leads through it."""
     async with tcp_proxy(f"grpc://{temporal_server.address}") as proxy:
         environment.setenv("TEMPORAL_ADDRESS", f"{proxy.host}:{proxy.port}")

@@ -19,12 +19,12 @@ from outbox.model.message import Message
 from outbox.model.sink import Delivered, Outcome, Sink, Throttled, Unavailable
 from outbox_bench.temporal_stub.grpc_server import GrpcRefusal
 from outbox_temporal.sdk.worker import serving
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from tests.support.eventually import eventually
 from tests.support.grpc_proxy import RESOURCE_EXHAUSTED, UNAVAILABLE, GrpcProxy, proxying
 from tests.support.running import counts, fetch
 from tests.support.running import running as running_worker
+from tests.support.shared import SharedServer
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import ContinuesOnSignal
 
@@ -128,7 +128,7 @@ class Ground:
 
 @pytest.fixture
 async def ground(
-    temporal_server: TemporalServer, temporal_client: Client, environment: pytest.MonkeyPatch, workflow_id: str
+    temporal_server: SharedServer, temporal_client: Client, environment: pytest.MonkeyPatch, workflow_id: str
 ) -> AsyncIterator[Ground]:
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxying(temporal_server.address))

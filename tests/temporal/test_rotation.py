@@ -18,11 +18,11 @@ from outbox_temporal.sdk import rotation
 from outbox_temporal.sdk.client import connect
 from outbox_temporal.sdk.rotation import follow
 from outbox_temporal.sdk.worker import serving
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import link, temporal_sink
 from outbox_temporal.sink.link import Link
 from outbox_temporal.sink.sink import TemporalSink
 from tests.support.eventually import eventually
+from tests.support.shared import SharedServer
 from tests.support.tls_front import tls_front
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import Echo
@@ -50,7 +50,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.mark.parametrize("in_a_profile", [False, True], ids=["variables", "profile"])
 @pytest.mark.parametrize("idle", [False, True], ids=["held", "delivering"])
 async def test_client_certificate_that_is_replaced_is_used_without_a_restart(
-    temporal_server: TemporalServer,
+    temporal_server: SharedServer,
     environment: pytest.MonkeyPatch,
     files: Files,
     workflow_id: str,
@@ -97,7 +97,7 @@ def _is_refused(outcome: Outcome) -> bool:
 
 
 async def test_api_key_that_is_replaced_in_the_profile_is_used(
-    temporal_server: TemporalServer, environment: pytest.MonkeyPatch, tmp_path: Path, workflow_id: str
+    temporal_server: SharedServer, environment: pytest.MonkeyPatch, tmp_path: Path, workflow_id: str
 ) -> None:
     profile = tmp_path / "temporal.toml"
     text = f'[profile.default]\naddress = "{temporal_server.address}"\napi_key = "%s"\n[profile.default.tls]\ndisabled = true\n'
@@ -153,7 +153,7 @@ async def test_settings_are_read_every_few_seconds_and_connect_only_when_they_ch
 
 
 async def test_workflow_worker_goes_on_with_a_certificate_that_is_replaced(
-    temporal_server: TemporalServer,
+    temporal_server: SharedServer,
     temporal_client: Client,
     environment: pytest.MonkeyPatch,
     files: Files,

@@ -13,10 +13,10 @@ from outbox.model.errors import ConfigurationError
 from outbox.model.events import Buried
 from outbox.model.sink import Delivered, Rejected, Throttled
 from outbox_temporal.sdk.worker import serving
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from tests.support.eventually import eventually
 from tests.support.running import counts, fetch, running
+from tests.support.shared import SharedServer
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import Collects, Echo
 
@@ -72,7 +72,7 @@ def run() -> str:
 
 
 @pytest.fixture
-def routed(environment: pytest.MonkeyPatch, temporal_server: TemporalServer, tmp_path: Path, run: str):
+def routed(environment: pytest.MonkeyPatch, temporal_server: SharedServer, tmp_path: Path, run: str):
     """An environment with routes."""
     path = tmp_path / "my-routes.toml"
     path.write_text(ROUTES.format(run=run), encoding="utf-8")
@@ -191,7 +191,7 @@ async def test_an_unroutable_message_can_be_left_until_a_route_is_there(
 
 @pytest.mark.parametrize("leave", [False, True])
 async def test_without_routes_a_message_without_target_meets_the_same_two_fates(
-    environment: pytest.MonkeyPatch, temporal_server: TemporalServer, leave: bool
+    environment: pytest.MonkeyPatch, temporal_server: SharedServer, leave: bool
 ) -> None:
     environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     environment.setenv("OUTBOX_UNROUTABLE", "leave" if leave else "bury")
@@ -202,7 +202,7 @@ async def test_without_routes_a_message_without_target_meets_the_same_two_fates(
 
 
 async def test_the_file_in_the_working_directory_is_taken_by_itself(
-    environment: pytest.MonkeyPatch, temporal_server: TemporalServer, tmp_path: Path, run: str
+    environment: pytest.MonkeyPatch, temporal_server: SharedServer, tmp_path: Path, run: str
 ) -> None:
     environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     (tmp_path / "outbox.toml").write_text(ROUTES.format(run=run), encoding="utf-8")

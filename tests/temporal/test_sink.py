@@ -23,6 +23,7 @@ from outbox_temporal.servers.postgres import running
 from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import settings_report, temporal_sink
 from tests.support.eventually import eventually
+from tests.support.shared import SharedServer
 from tests.temporal.conftest import CONTEXT, message, start
 from tests.temporal.definitions import Collects, ContinuesOnce, Echo
 
@@ -294,7 +295,7 @@ class TestTheErrorTable:
         assert outcome.kind == kind
 
     async def test_a_missing_namespace_of_the_connection_holds_the_relay(
-        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
+        self, temporal_server: SharedServer, environment: pytest.MonkeyPatch, workflow_id: str
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("TEMPORAL_NAMESPACE", "missing")
@@ -305,7 +306,7 @@ class TestTheErrorTable:
         assert "missing" in probed.detail
 
     async def test_a_missing_namespace_of_one_message_fails_that_message_only(
-        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
+        self, temporal_server: SharedServer, environment: pytest.MonkeyPatch, workflow_id: str
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("OUTBOX_TEMPORAL_ALLOWED_NAMESPACES", "miss*")
@@ -428,7 +429,7 @@ class TestSettingsThatCannotBeUsed:
             assert isinstance(await sink.probe(), Unavailable)
 
     async def test_an_empty_variable_is_not_set(
-        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
+        self, temporal_server: SharedServer, environment: pytest.MonkeyPatch, workflow_id: str
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         for name in ("TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS", "TEMPORAL_PROFILE"):
@@ -441,7 +442,7 @@ class TestSettingsThatCannotBeUsed:
 
 class TestTheTeamsCodec:
     async def test_hides_the_payload_from_the_server_and_not_from_the_worker(
-        self, temporal_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str
+        self, temporal_server: SharedServer, environment: pytest.MonkeyPatch, workflow_id: str
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("OUTBOX_TEMPORAL_PAYLOAD_CODEC", "tests.temporal.codec:ReversingCodec")

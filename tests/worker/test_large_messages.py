@@ -115,7 +115,9 @@ async def test_worker_within_the_manifests_memory_drains_what_producers_may_send
     await fetch(database, f"select count(outbox.enqueue('t', target => {memo})) from generate_series(1, 120)")
     await fetch(database, f"select count(outbox.enqueue('t', {emoji}, key => 'k' || i)) from generate_series(1, 100) i")
     sink = "tests.support.sinks:slow_sink"
-    with worker_process(tmp_path, "worker", DATABASE_URL=database, OUTBOX_SINK=sink, LOG_LEVEL="INFO") as worker:
+    with worker_process(
+        tmp_path, "worker", fresh=True, DATABASE_URL=database, OUTBOX_SINK=sink, LOG_LEVEL="INFO"
+    ) as worker:
 
         async def left() -> int:
             return (await counts(database))["message"]

@@ -117,6 +117,7 @@ async def test_worker_without_a_source_takes_over_too(database: str, tmp_path: P
         assert await takes_over(survivor, process, 10) < AT_ONCE_S
 
 
+@pytest.mark.slow("outlasts a lease")
 async def test_frozen_worker_keeps_its_messages_until_its_leases_end(database: str, tmp_path: Path) -> None:
     await enqueue(database, 5)
     async with victim(database, tmp_path, 5, **SHORT) as process, running(database) as survivor:
@@ -273,6 +274,7 @@ async def test_worker_taken_for_dead_shows_itself_again(database: str) -> None:
 # Behind poolers
 
 
+@pytest.mark.slow("outlasts a lease")
 @needs_pgbouncer
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 async def test_behind_a_pooler_the_leases_tell(
@@ -293,6 +295,7 @@ async def test_behind_a_pooler_the_leases_tell(
     assert all(row[0] is None for row in await fetch(database, "select presence from outbox.worker"))
 
 
+@pytest.mark.slow("outlasts a lease")
 @needs_pgbouncer
 async def test_a_way_around_the_pooler_shows_presence(database: str, postgres: PostgresServer, tmp_path: Path) -> None:
     await enqueue(database, 10)

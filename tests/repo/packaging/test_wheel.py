@@ -20,11 +20,11 @@ from anyio import to_thread
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.eventually import eventually
+from tests.support.shared import SharedServer
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow("builds the package and environments for it"), pytest.mark.timeout(180)]
 MY_SINK = """
 import os
 from contextlib import asynccontextmanager
@@ -213,7 +213,7 @@ async def test_installed_relay_delivers_to_a_sink_of_ones_own(
 
 @pytest.mark.timeout(400)
 async def test_a_project_with_files_of_our_names_can_use_everything(
-    complete: Path, project: Path, empty_database: str, temporal_server: TemporalServer, temporal_client: Client
+    complete: Path, project: Path, empty_database: str, temporal_server: SharedServer, temporal_client: Client
 ) -> None:
     settings = {
         "DATABASE_URL": empty_database,

@@ -127,6 +127,7 @@ async def test_interrupted_twice_it_ends_at_once_and_loses_nothing(database: str
 
 
 @pytest.mark.chaos
+@pytest.mark.slow("kills several processes, one after another")
 @pytest.mark.timeout(1200)
 async def test_killed_at_any_moment_while_a_worker_delivers_each_row_is_delivered_once(
     database: str, tmp_path: Path

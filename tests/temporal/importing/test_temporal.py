@@ -65,6 +65,7 @@ async def statuses(client: Client, name: str, numbers: list[int]) -> list[Workfl
     return [(await handle.describe()).status for handle in handles]
 
 
+@pytest.mark.slow("starts hundreds of workflows")
 async def test_hundreds_of_rows_have_exactly_one_workflow_each_which_can_go_on_with_what_it_was_given(
     database: str, path: Path, name: str, temporal_client: Client
 ) -> None:

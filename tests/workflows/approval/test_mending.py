@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle
 
-from outbox_temporal.servers.temporal import TemporalServer
 from tests.cli.test_cli import Done, outbox
 from tests.support.eventually import eventually
+from tests.support.shared import SharedServer
 from tests.support.stage import Stage
 from tests.workflows.approval.scenarios import ALICE, begin, command, standing
 
@@ -23,7 +23,7 @@ async def row(stage: Stage, handle: WorkflowHandle[Any, Any]) -> dict[str, Any]:
 
 
 async def test_what_a_terminated_workflow_left_pending_is_ended_once_and_nothing_else(
-    stage: Stage, temporal_server: TemporalServer
+    stage: Stage, temporal_server: SharedServer
 ) -> None:
     async def mend(*flags: str) -> Done:
         return await outbox(stage.dsn, "workflows", "mend", *flags, TEMPORAL_ADDRESS=temporal_server.address)

@@ -20,7 +20,6 @@ from temporalio.worker import Interceptor, Worker
 
 from outbox.model.events import Buried
 from outbox_temporal.sdk.worker import serving
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from outbox_workflows.organization.activities import OrganizationActivities
 from outbox_workflows.organization.definitions import WORKFLOWS
@@ -29,6 +28,7 @@ from outbox_workflows.shared.database import open_application
 from outbox_workflows.shared.mail import FileMailer, Mailer
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running
+from tests.support.shared import SharedServer
 from tests.support.sql import connected
 
 ROOT = Path(__file__).parents[3]
@@ -264,7 +264,7 @@ class House:
 @pytest.fixture
 async def house(
     application_database: str,
-    temporal_server: TemporalServer,
+    temporal_server: SharedServer,
     temporal_client: Client,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

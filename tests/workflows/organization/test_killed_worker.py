@@ -11,6 +11,7 @@ import pytest
 from tests.workflows.organization.conftest import CHAIN, EVENTS, INVITED, ROOT, House
 
 
+@pytest.mark.slow("kills a process in each step")
 @pytest.mark.timeout(90)
 async def test_a_worker_killed_in_each_step_is_replaced_by_another(house: House) -> None:
     """Six bootstraps stand in six steps, each within its transaction, when their worker is killed."""

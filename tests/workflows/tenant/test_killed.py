@@ -24,6 +24,7 @@ DELETION = {
 }
 
 
+@pytest.mark.slow("kills a process in each step")
 async def test_a_creation_outlives_a_process_killed_in_each_step(stage: Stage) -> None:
     handle = await create(stage)
     for step in STEPS:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from outbox_temporal.servers.temporal import TemporalServer
+from tests.support.shared import SharedServer
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def task_queue() -> str:
 
 @pytest.fixture
 def surroundings(
-    application_database: str, temporal_server: TemporalServer, task_queue: str, tmp_path: Path
+    application_database: str, temporal_server: SharedServer, task_queue: str, tmp_path: Path
 ) -> dict[str, str]:
     """The environment of a workflow worker."""
     return {

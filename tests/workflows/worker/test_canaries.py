@@ -13,11 +13,11 @@ import pytest
 
 from outbox.store.migrations import migrate
 from outbox_temporal.servers.postgres import PostgresServer
-from outbox_temporal.servers.temporal import TemporalServer
 from tests.cli.test_cli import outbox
 from tests.support.processes import worker_process
 from tests.support.realtime_server import jwt, prepare, realtime_server
 from tests.support.running import fetch
+from tests.support.shared import SharedServer
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 pytestmark = pytest.mark.timeout(180)
@@ -84,8 +84,9 @@ async def enqueue(dsn: str) -> None:
         await fetch(dsn, statement, message["topic"], PLANTED, key, CARRIED["headers"], message["target"])
 
 
+@pytest.mark.slow("provokes every fault that is logged")
 async def test_no_canary_gets_out(
-    guarded: PostgresServer, shop: TcpProxy, temporal_server: TemporalServer, tmp_path: Path
+    guarded: PostgresServer, shop: TcpProxy, temporal_server: SharedServer, tmp_path: Path
 ) -> None:
     good, bad = jwt("service_role"), jwt("service_role", secret=f"{CANARY}-that-is-long-enough-for-it")
     direct = shop.url(f"postgresql://app:{CANARY}-password@h/shop")

@@ -12,7 +12,6 @@ import pytest
 from temporalio.client import Client
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from outbox_temporal.servers.temporal import TemporalServer
 from outbox_temporal.sink import temporal_sink
 from outbox_workflows.approval.types import ApprovalCommand, EscalatingRequest, SimpleRequest
 from outbox_workflows.client import CommandRefused, Workflows, WorkflowUnknown
@@ -21,6 +20,7 @@ from outbox_workflows.tenant.passwords import hashed_password
 from outbox_workflows.tenant.types import Admin, DeletionOrder, NewTenant
 from tests.support.processes import workflow_worker_process
 from tests.support.running import Running, fetch, running
+from tests.support.shared import SharedServer
 from tests.support.sql import connected
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,7 +29,7 @@ ROUTES = Path(__file__).parents[3] / "workflows" / "outbox_workflows" / "outbox.
 
 @pytest.fixture
 async def relay(
-    application_database: str, temporal_server: TemporalServer, monkeypatch: pytest.MonkeyPatch
+    application_database: str, temporal_server: SharedServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Running]:
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     monkeypatch.setenv("OUTBOX_ROUTES", str(ROUTES))
