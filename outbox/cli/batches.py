@@ -19,7 +19,7 @@ class Tally:
     stayed: list[UUID] = field(default_factory=list)
     """Those that the statement left where they are."""
     gone: int = 0
-    """Those that somebody else had moved in the meantime."""
+    """Those that another command had moved in the meantime."""
     interrupted: bool = False
 
 
@@ -28,10 +28,10 @@ async def in_batches(
     move: Callable[[Sequence[UUID]], Awaitable[dict[UUID, bool]]],
     advance: Callable[[int], object],
 ) -> Tally:
-    """Hand the ids to `move`, a batch at a time, and tell `advance` of each batch's size.
+    """Hand the ids to `move`, a batch at a time, and call `advance` with each batch's size.
 
     `move` answers for each id that was there whether it was done. SIGINT or SIGTERM end the work after the running
-    batch; a second one at once, and then nobody knows of that batch, but that it was done whole or not at all.
+    batch. A second signal ends it at once: that batch was then done as a whole or not at all, it is not known which.
     """
     tally = Tally()
     async with stopping() as stop:

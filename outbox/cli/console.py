@@ -12,7 +12,7 @@ from outbox.model.plain_text import plain
 
 
 class Console(console.Console):
-    """Shows every text as `plain` has it, whatever it stands in."""
+    """Shows every text as `plain` makes it, wherever it is."""
 
     @property
     def file(self) -> IO[str]:

@@ -76,7 +76,7 @@ _LINE_EVERY_S = 5.0
 
 
 class _Lines:
-    """Progress where nobody looks at a bar: in a job's log."""
+    """Progress without a terminal: in a job's log."""
 
     def __init__(self, doing: str, total: int) -> None:
         self._doing, self._total, self._done = doing, total, 0
@@ -93,7 +93,7 @@ class _Lines:
 
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
-    """Show progress on standard error: a bar on a terminal, else a line every few seconds. Yields what advances it."""
+    """Show progress on standard error: a bar on a terminal, else a line every few seconds. The function advances it."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(doing, total).advance

@@ -1,4 +1,4 @@
-"""The commands in the order in which somebody who is new needs them, in panels of `outbox --help`."""
+"""The commands in the order in which a new user needs them, in panels of `outbox --help`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def add_commands(asked: str | None = None) -> None:
 
 
 def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
-    """Write one line for each cause and return the exit code. What we did not foresee keeps its traceback."""
+    """Write one line for each cause and return the exit code. An unexpected error keeps its traceback."""
     causes = list(_leaves(error))
     for cause in causes:
         if not isinstance(cause, OutboxError):
@@ -83,7 +83,7 @@ def _report(error: OutboxError | ExceptionGroup[Exception]) -> int:
 
 
 def _crashed(error: Exception) -> int:
-    """Say what nobody foresaw and return the exit code. Raises it where there is no log."""
+    """Report an unexpected error and return the exit code. Raises the error if there is no log."""
     if not logs.say_crash(error):
         raise error
     return 1

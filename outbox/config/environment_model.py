@@ -1,6 +1,6 @@
-"""Settings as pydantic models: what their fields are called in the environment, their values there, and every fault.
+"""Settings as pydantic models: the names of their fields in the environment, their values there, and every fault.
 
-Faults are told by those names.
+Faults use those names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LoadedModel(Generic[M]):
     """What was read of a model."""
 
     settings: M
-    """With the default in the place of whatever cannot be used."""
+    """With the default in place of each value that cannot be used."""
     origins: Mapping[str, str]
     """Where each field comes from, unless it is the default."""
     wrong: frozenset[str]
@@ -59,7 +59,7 @@ def load(model: type[M], **flags: object) -> M:
 
 
 def read(model: type[M], environment: Environment, faults: Faults, flags: Mapping[str, object]) -> LoadedModel[M]:
-    """Read all fields, whatever is wrong with them. `flags` are the command line's by field, None where not given."""
+    """Read all fields, also faulty ones. `flags` are the command line's by field, None if not given."""
     given = {name: value for name, value in flags.items() if value is not None}
     origins = {name: f"flag --{name.replace('_', '-')}" for name in given}
     spoken = {name: names(model, name)[0] for name in model.model_fields}
@@ -93,7 +93,7 @@ def _validated(
 ) -> tuple[M, set[str]]:
     """The model of what was given, and the fields that cannot be used, which have their defaults.
 
-    `spoken` are the names by which to tell of fields.
+    `spoken` are the names of fields in messages.
     """
     by_key = {names(model, field)[0]: field for field in model.model_fields}
     values = {key: given[field] for key, field in by_key.items() if field in given}
@@ -111,7 +111,7 @@ def _validated(
 
 
 def _fault(name: str, shown: str, message: str) -> str:
-    """One of pydantic's findings, in a line. `shown` says what the value is, if that may be told."""
+    """One of pydantic's findings, in a line. `shown` is the value, if it may be shown."""
     text = message.removeprefix("Value error, ")
     return text if name in text else f"{name}{shown}: {text[:1].lower()}{text[1:]}"
 
@@ -126,5 +126,5 @@ def is_web_address(text: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """A web address without the credentials that somebody may have put into it."""
+    """A web address without the credentials that it may contain."""
     return re.sub(r"//[^/]*@", "//", url)

@@ -37,7 +37,7 @@ class Survey:
 
 
 def survey(**flags: object) -> Survey:
-    """Read everything, whatever is wrong with it."""
+    """Read everything, also what is faulty."""
     reading, faults, factories = config.read(**flags), Faults(), list[SinkFactory]()
     faults.found += reading.faults
     with faults:
@@ -45,7 +45,7 @@ def survey(**flags: object) -> Survey:
     if not factories:
         return Survey(reading, None, tuple(faults), ())
     module = current(reading.settings.sink).partition(":")[0]
-    of_sink = [fault for _, told in sink_settings(module) for fault in told.faults]
+    of_sink = [fault for _, settings in sink_settings(module) for fault in settings.faults]
     return Survey(reading, factories[0], tuple(faults), tuple(of_sink))
 
 

@@ -212,7 +212,7 @@ class Settings(BaseModel):
 
     @property
     def listen_dsn(self) -> Address:
-        """Where a session can be had that is nobody else's: for LISTEN, and to show that the worker lives."""
+        """The address for sessions that no other client shares: for LISTEN, and to show that the worker lives."""
         return self._listening or self._database
 
     def realtime(self) -> tuple[RealtimeSettings, Token] | None:
@@ -245,7 +245,7 @@ class LoadedSettings:
     """What was read: settings, and all that is to be said about them."""
 
     settings: Settings
-    """With the default in the place of whatever cannot be used."""
+    """With the default in place of each value that cannot be used."""
     origins: Mapping[str, str]
     """Where each field comes from, unless it is the default."""
     faults: tuple[str, ...]
@@ -267,7 +267,7 @@ def load(**overrides: object) -> Settings:
 
 
 def read(**overrides: object) -> LoadedSettings:
-    """Read the environment, and whatever is wrong with it."""
+    """Read the environment, and its faults."""
     assert overrides.keys() <= Settings.model_fields.keys(), overrides.keys() - Settings.model_fields.keys()
     environment, faults = Environment(os.environ), Faults()
     found = fields.read(Settings, environment, faults, overrides)

@@ -1,7 +1,7 @@
-"""Says whether it is safe to start a worker, and the cure of whatever is wrong: one finding for each thing examined.
+"""Says whether it is safe to start a worker, and the cure of each fault: one finding for each thing examined.
 
 Nothing is concluded from a setting that can be tried or looked up, and nothing keeps a later check from its turn. It
-changes nothing; what it sends is a notification that wakes nobody.
+changes nothing; what it sends is a notification that wakes no worker.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ async def examine(
     async with AsyncExitStack() as stack:
         found = await section(server.WAY, lambda: server.examine_way(settings, ground))
         found += await section((server.REACHABILITY,), lambda: _connect(settings, ground, stack))
-        told = {finding.what for finding in found}
+        known = {finding.what for finding in found}
         of_server = await section(server.SERVER, lambda: server.examine_server(ground))
-        found += [finding for finding in of_server if finding.what not in told]
+        found += [finding for finding in of_server if finding.what not in known]
         found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
         found += await section((standstill.LOCKS,), lambda: standstill.examine_locks(ground))
         groups.append(Group("database", found))

@@ -1,4 +1,4 @@
-"""Examines what keeps the tables small: vacuum, and whoever holds it up."""
+"""Examines what keeps the tables small: vacuum, and what holds it up."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CHECKS = (AUTOVACUUM, XMIN, DEAD, SEQUENCES)
 
 HELD_TOO_LONG_S = 300.0
 _MANY_TRANSACTIONS = 100_000
-"""Of a holder that does not tell since when."""
+"""For a holder with an unknown age."""
 _BEHIND_TRANSACTIONS = 1_000_000
-"""Of a replication slot that somebody reads: as the alert OutboxOldTransaction."""
+"""For a replication slot that is being read: as the alert OutboxOldTransaction."""
 _MANY_DEAD, _DEAD_TO_LIVE = 100_000, 10
 """As the alert OutboxDeadTuples."""
 _SHOWN = 5
@@ -51,7 +51,7 @@ def judged_housekeeping(facts: Facts, schema: str) -> Iterator[Finding]:
     yield from held[:_SHOWN]
     if not held:
         oldest = max((holder["transactions"] for holder in facts["holders"]), default=0)
-        yield XMIN.good(f"held by nobody for more than {HELD_TOO_LONG_S / 60:g} min; {oldest} transactions old")
+        yield XMIN.good(f"not held for more than {HELD_TOO_LONG_S / 60:g} min; {oldest} transactions old")
     tables = sorted(facts["tables"], key=lambda table: -table["dead"])
     many = [table for table in tables if table["dead"] > max(_MANY_DEAD, _DEAD_TO_LIVE * table["live"])]
     for table in many:
@@ -78,7 +78,7 @@ def _autovacuum(facts: Facts, schema: str) -> Iterator[Finding]:
 
 
 def _held_by(holder: dict[str, Any]) -> Finding | None:
-    """What to say of somebody who keeps dead rows from vacuum, if it is for long."""
+    """What to say of a session or slot that keeps dead rows from vacuum for long."""
     name, held_s, transactions = holder["name"], holder["held_s"], holder["transactions"]
     since = f"for {held_s / 60:.0f} min, " if held_s is not None else ""
     age = f"{since}{transactions} transactions"
@@ -90,7 +90,7 @@ def _held_by(holder: dict[str, Any]) -> Finding | None:
                 f"held {age}, by the prepared transaction {name!r} of {holder['who']}", f"rollback prepared '{quoted}';"
             )
         case "slot" if not holder["active"] or transactions > _BEHIND_TRANSACTIONS:
-            state = "somebody reads" if holder["active"] else "nobody reads"
+            state = "is being read" if holder["active"] else "is not read"
             return XMIN.warning(
                 f"held {age}, by the {holder['application']} replication slot {name}, which {state}",
                 f"select pg_drop_replication_slot('{name}');",

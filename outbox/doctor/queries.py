@@ -22,7 +22,7 @@ class Questions(Statements):
     """Questions to the server and to one outbox schema. Each may raise DatabaseUnavailable or DatabaseRefused."""
 
     async def server_facts(self) -> Facts:
-        """About the server, whatever is in the database."""
+        """About the server, independent of the database's contents."""
         return await self._object("doctor/server")
 
     async def grant_facts(self, wanted: Sequence[tuple[str, str]], functions: Sequence[str]) -> Facts:

@@ -1,4 +1,4 @@
-"""How checks are carried out: none keeps another from its turn, whatever befalls it."""
+"""Runs the checks: if one fails, the others still run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Ground:
 async def section(checks: Sequence[Check], carry_out: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
     """What these checks find. Where something is missing that they stand on, they are not tried.
 
-    What fails although nothing is missing is at fault where that is possible: nobody shall start a worker in its faith.
+    A check that fails although nothing is missing counts as a fault if it can be one: an unknown state is not safe.
     """
     try:
         return list(await carry_out())

@@ -62,7 +62,7 @@ async def examine_schema(ground: Ground) -> list[Finding]:
     granted = list(judged_grants(rights, schema))
     if not rights["usage"] or f"select on {schema}.migration" in rights["missing"]:
         return [SCHEMA.untried(f"{rights['user']} may not read {schema}.migration"), *granted]
-    # A schema of that name in which nobody has migrated has no register, and the question for it is refused.
+    # A schema of that name without migrations has no register, and the query for it is refused.
     steps = steps_of(await questions.register() if rights["register"] else [], schema)
     return [judged_version(steps, schema), *granted]
 
@@ -107,7 +107,7 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
     if rights["hidden"]:
         yield GRANTS.fault(f"row-level security hides every row of {', '.join(rights['hidden'])} from {user}", cure)
     if not rights["partitions"] and not missing:
-        detail = f"{user} may not make partitions of {schema}.history: it will all go to one, which nobody drops"
+        detail = f"{user} may not make partitions of {schema}.history: one that is never dropped will take it all"
         yield GRANTS.warning(detail, cure)
     if not missing and not rights["hidden"] and rights["partitions"]:
         yield GRANTS.good(f"{user} may do all that a worker does")

@@ -164,7 +164,7 @@ def _judged_durability(facts: dict[str, Any]) -> Iterator[Finding]:
     if standbys and not names.strip():
         yield STANDBYS.warning(
             f"{standbys} follow{'s' if standbys == 1 else ''}, none synchronous: after a failover a workflow may run "
-            "whose transaction is lost",
+            "although its transaction is lost",
             "alter system set synchronous_standby_names = 'any 1 (*)'; select pg_reload_conf();"
             "  -- every durable commit then waits for one of them",
         )
@@ -187,7 +187,7 @@ def _judged_notifications(facts: dict[str, Any]) -> Finding:
 
 
 def _writing(facts: dict[str, Any]) -> str:
-    """The cure of a server that was told to take no writes, by whoever told it so."""
+    """The cure for a server that is set to take no writes, by the place of that setting."""
     if facts["read_only_by"] == "client":
         return _READ_ONLY_BY_US
     statement = _READ_ONLY_BY.get(facts["read_only_by"], _READ_ONLY_BY_FILE)
@@ -195,7 +195,7 @@ def _writing(facts: dict[str, Any]) -> str:
 
 
 async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
-    """Look for what stands between us and PostgreSQL. Raises OutboxError."""
+    """Look for a pooler between the worker and PostgreSQL. Raises OutboxError."""
     async with AsyncExitStack() as stack:
         with translated_errors("connect"):
             own = await stack.enter_async_context(ground.connections().acquire())
@@ -208,7 +208,7 @@ async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
     if listening:
         found.append(
             POOLER.warning(
-                f"a pooler stands at {place(settings.listen_dsn)}: a dead worker's messages wait for the end of its "
+                f"there is a pooler at {place(settings.listen_dsn)}: a dead worker's messages wait for the end of its "
                 "lease, and in transaction mode notifications do not arrive",
                 _AROUND,
             )
@@ -216,10 +216,10 @@ async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
     if pooled and (facts := await ground.questions().server_facts())["statement_timeout"] == "0":
         found.append(
             POOLER.warning(
-                "behind a pooler the worker cannot bound its statements in the server: a claim whose answer is lost "
-                "leases messages to nobody",
+                "behind a pooler the worker cannot bound its statements in the server: if the answer to a claim is "
+                "lost, the claim leases messages for no worker",
                 f"alter role {quoted(facts['user'])} set statement_timeout = '9s';",
             )
         )
-    led_around = f"one stands at {place(settings.dsn)}, and OUTBOX_LISTEN_URL leads around it"
+    led_around = f"there is one at {place(settings.dsn)}, and OUTBOX_LISTEN_URL leads around it"
     return found or [POOLER.good(led_around if pooled else "none: PostgreSQL itself answers")]

@@ -18,7 +18,7 @@ _SHOW = "outbox config"
 
 
 def examine_settings(reading: LoadedSettings, faults: Iterable[str]) -> Iterator[Finding]:
-    """A finding for each fault and each doubt. What TLS leaves open is told where the database is examined."""
+    """A finding for each fault and each doubt. Doubts about TLS are reported where the database is examined."""
     faults = [fault for fault in faults if fault not in reading.retired]
     open_to_tls = set(_of_tls(reading))
     doubts = [doubt for doubt in reading.doubts if doubt not in reading.retired | open_to_tls]

@@ -20,7 +20,7 @@ LOCKS = Check("locks", ("warning", "fault"))
 PAUSES = Check("pauses", ("warning",))
 CHECKS = (LOCKS, PAUSES)
 _MOMENT_S = 2.0
-"""A lock for so long is somebody's ordinary work."""
+"""A lock held for less than this is ordinary work."""
 FORGOTTEN_S = 3600.0
 """As the alert OutboxPauseForgotten."""
 

@@ -1,7 +1,7 @@
-"""Examines what wakes a worker, on the very code that it would run.
+"""Examines what wakes a worker, with the code that a worker runs.
 
-Each finding is a fact that was looked up or a thing that was tried just now, never a guess from a setting. Whatever is
-wrong here costs time and no message, because the worker polls.
+Each finding was looked up or tried just now, and is never a guess from a setting. A fault here costs time and no
+message, because the worker polls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from outbox.wakeup.token import Token
 
 _TRY_FOR_S = 25.0
-"""A refused join is told after five seconds, an unanswered one after fifteen."""
+"""A refused join is reported after five seconds, an unanswered one after fifteen."""
 
 _HURTS: tuple[Grade, ...] = ("warning",)
 MODE = Check("mode", _HURTS)
@@ -59,7 +59,7 @@ SENDING = Check("broadcast", _HURTS)
 BROADCAST = (SEND, BROADCASTER, POLICY)
 ALWAYS = (MODE, TRIGGER, LISTEN)
 CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, SENDING, REALTIME)
-_NO_CURE = "see the reason; the worker polls meanwhile"
+_NO_CURE = "see the reason; until then the worker polls"
 
 
 async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
@@ -77,7 +77,7 @@ async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
 
 
 async def _switched(ground: Ground) -> Mode | None:
-    """The mode that was switched to for all workers; None also where nobody can tell."""
+    """The mode that all workers were switched to; None also if it is not known."""
     try:
         switch = (await ground.statements(Rules).control())[0].get(SWITCH)
     except OutboxError:
@@ -150,11 +150,11 @@ def _listen(settings: Settings, store: Store, wakeup: Wakeup, emit: Emit) -> Sou
 
 async def _try(check: Check, make: Callable[[Wakeup, Emit], Source]) -> list[Finding]:
     """Run a source until it is ready or has failed once."""
-    told: list[Event] = []
+    seen: list[Event] = []
     answered = anyio.Event()
 
     def hear(event: Event) -> None:
-        told.append(event)
+        seen.append(event)
         answered.set()
 
     began_s = monotonic()
@@ -164,9 +164,9 @@ async def _try(check: Check, make: Callable[[Wakeup, Emit], Source]) -> list[Fin
         with anyio.move_on_after(_TRY_FOR_S):
             await answered.wait()
         tasks.cancel_scope.cancel()
-    match told[:1]:
+    match seen[:1]:
         case [SourceReady()]:
-            return [check.good(f"subscribed, and proved to hear, in {monotonic() - began_s:.2f} s")]
+            return [check.good(f"subscribed, and a probe arrived, in {monotonic() - began_s:.2f} s")]
         case [SourceLost(error=error)]:
             detail, _, cure = error.partition(". Set ")
             return [check.warning(detail, f"set {cure}" if cure else _NO_CURE)]
@@ -193,7 +193,7 @@ def _changes_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
         yield WAL_LEVEL.good("logical")
     else:
         cure = "alter system set wal_level = logical;  -- and restart PostgreSQL"
-        yield WAL_LEVEL.warning(f"{facts['wal_level']}, which does not tell of changes", cure)
+        yield WAL_LEVEL.warning(f"{facts['wal_level']}, which does not record changes for Realtime", cure)
     if facts["published"]:
         yield PUBLICATION.good(f"supabase_realtime has {table}")
     else:
@@ -276,6 +276,6 @@ def _join_facts(facts: Facts, schema: str, role: str) -> Finding:
     """Whether the key's role may join a private channel."""
     if facts["may_join_broadcast"]:
         return POLICY.good(f"{role} may read realtime.messages")
-    whose = f"to {quoted(role)} using (realtime.topic() = '{schema}')"
-    cure = f"create policy outbox_wakeup on realtime.messages for select {whose};"
+    condition = f"to {quoted(role)} using (realtime.topic() = '{schema}')"
+    cure = f"create policy outbox_wakeup on realtime.messages for select {condition};"
     return POLICY.warning(f"no policy lets {role} read realtime.messages", cure)

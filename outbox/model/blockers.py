@@ -1,4 +1,4 @@
-"""Who keeps others from the outbox's tables, in words, and what ends it."""
+"""Sessions that keep others from the outbox's tables, in words, and what ends them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A session, or a prepared transaction, that holds a lock on a table or waits for one in front of everybody."""
+    """A session, or a prepared transaction, that holds a lock on a table or waits for one ahead of all others."""
 
     who: str
     """Its process, program, user, state and age."""
@@ -23,7 +23,7 @@ class Blocker:
     age_s: float | None
     """Of its transaction; None where this login may not see it."""
     certain: bool
-    """Whether it keeps everybody out; else it may hold rows."""
+    """Whether it keeps all others out; else it may hold rows."""
 
     def __str__(self) -> str:
         """Everything in a line."""
@@ -31,7 +31,7 @@ class Blocker:
 
 
 def read(rows: Sequence[dict[str, Any]]) -> list[Blocker]:
-    """What `status/blockers.sql` tells, the first to be ended first."""
+    """The result of `status/blockers.sql`, the first to be ended first."""
     return list(map(_read, rows))
 
 

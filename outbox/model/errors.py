@@ -54,11 +54,11 @@ class DatabaseReadOnly(DatabaseUnavailable):
 
 
 class StatementTimedOut(DatabaseUnavailable):
-    """PostgreSQL gave a statement up: it took too long, most often because somebody holds a lock."""
+    """PostgreSQL gave a statement up: it took too long, most often because of a lock."""
 
 
 class AccessLost(DatabaseUnavailable):
-    """PostgreSQL has let us in before and now refuses: a secret is being rotated, or somebody has to mend something."""
+    """PostgreSQL has let us in before and now refuses: a secret is being rotated, or something needs repair."""
 
 
 class DatabaseRefused(OutboxError):

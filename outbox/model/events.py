@@ -1,7 +1,7 @@
 """The one stream of typed events.
 
-The core tells what happens here and nowhere else; logs, metrics, tests and benchmarks subscribe. Events of the hot path
-carry whole batches, so that a subscriber is called once for each statement. They are named tuples because a dataclass
+The core reports what happens only here; logs, metrics, tests and benchmarks subscribe. Events of the hot path carry
+whole batches, so that a subscriber is called once for each statement. They are named tuples because a dataclass
 takes seven times as long to define, and each start of a worker defines them all.
 """
 
@@ -78,14 +78,14 @@ class Buried(NamedTuple):
 
 
 class Released(NamedTuple):
-    """These messages went back unharmed and uncounted, due at once."""
+    """These messages went back uncounted, due at once."""
 
     messages: list[Message]
     why: ReleaseReason
 
 
 class LeaseLost(NamedTuple):
-    """The lease of these messages had passed to somebody else before they could be settled; nothing was written.
+    """Another worker had taken the lease of these messages before they could be settled; nothing was written.
 
     `certain` is False when an earlier try of the same settle broke off: it may have been our own success.
     """
@@ -102,13 +102,13 @@ class Rescued(NamedTuple):
 
 
 class PresenceShown(NamedTuple):
-    """A session of this worker's own shows others that it lives: should it die, they take over its messages at once."""
+    """A session of this worker's own shows others that it lives: if it dies, they take over its messages at once."""
 
     worker_id: int
 
 
 class PresenceLost(NamedTuple):
-    """Nothing shows others that this worker lives. Should it die now, its messages wait until their leases end."""
+    """Nothing shows others that this worker lives. If it dies now, its messages wait until their leases end."""
 
     error: str
 
@@ -130,7 +130,7 @@ class DeliveryStuck(NamedTuple):
 class Held(NamedTuple):
     """The sink is unavailable: nothing is claimed until a probe succeeds.
 
-    Told when holding begins, with `held_s` 0, and again while it lasts.
+    Emitted when holding begins, with `held_s` 0, and again while it lasts.
     """
 
     outcome: Unavailable
@@ -164,7 +164,7 @@ class SourceReady(NamedTuple):
 
 
 class SourceLost(NamedTuple):
-    """A wake-up source fell silent; polling covers for it. It tries again in `retry_in_s` seconds."""
+    """A wake-up source was lost; the worker polls. It tries again in `retry_in_s` seconds."""
 
     source: str
     error: str
@@ -210,7 +210,7 @@ class CopyAdopted(NamedTuple):
 class DatabaseLost(NamedTuple):
     """A statement could not reach the database; it is tried again for ever.
 
-    Told for each new kind of error, with `lost_s` 0, and again while it lasts.
+    Emitted for each new kind of error, with `lost_s` 0, and again while it lasts.
     """
 
     doing: str
@@ -277,7 +277,7 @@ Event = (
 )
 
 Emit = Callable[[Event], None]
-"""How the core tells: a synchronous call that must not block."""
+"""How the core reports: a synchronous call that must not block."""
 
 
 class Events:
@@ -291,6 +291,6 @@ class Events:
         self._subscribers.append(subscriber)
 
     def __call__(self, event: Event) -> None:
-        """Tell every subscriber."""
+        """Call every subscriber."""
         for subscriber in self._subscribers:
             subscriber(event)

@@ -1,4 +1,4 @@
-"""What an examination has to say: one thing that was examined, how it is, and its cure."""
+"""The result of an examination: one thing that was examined, its state, and its cure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNTRIED = "not tried: because "
 
 
 def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever stands in it: it may be a word of SQL too."""
+    """A name as SQL takes it. It may contain anything and may be a word of SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -53,5 +53,5 @@ class Check:
         return Finding(self.what, "fault", detail, cure)
 
     def untried(self, because: str) -> Finding:
-        """What it needs is not there. As long as nobody knows, it is as bad as it can be."""
+        """What it needs is not there. An unknown state counts as the worst grade."""
         return Finding(self.what, "fault" if "fault" in self.grades else "warning", f"{_UNTRIED}{because}")

@@ -43,7 +43,7 @@ class Message(NamedTuple):
     headers: str
     """JSON object as text; `{}` when empty."""
     target: str | None
-    """JSON object as text that says what the sink shall do; None leaves it to the sink's routes."""
+    """JSON object as text that says what the sink has to do; None leaves it to the sink's routes."""
     deliveries: int
     """Claims since the last known outcome, this one included. Rises when a worker dies with the message."""
     attempts: int
@@ -58,7 +58,7 @@ class Message(NamedTuple):
     lease_token: int
     """Fencing token of the claim; every settle is conditional on it."""
     tenant: str | None = None
-    """Whose message it is; tenants take turns. None for everybody's."""
+    """The tenant that it belongs to; tenants take turns. None: it belongs to none."""
     expired: str | None = None
     """What to do with it because its turn came too late: `bury` or `discard`; None when it came in time.
 

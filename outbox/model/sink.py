@@ -13,7 +13,7 @@ from outbox.model.message import Message
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The sink has it. `duplicate` says that somebody else's earlier delivery already holds the workflow id."""
+    """The sink has it. `duplicate` says that an earlier start of other origin holds the workflow id."""
 
     workflow_id: str | None = None
     run_id: str | None = None
@@ -74,7 +74,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody knows whether it was done. The same message is delivered again under the same message id.
+    """It is not known whether it was done. The same message is delivered again under the same message id.
 
     `timed_out` says that no answer came in time: the relay then has fewer deliveries in flight.
     """
@@ -128,7 +128,7 @@ class Forgetful(Protocol):
         """Seconds for which a repeat is recognised, counted from the delivery; `inf` for ever.
 
         `namespace` is the one that a message's target names; None is the sink's own. Raises nothing: where the other
-        side does not tell, the answer is Unavailable with the reason. Answers within `deliver_timeout_s`.
+        side does not report it, the answer is Unavailable with the reason. Answers within `deliver_timeout_s`.
         """
         ...
 
@@ -159,7 +159,7 @@ class Demand:
 
 @runtime_checkable
 class Examiner(Protocol):
-    """What a sink's factory has in addition if `outbox doctor` shall say more of the sink than what its probe does."""
+    """What a sink's factory has in addition if `outbox doctor` is to say more about the sink than its probe."""
 
     async def examine(self, context: SinkContext, demand: Demand | None) -> list[Finding]:
         """Examine the sink's settings and its other side; `demand` is None where the outbox cannot be read.
@@ -198,4 +198,4 @@ class SinkSettings:
 
 SinkSettingsReader = Callable[[], SinkSettings]
 """What the entry-point group `outbox.settings` holds, each under the name of its sink's module, or of another program
-that a distribution brings along, of which `outbox config` tells too. It raises nothing."""
+that a distribution brings along; `outbox config` shows them too. It raises nothing."""

@@ -27,7 +27,7 @@ class Answer(NamedTuple, Generic[T]):
 class CachedAnswer(Generic[T]):
     """The latest answer to one question.
 
-    It is asked only when somebody wants to know and the last answer has grown old, and never twice at once: however
+    It is asked only on request and when the last answer is old, and never twice at once: however
     many wait, and however long the loop or a server takes, one question is out.
     """
 
@@ -80,12 +80,12 @@ class CachedAnswer(Generic[T]):
                 with suppress(Exception):
                     value = await self._ask()
                     self._latest = Answer(monotonic(), value)
-                self._tell()
+                self._notify()
         finally:
             self._wake = None
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._news:
             self._out = False
             self._news.notify_all()

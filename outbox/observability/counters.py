@@ -1,4 +1,4 @@
-"""Counts what the event stream tells: a subscriber that costs a few steps for each batch, and little for each message.
+"""Counts the events of the stream: a subscriber that costs a few steps for each batch, and little for each message.
 
 Plain numbers, written on the event loop and read by `outbox/observability/metrics.py` in other threads.
 """
@@ -52,7 +52,7 @@ class EventCounters:
         self.held_s = 0.0
         """Seconds of holding that are over."""
         self.sources: dict[str, bool] = {}
-        """By source that shall run: whether it is subscribed."""
+        """By source that has to run: whether it is subscribed."""
         self.degraded: set[str] = set()
         """Sources that have missed messages and not made it good, subscribed or not."""
         self.sources_lost: Counter[str] = Counter({"listen": 0, "realtime": 0})

@@ -19,8 +19,8 @@ _DISCARDED = "message expired and was discarded"
 class EventLog:
     """A subscriber of the event stream that writes log lines.
 
-    What befalls single messages may befall hundreds a second. Then the first line of each kind is written, and once a
-    second how many more there were.
+    Events of single messages may come by the hundred each second. Then the first line of each kind is written, and
+    once a second how many more there were.
     """
 
     def __init__(self) -> None:

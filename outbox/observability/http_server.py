@@ -1,4 +1,4 @@
-"""A small HTTP server in threads of its own, so that somebody is there to say that the event loop stands still.
+"""A small HTTP server in threads of its own, so that it can report that the event loop is stuck.
 
 Python's own server does the protocol. What is added are bounds: so many connections at once, so long for each request
 and for each answer, and one request on each connection. A connection too many ends the oldest one that only sends or
@@ -101,7 +101,7 @@ class HttpServer(ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Serve nobody any more. Takes half a second at most; answers that are being written are cut off."""
+        """Serve no request any more. Takes half a second at most; answers that are being written are cut off."""
         self.shutdown()
         self._thread.join()
         self.server_close()

@@ -1,7 +1,7 @@
-"""Writes a process's log from a thread of its own, so that a pipe that nobody reads holds up nothing else.
+"""Writes a process's log from a thread of its own, so that an unread pipe holds up nothing else.
 
 Lines wait in a bounded queue. Those that do not fit are dropped and counted, and a line says how many once there is
-room. A line that tells why the process ends always fits.
+room. A line that says why the process ends always fits.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LogWriter:
                 self._change.notify_all()
 
     def _put(self, data: bytes) -> bool:
-        """Write all of it, however long that takes; return False if nobody will ever read it."""
+        """Write all of it, however long that takes; return False if the reader has gone."""
         left = memoryview(data)
         while left:
             try:

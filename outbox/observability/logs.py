@@ -66,7 +66,7 @@ def flush() -> None:
 
 
 def dropped() -> int:
-    """How many lines were never written, because nobody took them."""
+    """How many lines were never written, because standard error was not read."""
     return 0 if _Way.outlet is None else _Way.outlet.dropped
 
 
@@ -81,7 +81,7 @@ def say_end(line: str, exit_code: int) -> None:
 
 
 def say_crash(error: BaseException) -> bool:
-    """Say what nobody foresaw, in the form that the log has; return False if there is no log yet."""
+    """Report an unexpected error, in the form that the log has; return False if there is no log yet."""
     if _Way.outlet is None:
         return False
     text = "".join(format_exception(error))

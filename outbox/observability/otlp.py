@@ -37,7 +37,7 @@ def exporters() -> list[str]:
 
 @asynccontextmanager
 async def exporting(service: str, warn: Warn) -> AsyncIterator[Tracer | None]:
-    """Yield a tracer whose spans are exported; None if nobody asks for it, or with a warning if it cannot be had.
+    """A tracer that exports its spans. None if the environment does not ask for it, or with a warning if it fails.
 
     `service` is the service's name where the environment has none. No work waits for a collector, but the end does for
     a moment.
@@ -59,7 +59,7 @@ def _provider(service: str, warn: Warn) -> TracerProvider | None:
         return _made(service, names)
     except ImportError as error:
         warn([f"OTEL_… asks for traces, which need an extra: pip install 'temporal-outbox[opentelemetry]' ({error})"])
-    except Exception as error:  # noqa: BLE001 - whatever an exporter says of its settings; the work matters more
+    except Exception as error:  # noqa: BLE001 - an exporter may raise anything; delivery goes on without traces
         warn([f"OTEL_… asks for traces, which cannot be exported: {error}"])
     return None
 

@@ -1,7 +1,7 @@
-"""What a worker tells over HTTP: `/livez`, `/readyz`, `/status` and `/metrics`.
+"""The pages of a worker over HTTP: `/livez`, `/readyz`, `/status` and `/metrics`.
 
 Each page is made in a thread of the server, in less time than a probe's time-out, from what is known. What only the
-event loop can find out comes through `CachedAnswer`: it asks at most once per interval, and only when somebody looks.
+event loop can find out comes through `CachedAnswer`: it asks at most once per interval, and only on request.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Endpoints:
         self._status = CachedAnswer(state.ask_status, every_s=_STATUS_EVERY_S)
         facts = CachedAnswer(state.ask_facts, every_s=_FACTS_EVERY_S)
         self.readings: tuple[CachedAnswer[Any], ...] = (self._database, self._sink, self._status, facts)
-        """Whatever has to be answered on the event loop."""
+        """The questions that the event loop has to answer."""
         self._registry = CollectorRegistry()
         self._registry.register(Metrics(counts, state, lambda: facts.look(_FACTS_WAIT_S), slots=slots))
         ProcessCollector(registry=self._registry)
@@ -124,7 +124,7 @@ class Endpoints:
         return judged({"ready": _all_well(parts), "state": self._state.phase}, parts)
 
     def status(self, _headers: Headers) -> Page:
-        """What `outbox status --json` tells, and this worker's own state. Says how old it is."""
+        """The result of `outbox status --json`, and this worker's own state. Says how old it is."""
         answer = self._status.look(_STATUS_WAIT_S)
         if answer is None:
             parts = {"this_worker": {"state": self._state.phase}, "error": "no answer yet"}

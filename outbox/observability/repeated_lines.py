@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 _EVERY_S = 1.0
 _KINDS = 64
-"""Kinds that are told apart at once. Beyond that only the first word counts, because producers choose topics."""
+"""Kinds that are counted separately. Beyond that only the first word counts, because producers choose topics."""
 Kind = tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Counted:
     more: int
-    tell: Callable[[int, Kind], None]
+    write: Callable[[int, Kind], None]
 
 
 class RepeatedLines:
@@ -38,18 +38,18 @@ class RepeatedLines:
             kind = kind[:1]
         known = self._kinds.get(kind)
         if known is not None:
-            known.more, known.tell = known.more + 1, more
+            known.more, known.write = known.more + 1, more
             return
         self._kinds[kind] = _Counted(0, more)
         first()
         self._start()
 
     def close(self) -> None:
-        """Tell what is counted and not told yet."""
+        """Write what is counted and not written yet."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._tell()
+        self._write()
         self._kinds.clear()
 
     def _start(self) -> None:
@@ -61,15 +61,15 @@ class RepeatedLines:
 
     def _turn(self) -> None:
         self._timer = None
-        self._tell()
+        self._write()
         if self._kinds:
             self._start()
 
-    def _tell(self) -> None:
-        """Tell each kind's number, and forget the kinds of which none came."""
+    def _write(self) -> None:
+        """Write each kind's number, and forget the kinds of which none came."""
         for kind, counted in list(self._kinds.items()):
             if counted.more:
                 counted.more, more = 0, counted.more
-                counted.tell(more, kind)
+                counted.write(more, kind)
             else:
                 del self._kinds[kind]

@@ -1,7 +1,7 @@
-"""What a worker knows of itself: one answer for its heartbeat, its probes, its status page and its metrics.
+"""The state of a worker: one answer for its heartbeat, its probes, its status page and its metrics.
 
 Some of it is known at every moment, from the event stream and the loops' promises, and may be read from any thread. The
-rest is found out by asking the database and the sink, on the event loop; whoever asks bounds how often.
+rest is found out by asking the database and the sink, on the event loop; the caller bounds how often.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class WorkerState:
         return {"sink": f"{outcome.kind}: {outcome.detail}" if isinstance(outcome, Unavailable) else OK}
 
     async def ask_facts(self) -> dict[str, Any] | None:
-        """What `status/facts.sql` tells of the whole outbox; None while it cannot be had."""
+        """The result of `status/facts.sql` for the whole outbox; None while there is none."""
         if self.parts is None:
             return None
         try:
@@ -214,7 +214,7 @@ class WorkerState:
             return None
 
     async def ask_status(self) -> dict[str, Any]:
-        """What `outbox status` tells, or why it cannot be had, and of this worker what it knows itself."""
+        """The result of `outbox status`, or why there is none, and this worker's own state."""
         state, detail = self.report()
         held_s = None if self.held_since_s is None else round(monotonic() - self.held_since_s, 1)
         own = {"name": self.worker, "state": state, "presence_shown": self.present, "held_s": held_s, **detail}

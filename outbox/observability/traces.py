@@ -1,7 +1,7 @@
 """Spans of deliveries, for OpenTelemetry: a subscriber of the event stream.
 
 A message's span and the workflow that it starts have the same parent, the span in which the message was enqueued. So
-what is sent to Temporal does not depend on whether deliveries are traced, nor on how often they are tried.
+what is sent to Temporal does not depend on tracing or on the number of tries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Attributes = dict[str, str | bool | float]
 
 @asynccontextmanager
 async def tracing(events: Events, warn: Warn) -> AsyncIterator[None]:
-    """Trace the deliveries that these events tell of while the block runs, if the environment asks for it."""
+    """Trace the deliveries in these events while the block runs, if the environment asks for it."""
     async with exporting("outbox", warn) as tracer:
         if tracer:
             events.subscribe(Spans(tracer))
@@ -54,10 +54,10 @@ class Spans:
         }
 
     def __call__(self, event: Event) -> None:
-        """Remember what is claimed, and tell what became of it."""
-        tell = self._on.get(type(event))
-        if tell is not None:
-            tell(event)
+        """Remember what is claimed, and record what became of it."""
+        record = self._on.get(type(event))
+        if record is not None:
+            record(event)
 
     def _claimed(self, event: Claimed) -> None:
         now_ns = time_ns()
@@ -78,13 +78,13 @@ class Spans:
             }
             if outcome.workflow_id is not None:
                 more["outbox.workflow_id"] = outcome.workflow_id
-            self._tell(message, now_ns - int((now_s - delivered_s) * 1e9), "delivered", more)
+            self._record(message, now_ns - int((now_s - delivered_s) * 1e9), "delivered", more)
 
     def _retried(self, event: Retried) -> None:
-        self._tell(event.message, time_ns(), "retried", {"error.type": event.outcome.kind})
+        self._record(event.message, time_ns(), "retried", {"error.type": event.outcome.kind})
 
     def _buried(self, event: Buried) -> None:
-        self._tell(event.message, time_ns(), event.reason, {"error.type": event.outcome.kind})
+        self._record(event.message, time_ns(), event.reason, {"error.type": event.outcome.kind})
 
     def _gone(self, event: Released | LeaseLost) -> None:
         for message in event.messages:
@@ -96,7 +96,7 @@ class Spans:
     def _forget(self, message: Message) -> tuple[Context, int] | None:
         return self._in_hand.pop(message.lease, None)
 
-    def _tell(self, message: Message, end_ns: int, outcome: str, more: Attributes) -> None:
+    def _record(self, message: Message, end_ns: int, outcome: str, more: Attributes) -> None:
         known = self._forget(message)
         if known is None:
             return
@@ -136,7 +136,7 @@ def _context(headers: str) -> Context | None:
 
     try:
         given = orjson.loads(headers)
-    except ValueError:  # what PostgreSQL takes for JSON and nobody else does
+    except ValueError:  # PostgreSQL accepts it as JSON, and no other parser does
         return None
     carrier = {name: value for name, value in given.items() if isinstance(value, str)}
     context = TraceContextTextMapPropagator().extract(carrier)

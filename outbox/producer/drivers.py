@@ -1,4 +1,4 @@
-"""Sends a call over the caller's connection. Its library is told by the names of its classes, and never imported first.
+"""Sends a call over the caller's connection. The names of its classes show its library, which is never imported first.
 
 Nothing here begins a transaction or ends one, and no setting of the connection is changed or relied on: row factories,
 codecs, cursor classes, prepared statements.
@@ -23,7 +23,7 @@ class SyncConnection(Protocol):
     """A synchronous connection or session: of psycopg, SQLAlchemy or Django."""
 
     def commit(self) -> None:
-        """Not called here: what tells it from the asynchronous ones."""
+        """Not called here: it distinguishes this from the asynchronous ones."""
 
     def rollback(self) -> None:
         """Not called here either."""
@@ -33,7 +33,7 @@ class AsyncTransaction(Protocol):
     """An asynchronous connection or session: of psycopg or SQLAlchemy."""
 
     async def commit(self) -> None:
-        """Not called here: what tells it from the synchronous ones."""
+        """Not called here: it distinguishes this from the synchronous ones."""
 
     async def rollback(self) -> None:
         """Not called here either."""

@@ -1,7 +1,7 @@
 """Python values as the JSON text that is sent.
 
-orjson writes them: str, int, float, bool, None, dict, list and tuple; dataclasses without the fields whose names begin
-with an underscore; datetime, date and time (RFC 3339), UUID and Enum (its value). A pydantic model writes itself, by
+orjson writes them: str, int, float, bool, None, dict, list and tuple; dataclasses without the fields that begin with
+an underscore; datetime, date and time (RFC 3339), UUID and Enum (its value). A pydantic model writes itself, by
 its aliases, which is what validating it again expects and what Temporal's pydantic converter does. A Decimal becomes a
 string, as pydantic has it: a JSON number would lose digits at the next reader. NaN and infinities become null, because
 JSON has no such numbers. Keys that are not strings become strings. `orjson.Fragment` passes text that is JSON already.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 def current_trace() -> dict[str, str]:
     """Return what the global propagator writes for the current span (`traceparent` …); empty if there is no span."""
-    if "opentelemetry.trace" not in sys.modules:  # then nobody can have begun a span
+    if "opentelemetry.trace" not in sys.modules:  # then there can be no span
         return {}
     from opentelemetry import propagate, trace
 

@@ -78,7 +78,7 @@ async def empty(dsn: Where, schema: str, *, force: bool) -> None:
 
 
 async def renew(dsn: Where, schema: str, *, force: bool) -> None:
-    """Drop the schema with all that stands on it, and make it anew. Raises as `empty` does."""
+    """Drop the schema with everything that depends on it, and make it again. Raises as `empty` does."""
     async with _alone(dsn, schema) as connection:
         if not force:
             _, living = await _read(connection, schema)
@@ -92,7 +92,7 @@ def refuse_living(workers: list[str]) -> None:
     if workers:
         raise ConfigurationError(
             f"nothing was done: {len(workers)} running ({', '.join(workers[:3])}{', …' if len(workers) > 3 else ''}): "
-            "stop them first, or say --force to do it beneath them"
+            "stop them first, or say --force to do it while they run"
         )
 
 
@@ -113,7 +113,7 @@ async def _alone(dsn: Where, schema: str) -> AsyncIterator[Connection]:
 
 async def _require_current(connection: Connection, schema: str) -> None:
     """Raise SchemaError unless the schema is exactly this version's: a newer one may have tables unknown here."""
-    cure = "or make it anew: `outbox reset --drop-schema`"
+    cure = "or make it again: `outbox reset --drop-schema`"
     try:
         newer = await require_current(connection, schema)
     except SchemaError as error:

@@ -85,7 +85,7 @@ async def test_signals_reach_what_was_started_and_nothing_else(client: Client) -
     same = await client.start_workflow("Any", id="one", task_queue="any", start_signal="go")
     assert same.result_run_id == handle.result_run_id
     with pytest.raises(RPCError, match="not found") as refused:
-        await client.get_workflow_handle("nobody").signal("go")
+        await client.get_workflow_handle("unserved").signal("go")
     assert refused.value.status is RPCStatusCode.NOT_FOUND
     assert await started(client) == 1
 

@@ -64,7 +64,7 @@ def values(report: Measurements) -> dict[str, float]:
     return {figure.name: figure.value for figure in report.figures}
 
 
-async def test_marks_tell_of_the_first_job_and_every_nth(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_marks_report_the_first_job_and_every_nth(capsys: pytest.CaptureFixture[str]) -> None:
     began = Marks(3)
     for _ in range(7):
         began()

@@ -29,7 +29,7 @@ def screen(result: Result) -> str:
 def test_a_kept_result_looks_as_it_looked_at_first(runs: list[float], samples: list[float], took_s: float) -> None:
     figure = Figure("p99 ÷ alone", "×", runs, Goal("≤", 2.0))
     report = Measurements(
-        "restricted", "Whom a hot key holds up", [figure], {"others": samples}, {"others": [(0.0, 1.0)]}
+        "restricted", "Which keys a hot key holds up", [figure], {"others": samples}, {"others": [(0.0, 1.0)]}
     )
     environment = {**MACHINE, "embedded": ["PostgreSQL"], "revision": "abc"}
     result = rounded(Result(report, environment, "2026-01-01T00:00:00+00:00", took_s))

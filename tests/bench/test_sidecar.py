@@ -52,7 +52,7 @@ def test_each_fault_of_a_drain_misses_its_goal(code: int, took_s: float, found: 
     report = Measurements("drain", "")
     for each in ((0, 1.0, ledger({1.0: 0.1})), (code, took_s, found), (0, 1.0, ledger({1.0: 0.1}))):
         drain.judge(report, *each)
-    assert [name for name, met in verdicts(report).items() if not met] == [missed]
+    assert [name for name, reached in verdicts(report).items() if not reached] == [missed]
 
 
 def test_a_lost_event_does_not_hide_a_doubled_one() -> None:
@@ -60,7 +60,7 @@ def test_a_lost_event_does_not_hide_a_doubled_one() -> None:
     assert (found.lost, found.doubled) == (1, 1)
 
 
-def test_messages_that_were_never_settled_are_told_of() -> None:
+def test_messages_that_were_never_settled_are_reported() -> None:
     report = Measurements("drain", "")
     ledger({1.0: 0.1}, left=3).judge(report)
     assert "3 messages were not settled" in report.notes[0]
@@ -84,7 +84,7 @@ def test_an_update_that_slows_events_down_or_ends_badly_misses_its_goals() -> No
     report = Measurements("rolling", "")
     found = ledger({1.0: 0.010, 3.0: 0.021}, lost=1)
     rolling.judge(report, Update(1.0, [3.0, 4.0], [1]), found)
-    assert [name for name, met in verdicts(report).items() if not met] == [
+    assert [name for name, reached in verdicts(report).items() if not reached] == [
         "event → start, p99: during ÷ before",
         "events lost",
         "exits other than 0",

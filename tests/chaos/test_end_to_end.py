@@ -25,7 +25,7 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Temporal's state outlives its restart, which is all that is needed; on a disk the dev server is several times slower."""
 SETTLED_WITHIN_S = 600 if LONG else 240
 LEASE = {"OUTBOX_LEASE_S": "8", "OUTBOX_DELIVER_TIMEOUT_S": "3", "OUTBOX_PREFETCH": "100"}
-START = "select outbox.start_workflow('Probe', $1, '{}', task_queue => 'nobody-serves-this')"
+START = "select outbox.start_workflow('Probe', $1, '{}', task_queue => 'unserved')"
 
 
 async def enqueue_some_and_roll_back_others(database: str) -> tuple[set[str], set[str]]:

@@ -1,6 +1,6 @@
 """What `/livez` and `/readyz` say under each fault, on real servers.
 
-A fault that ends by itself, or that others have to mend, never costs the worker its liveness: a restart would mend
+A fault that ends by itself, or that others have to repair, never costs the worker its liveness: a restart would repair
 nothing. `make health` writes what is measured here into `docs/operations.md`.
 """
 
@@ -55,7 +55,7 @@ class Scene:
 
 @dataclass
 class Row:
-    """One line of the table. Times are seconds; None where the fault is not mended."""
+    """One line of the table. Times are seconds; None where the fault is not repaired."""
 
     order: int
     fault: str
@@ -124,7 +124,7 @@ class Fault:
     begin: Act
     end: Act
     part: str
-    """The part of the worker that must be told to be broken."""
+    """The part of the worker to break."""
     says: str
 
 
@@ -214,7 +214,7 @@ async def test_a_holding_worker_is_alive_and_not_ready_until_it_resumes(database
         noticed_s = monotonic() - began_s
         assert unready.status == 503
         assert unready.parts["relay"].startswith("holding for")
-        assert "told to be unavailable" in unready.parts["sink"]
+        assert "set to be unavailable" in unready.parts["sink"]
         assert (await get(port, "/livez")).status == 200
         began_s, sink.available = monotonic(), True
         await relay.wait_completed(1)
@@ -224,7 +224,7 @@ async def test_a_holding_worker_is_alive_and_not_ready_until_it_resumes(database
 
 async def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(postgres: object) -> None:
     port = free_port()
-    async with running("postgresql://postgres@127.0.0.1:1/nobody", wait=False, http_port=port):
+    async with running("postgresql://postgres@127.0.0.1:1/nothing", wait=False, http_port=port):
         unready = await becomes(port, "/readyz", 503, "refused")
         assert unready.parts["relay"] == "starting"
         assert (await get(port, "/livez")).status == 200
@@ -277,7 +277,7 @@ async def test_a_loop_that_hangs_costs_the_worker_its_liveness(database: str, mo
         assert noticed_s < 20
 
 
-async def test_an_event_loop_that_stands_still_is_not_alive_and_somebody_says_so(database: str, tmp_path: Path) -> None:
+async def test_a_stuck_event_loop_is_reported_as_not_alive(database: str, tmp_path: Path) -> None:
     port = free_port()
     sink = {"OUTBOX_SINK": "tests.support.sinks:stuck_sink", "OUTBOX_TEST_STUCK_S": "9"}
     with worker_process(tmp_path, "stuck", DATABASE_URL=database, OUTBOX_HTTP_PORT=str(port), **sink) as worker:

@@ -83,7 +83,7 @@ async def test_idle_worker_costs_next_to_nothing(
 
 
 async def test_idle_workers_do_not_watch_one_another(database: str, tmp_path: Path) -> None:
-    """While nobody holds any message, nobody's death would matter."""
+    """While no worker holds a message, the death of a worker would not matter."""
     null = {"OUTBOX_MODE": "listen", "OUTBOX_SINK": "tests.support.sinks:null_sink", "LOG_LEVEL": "DEBUG"}
     async with tcp_proxy(database) as proxy:
         environment = {"DATABASE_URL": proxy.url(database), **null}

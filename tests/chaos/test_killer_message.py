@@ -1,4 +1,4 @@
-"""A message that kills every process that touches it is found out, and takes nobody innocent with it."""
+"""A message that kills every process that touches it is found, and no other message is buried with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temporal is gone for longer than any message's retries would last: nobody dies of it."""
+"""Temporal is away for longer than any message's retries would last: no message dies of it."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ async def test_outage_longer_than_every_retry_budget_kills_no_message(database: 
 async def start_workflows(database: str) -> None:
     await fetch(
         database,
-        "select outbox.start_workflow('Probe', 'probe-' || n, '{}', task_queue => 'nobody') from generate_series(1, $1) n",
+        "select outbox.start_workflow('Probe', 'probe-' || n, '{}', task_queue => 'unserved') from generate_series(1, $1) n",
         MESSAGES,
     )

@@ -31,7 +31,9 @@ LEASE = {"OUTBOX_LEASE_S": "8", "OUTBOX_DELIVER_TIMEOUT_S": "3", "OUTBOX_PREFETC
 async def produce(database: str, run: str, queue: str) -> None:
     """Every workflow's start, and its signals one after the other, each round of them in transactions of ten."""
     start = "select outbox.start_workflow('Hears', $1, $2::json, task_queue => $3, key => $1)"
-    tell = "select outbox.signal_workflow($1, 'hear', json_build_object('id', $2::text, 'number', $3::int), key => $1)"
+    signal = (
+        "select outbox.signal_workflow($1, 'hear', json_build_object('id', $2::text, 'number', $3::int), key => $1)"
+    )
     ids = [f"{run}-{n}" for n in range(KEYS)]
     async with connected(database) as producer:
         for number in range(-1, SIGNALS):
@@ -42,7 +44,7 @@ async def produce(database: str, run: str, queue: str) -> None:
                         if number < 0:
                             await producer.execute(start, workflow_id, str(SIGNALS), queue)
                         else:
-                            await producer.execute(tell, workflow_id, str(uuid4()), number)
+                            await producer.execute(signal, workflow_id, str(uuid4()), number)
 
 
 async def test_each_workflow_hears_its_signals_in_order_none_missing_none_twice(

@@ -1,4 +1,4 @@
-"""Workers are killed one after the other while messages keep coming, and nobody waits for a lease to end."""
+"""Workers are killed one after the other while messages keep coming, and no message waits for a lease to end."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(produce)
             for _ in range(KILLS):
-                await eventually(held_by_newest, bool)  # whoever came in place of the last victim is at work
+                await eventually(held_by_newest, bool)  # the replacement of the last victim is at work
                 await kill_a_holder([w for w in workers if w.process.poll() is None])
                 await start()
             producing = False
@@ -80,7 +80,7 @@ async def test_nothing_waits_for_the_leases_of_the_killed(database: str, tmp_pat
             line for worker in workers for line in worker.lines("lease lost before settling, nothing was overwritten")
         ]
     assert rescued
-    assert not lost, "whoever lived kept what was its own"
+    assert not lost, "the survivors kept their leases"
     dead = {w.log.stem for w in workers if w.process.returncode == -signal.SIGKILL}
     assert {line["worker"] for line in rescued} <= dead
     [row] = await fetch(database, "select count(*), count(distinct message_id), max(attempts) from outbox.history")

@@ -59,12 +59,12 @@ Act = Callable[[], Awaitable[None]]
 
 @dataclass
 class Scene:
-    """A worker, the database that its producers write to, and how its source is broken and mended."""
+    """A worker, the database that its producers write to, and how its source is broken and repaired."""
 
     relay: Running
     dsn: str
     break_it: Act
-    mend_it: Act
+    repair: Act
     committed_s: dict[UUID, float] = field(default_factory=dict)
     delivered_s: dict[UUID, float] = field(default_factory=dict)
 
@@ -139,8 +139,8 @@ async def measure(scene: Scene, source: str, fault: str) -> Row:
         )
         await anyio.sleep(max(0.0, broken_s + BROKEN_S - monotonic()))
         mark = len(relay.log)
-        mended_s = monotonic()
-        await scene.mend_it()
+        repaired_s = monotonic()
+        await scene.repair()
         if not relay_trusts(relay, source):
             await relay.log.wait_until(
                 lambda: relay_trusts(relay, source) or None, what="the source to be trusted again", timeout_s=90
@@ -151,12 +151,12 @@ async def measure(scene: Scene, source: str, fault: str) -> Row:
     await relay.sink.wait_until(lambda: len(scene.delivered_s) >= len(scene.committed_s))
     await relay.stop()
     committed = set(scene.committed_s)
-    during = scene.delays_s(broken_s, mended_s)
+    during = scene.delays_s(broken_s, repaired_s)
     return Row(
         source,
         fault,
         noticed_s=noticed - broken_s,
-        recovered_s=recovered_s - mended_s,
+        recovered_s=recovered_s - repaired_s,
         lost=len(committed - set(scene.delivered_s)),
         doubled=len(relay.sink.ids) - len(set(relay.sink.ids)),
         worst_s=scene.delays_s(began_s)[-1],
@@ -172,7 +172,7 @@ def relay_trusts(relay: Running, source: str) -> bool:
 
 
 def judge(row: Row, *, away_s: float = 0.0) -> None:
-    """What must hold in each row; the row itself goes to whoever wants the table.
+    """What must hold in each row; the row itself is for the table.
 
     A database that was away for a time is tried again after pauses as long, at most.
     """
@@ -199,7 +199,7 @@ def lead(proxy: TcpProxy, url: str) -> None:
 
 @asynccontextmanager
 async def listening(database: str) -> AsyncIterator[tuple[Running, TcpProxy]]:
-    """A worker in the default mode, whose listening connection runs through a proxy."""
+    """A worker in the default mode. Its listening connection runs through a proxy."""
     async with tcp_proxy(database) as proxy, running(database, FakeSink(), listen_url=proxy.url(database)) as relay:
         yield relay, proxy
 
@@ -289,7 +289,7 @@ async def test_listen_trigger_disabled(database: str) -> None:
 
 
 @asynccontextmanager
-async def reported(
+async def realtime_worker(
     server: RealtimeServer, dsn: str, *, url: str | None = None, key: str | None = None, **chosen: str
 ) -> AsyncIterator[Running]:
     """A worker in mode realtime, otherwise with the default settings."""
@@ -299,7 +299,7 @@ async def reported(
 
 
 async def test_realtime_half_open(server: RealtimeServer, supabase: str) -> None:
-    async with tcp_proxy(server.url) as proxy, reported(server, supabase, url=proxy.url(server.url)) as relay:
+    async with tcp_proxy(server.url) as proxy, realtime_worker(server, supabase, url=proxy.url(server.url)) as relay:
 
         async def stall() -> None:
             proxy.stall()
@@ -312,17 +312,17 @@ async def test_realtime_half_open(server: RealtimeServer, supabase: str) -> None
 
 
 async def test_realtime_server_restarted(server: RealtimeServer, supabase: str) -> None:
-    async with reported(server, supabase) as relay:
+    async with realtime_worker(server, supabase) as relay:
         judge(await measure(Scene(relay, supabase, server.stop, server.start), "realtime", "server down"))
 
 
 async def test_realtime_channel_closed(server: RealtimeServer, supabase: str) -> None:
-    async with reported(server, supabase) as relay:
+    async with realtime_worker(server, supabase) as relay:
         judge(await measure(Scene(relay, supabase, server.end_channels, nothing), "realtime", "channel closed"))
 
 
 async def test_realtime_process_hangs(server: RealtimeServer, supabase: str) -> None:
-    async with reported(server, supabase) as relay:
+    async with realtime_worker(server, supabase) as relay:
 
         async def hang() -> None:
             server.deaf, server.answer_heartbeats = True, False
@@ -334,7 +334,7 @@ async def test_realtime_process_hangs(server: RealtimeServer, supabase: str) -> 
 
 
 async def test_realtime_channel_deaf(server: RealtimeServer, supabase: str) -> None:
-    async with reported(server, supabase) as relay:
+    async with realtime_worker(server, supabase) as relay:
 
         async def deafen() -> None:
             server.deaf = True
@@ -346,7 +346,7 @@ async def test_realtime_channel_deaf(server: RealtimeServer, supabase: str) -> N
 
 
 async def test_realtime_rate_limited(server: RealtimeServer, supabase: str) -> None:
-    async with reported(server, supabase) as relay:
+    async with realtime_worker(server, supabase) as relay:
 
         async def limit() -> None:
             server.refuse_join = "ConnectionRateLimitReached: too many joins"
@@ -361,7 +361,7 @@ async def test_realtime_rate_limited(server: RealtimeServer, supabase: str) -> N
 async def test_realtime_token_expired(server: RealtimeServer, supabase: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(jwt("service_role"))
-    async with reported(server, supabase, realtime_token_file=str(file)) as relay:
+    async with realtime_worker(server, supabase, realtime_token_file=str(file)) as relay:
 
         async def expire() -> None:
             file.write_text(jwt("service_role", expires_in_s=-5))
@@ -377,7 +377,7 @@ async def test_realtime_row_level_security(server: RealtimeServer, supabase: str
     await fetch(supabase, "grant select on outbox.message to authenticated")
     await fetch(supabase, "alter table outbox.message enable row level security")
     await fetch(supabase, "create policy wakeup on outbox.message for select to authenticated using (true)")
-    async with reported(server, supabase, key=jwt("authenticated")) as relay:
+    async with realtime_worker(server, supabase, key=jwt("authenticated")) as relay:
         relay.sink.answer = deliver_all
 
         async def mute() -> None:

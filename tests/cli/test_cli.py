@@ -31,7 +31,7 @@ from tests.support.running import counts, running
 from tests.support.sql import connected
 
 LAST = migrations()[-1]
-NOBODY_LISTENS = "postgresql://postgres@127.0.0.1:1/x"
+NO_SERVER = "postgresql://postgres@127.0.0.1:1/x"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Done:
 
     @property
     def fault(self) -> str:
-        """The one line that was said, and nothing but it: of a worker, whose log is no terminal's, in JSON."""
+        """The only line that was written. A worker writes it in JSON, because its log goes to no terminal."""
         assert self.out == ""
         assert "Traceback" not in self.err
         [line] = self.err.splitlines()
@@ -135,7 +135,7 @@ async def test_missing_database_url_is_one_line(arguments: list[str]) -> None:
 
 @every_command
 async def test_refused_connection_is_one_line(arguments: list[str]) -> None:
-    done = await outbox(NOBODY_LISTENS, *arguments)
+    done = await outbox(NO_SERVER, *arguments)
     assert done.code == 1
     assert done.fault.startswith("connect to PostgreSQL at 127.0.0.1:1: ")
     assert "refused" in done.fault
@@ -202,12 +202,12 @@ async def test_missing_schema_is_exit_code_3_with_the_cure(empty_database: str, 
     "arguments", [["no-such-command"], ["status", "--no-such-option"], ["enqueue", "t", "--priority", "10"]]
 )
 async def test_usage_is_exit_code_2(arguments: list[str]) -> None:
-    done = await outbox(NOBODY_LISTENS, *arguments)
+    done = await outbox(NO_SERVER, *arguments)
     assert done.code == 2
     assert "Traceback" not in done.err
 
 
-async def test_version_is_told_without_a_database() -> None:
+async def test_version_is_reported_without_a_database() -> None:
     from outbox import __version__
 
     done = await outbox(None, "--version")
@@ -420,7 +420,7 @@ async def test_status_as_json_is_one_object(db: Connection, database: str) -> No
     }
 
 
-async def test_status_for_people_tells_the_same(db: Connection, database: str) -> None:
+async def test_status_for_people_shows_the_same(db: Connection, database: str) -> None:
     await db.execute("select outbox.enqueue(n::text) from generate_series(1, 3) n")
     await db.execute(
         """
@@ -437,7 +437,7 @@ async def test_status_for_people_tells_the_same(db: Connection, database: str) -
     assert {"alice", "running", "7"} <= set(words)
 
 
-async def test_status_says_that_nobody_works(database: str) -> None:
+async def test_status_says_that_there_is_no_worker(database: str) -> None:
     assert "no worker is running" in (await outbox(database, "status")).out
 
 

@@ -93,7 +93,7 @@ class Ground:
         return self.file("pgpass", f"nowhere:*:*:*:wrong\n*:{self.port}:app:app:{escaped}")
 
     def long_socket(self) -> str:
-        """A directory whose name leaves no room for a socket's, as Cloud SQL's do."""
+        """A directory with a name so long that no socket's name fits, as with Cloud SQL."""
         directory = self.directory / "cloudsql" / ("project:region:" + "i" * 98)
         directory.mkdir(parents=True, exist_ok=True)
         link = directory / f".s.PGSQL.{self.port}"
@@ -146,7 +146,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: Environment) -> None:
 WAYS: dict[str, tuple[Callable[[Ground], Environment], str, bool]] = {
     "another machine, verified by default": (lambda g: g.trusted(), "app", True),
     "verify-ca under another name": (lambda g: g.trusted("127.0.0.2", sslmode="verify-ca"), "app", True),
-    "require believes anybody": (lambda g: {"DATABASE_URL": g.url(sslmode="require")}, "app", True),
+    "require verifies nothing": (lambda g: {"DATABASE_URL": g.url(sslmode="require")}, "app", True),
     "prefer takes TLS where there is some": (lambda g: {"DATABASE_URL": g.url(sslmode="prefer")}, "app", True),
     "allow takes none": (lambda g: {"DATABASE_URL": g.url(sslmode="allow")}, "app", False),
     "allow takes TLS where it must": (
@@ -271,7 +271,7 @@ FAULTS: dict[str, tuple[Callable[[Ground], Environment], type[OutboxError], list
         ["valid client certificate", "PGSSLCERT"],
     ),
     "another user's certificate": (
-        lambda g: {"DATABASE_URL": g.url(user="certified")} | g.certified(of="somebody"),
+        lambda g: {"DATABASE_URL": g.url(user="certified")} | g.certified(of="another"),
         ConfigurationError,
         ["certificate authentication failed", "PGSSLCERT"],
     ),
@@ -331,7 +331,7 @@ async def test_a_file_that_is_missing_is_named_with_its_parameter(
         config.load()
 
 
-async def told(settings: config.Settings) -> OutboxError:
+async def reported(settings: config.Settings) -> OutboxError:
     """What is said of a way that leads nowhere."""
     with pytest.raises(OutboxError) as raised:
         async with connected(settings.dsn, application_name="test"):
@@ -346,7 +346,7 @@ async def test_fault_is_one_line_with_cause_and_cure(
 ) -> None:
     variables, kind, words = FAULTS[fault]
     set_all(environment, variables(prepared))
-    error = await told(config.load())
+    error = await reported(config.load())
     assert type(error) is kind
     assert str(error).startswith("connect to PostgreSQL at ")
     assert [word for word in words if word not in str(error)] == []
@@ -354,7 +354,7 @@ async def test_fault_is_one_line_with_cause_and_cure(
         assert secret not in str(error)
 
 
-async def test_expired_certificate_is_told_and_a_renewed_one_is_taken(
+async def test_expired_certificate_is_reported_and_a_renewed_one_is_taken(
     prepared: Ground, environment: pytest.MonkeyPatch
 ) -> None:
     set_all(environment, prepared.trusted())
@@ -387,10 +387,10 @@ def silence() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_black_hole_is_told_in_time(silence: int, environment: pytest.MonkeyPatch) -> None:
+async def test_black_hole_is_reported_in_time(silence: int, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", f"postgresql://app@127.0.0.1:{silence}/app?connect_timeout=1")
     began_s = monotonic()
-    error = await told(config.load())
+    error = await reported(config.load())
     assert monotonic() - began_s < 15
     assert isinstance(error, DatabaseUnavailable)
     assert "no answer within 1 s" in str(error)
@@ -407,7 +407,7 @@ async def test_black_hole_does_not_keep_from_the_next_host(
 
 @contextmanager
 def ending(how: str) -> Iterator[int]:
-    """A port on which connections are taken and ended, as by a proxy whose server is away."""
+    """A port that accepts and ends connections, as a proxy does while its server is away."""
     internal_error = bytes([21, 3, 3, 0, 2, 2, 80])
 
     def serve() -> None:
@@ -441,7 +441,7 @@ def ending(how: str) -> Iterator[int]:
 async def test_a_connection_that_is_cut_off_may_come_again(how: str, environment: pytest.MonkeyPatch) -> None:
     with ending(how) as port:
         environment.setenv("DATABASE_URL", f"postgresql://app@127.0.0.1:{port}/app?sslmode=require")
-        error = await told(config.load())
+        error = await reported(config.load())
     assert isinstance(error, DatabaseUnavailable)
     assert "cut off before PostgreSQL answered: is PostgreSQL running behind what listens there" in str(error)
 
@@ -460,7 +460,7 @@ async def test_worker_waits_for_what_may_come(environment: pytest.MonkeyPatch) -
         assert "refused, no server listens there" in lost.error
 
 
-# Secrets that change beneath a worker
+# Secrets that change while a worker runs
 
 
 @pytest.fixture
@@ -557,4 +557,4 @@ async def test_pooler_is_verified_like_a_server(
         async with connected(config.load().dsn, application_name="test") as connection:
             assert await connection.fetchval("select 1") == 1
         environment.setenv("PGSSLROOTCERT", str(prepared.stranger.root))
-        assert "not from an authority in" in str(await told(config.load()))
+        assert "not from an authority in" in str(await reported(config.load()))

@@ -143,7 +143,7 @@ async def test_list_shows_every_id_whole_on_a_narrow_terminal_and_the_totals(wor
 
 
 @pytest.mark.parametrize("columns", ["120", None])
-async def test_list_has_every_column_where_there_is_room_or_nobody_looks(
+async def test_list_has_every_column_on_a_wide_terminal_or_without_one(
     worker: Clock, database: str, columns: str | None
 ) -> None:
     topic = "organization.created.by.import" if columns else "t" * 200
@@ -173,16 +173,16 @@ async def test_list_shows_twenty_and_counts_all(worker: Clock, database: str) ->
 async def test_list_for_machines_is_a_line_each_without_what_the_messages_carry(worker: Clock, database: str) -> None:
     ids = await bury(worker, *["t"] * 30, payload="'{\"secret\": 1}'", headers='\'{"secret": "2"}\'')
     done = await outbox(database, "dead", "list", "--json", "--topic", "t")
-    told = [json.loads(line) for line in done.out.splitlines()]
-    assert {UUID(letter["message_id"]) for letter in told} == set(ids)
+    reported = [json.loads(line) for line in done.out.splitlines()]
+    assert {UUID(letter["message_id"]) for letter in reported} == set(ids)
     assert "secret" not in done.out
-    assert (told[0]["reason"], told[0]["kind"], told[0]["detail"], told[0]["attempts"]) == (
+    assert (reported[0]["reason"], reported[0]["kind"], reported[0]["detail"], reported[0]["attempts"]) == (
         "rejected",
         "KIND",
         "detail",
         1,
     )
-    assert told[0]["errors"][0]["kind"] == "KIND"
+    assert reported[0]["errors"][0]["kind"] == "KIND"
 
 
 async def test_nothing_found_says_so(database: str) -> None:
@@ -196,7 +196,7 @@ async def test_nothing_found_says_so(database: str) -> None:
 # Showing
 
 
-async def test_show_tells_everything_and_every_error(worker: Clock, database: str) -> None:
+async def test_show_shows_everything_and_every_error(worker: Clock, database: str) -> None:
     message_id = await worker.pool.fetchval(
         "select outbox.start_workflow('W', 'w-1', '{\n  \"n\": 1.50}', key => 'k', dedup_key => 'd', headers => '{\"h\": \"v\"}')"
     )
@@ -207,17 +207,25 @@ async def test_show_tells_everything_and_every_error(worker: Clock, database: st
     await worker.store.bury([Burial(message, "exhausted", True, "LAST", "moves the cursor \x1b[2J\x07")])
     done = await outbox(database, "dead", "show", str(message_id), COLUMNS="40")
     assert (done.code, done.err) == (0, "")
-    for told in (str(message_id), '"workflow_id": "w-1"', '"n": 1.50}', '{"h": "v"}', "exhausted", "by alice", "LAST"):
-        assert told in done.out
+    for reported in (
+        str(message_id),
+        '"workflow_id": "w-1"',
+        '"n": 1.50}',
+        '{"h": "v"}',
+        "exhausted",
+        "by alice",
+        "LAST",
+    ):
+        assert reported in done.out
     assert "20, the first and the latest" in done.out
     assert [n for n in range(25) if f"KIND_{n}\n" in done.out] == [0, *range(7, 25)]
     assert done.out.count("not counted") == sum(n % 2 for n in (0, *range(7, 25)))
     assert "\x1b" not in done.out
     assert r"cursor \x1b[2J\x07" in done.out
-    told = json.loads((await outbox(database, "dead", "show", "--json", str(message_id))).out.splitlines()[0])
-    assert (told["payload"], told["headers"], told["dedup_key"]) == ({"n": 1.5}, {"h": "v"}, "d")
-    assert [error["detail"] for error in told["errors"][:2]] == ["detail 0", "detail 7"]
-    assert datetime.fromisoformat(told["first_tried_at"]) < datetime.fromisoformat(told["died_at"])
+    reported = json.loads((await outbox(database, "dead", "show", "--json", str(message_id))).out.splitlines()[0])
+    assert (reported["payload"], reported["headers"], reported["dedup_key"]) == ({"n": 1.5}, {"h": "v"}, "d")
+    assert [error["detail"] for error in reported["errors"][:2]] == ["detail 0", "detail 7"]
+    assert datetime.fromisoformat(reported["first_tried_at"]) < datetime.fromisoformat(reported["died_at"])
 
 
 async def test_show_of_what_is_no_dead_letter_is_one_line_and_exit_1(worker: Clock, database: str) -> None:
@@ -225,7 +233,7 @@ async def test_show_of_what_is_no_dead_letter_is_one_line_and_exit_1(worker: Clo
     done = await outbox(database, "dead", "show", str(stranger), str(dead))
     assert (done.code, done.err) == (
         1,
-        f"outbox: {stranger} is no dead letter; outbox.message_life may tell where it is\n",
+        f"outbox: {stranger} is no dead letter; outbox.message_life may show where it is\n",
     )
     assert str(dead) in done.out
 
@@ -306,7 +314,7 @@ async def test_of_two_dead_letters_with_one_dedup_key_the_first_goes_back(worker
 async def test_requeue_wakes_a_worker_that_sleeps_and_the_message_is_delivered(database: str) -> None:
     async with running(database, mode="listen", poll_interval_s=600.0, fallback_interval_s=600.0) as relay:
         await relay.log.wait_for(SourceReady)
-        relay.sink.answer = lambda _: Rejected("BROKEN", "until it is mended")
+        relay.sink.answer = lambda _: Rejected("BROKEN", "until it is repaired")
         [message_id] = await enqueue(database)
         await relay.wait_buried()
         relay.sink.answer = deliver_all
@@ -330,7 +338,10 @@ async def test_two_requeues_at_once_put_each_back_once(worker: Clock, database: 
         )
         await transaction.commit()
     out, err = await to_thread.run_sync(second.communicate)
-    assert (out, err) == ("30 requeued\n", "outbox: 10 were not dead letters any more: somebody else has moved them\n")
+    assert (out, err) == (
+        "30 requeued\n",
+        "outbox: 10 were not dead letters any more: another command has moved them\n",
+    )
     assert second.returncode == 1
 
 
@@ -385,12 +396,12 @@ async def test_five_thousand_are_looked_at_interrupted_and_resumed(worker: Clock
     )
     await eventually(lambda: worker.pool.fetchval(connections), lambda number: number == 0)
     assert command.returncode == 130
-    [told] = re.findall(
+    [reported] = re.findall(
         r"^outbox: interrupted after (\d+) of 5000; the same command goes on with the rest$", err, re.MULTILINE
     )
     done = await counts(database)
     assert done["message"] % BATCH == 0
-    assert 5 * BATCH <= int(told) <= done["message"] <= int(told) + (BATCH if signals == 2 else 0) < EVERY
+    assert 5 * BATCH <= int(reported) <= done["message"] <= int(reported) + (BATCH if signals == 2 else 0) < EVERY
     assert done["message"] + done["dead_letter"] == EVERY + 1
 
     resumed = await outbox(database, "dead", "requeue", "--topic", "bulk", "--yes", **NULL)
@@ -458,7 +469,7 @@ async def test_ids_that_are_no_dead_letters_are_named_and_the_others_go_on(worke
     stranger, [dead] = uuid4(), await bury(worker, "t")
     done = await outbox(database, "dead", "requeue", str(stranger), str(dead), "--yes", **NULL)
     assert (done.code, done.out) == (1, "1 requeued\n")
-    assert done.err == f"outbox: {stranger} is no dead letter; outbox.message_life may tell where it is\n"
+    assert done.err == f"outbox: {stranger} is no dead letter; outbox.message_life may show where it is\n"
 
 
 @pytest.mark.parametrize(

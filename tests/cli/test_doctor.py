@@ -66,7 +66,7 @@ async def test_healthy_installation_has_no_finding_but_good_ones(database: str) 
 # The server
 
 
-async def test_server_that_is_told_to_write_nothing_is_told_by_whom(database: str) -> None:
+async def test_cure_of_a_read_only_server_is_for_the_place_of_the_setting(database: str) -> None:
     name = urlsplit(database).path.lstrip("/")
     await fetch(database, f'alter database "{name}" set default_transaction_read_only = on')
     found = await only(database, "takes writes")
@@ -75,8 +75,8 @@ async def test_server_that_is_told_to_write_nothing_is_told_by_whom(database: st
     assert not wrong(await examined(database))
 
 
-async def test_role_that_is_told_to_write_nothing_is_told_apart(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+async def test_cure_of_a_read_only_role_is_for_the_role(database: str) -> None:
+    async with new_login(database) as (name, dsn):
         await fetch(database, f"alter role {name} superuser")
         await fetch(database, f"alter role {name} set default_transaction_read_only = on")
         found = await only(dsn, "takes writes")
@@ -102,7 +102,7 @@ async def test_an_encoding_other_than_utf8_is_a_fault(database: str) -> None:
 
 
 async def test_a_login_without_rights_has_one_fault_and_a_short_line(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+    async with new_login(database) as (name, dsn):
         findings = await examined(dsn)
     assert [finding.what for finding in findings if finding.grade == "fault" and not finding.reason_untried] == [
         "grants"
@@ -114,7 +114,7 @@ async def test_a_login_without_rights_has_one_fault_and_a_short_line(database: s
     assert "this login lacks rights: see grants" in untried(findings)["locks"]
 
 
-async def test_server_that_does_not_wait_for_its_disk_is_told(database: str) -> None:
+async def test_server_that_does_not_wait_for_its_disk_is_reported(database: str) -> None:
     """The tests' servers do not."""
     async with questions(database) as ask:
         facts = await ask.server_facts()
@@ -126,7 +126,7 @@ async def test_server_that_does_not_wait_for_its_disk_is_told(database: str) -> 
 
 
 @pytest.mark.parametrize(("wrong_by_s", "where"), [(60.0, "behind"), (-60.0, "ahead of")])
-async def test_clocks_that_differ_are_told(
+async def test_clocks_that_differ_are_reported(
     database: str, monkeypatch: pytest.MonkeyPatch, wrong_by_s: float, where: str
 ) -> None:
     monkeypatch.setattr(server, "time", SimpleNamespace(time=lambda: time.time() + wrong_by_s))
@@ -149,7 +149,7 @@ async def test_transaction_pooler_is_found_and_an_address_around_it_cures_it(
         assert "statement_timeout = '9s'" in str(around.cure)
         name = urlsplit(database).path.lstrip("/")
         await fetch(database, f"alter database \"{name}\" set statement_timeout = '9s'")
-        with pgbouncer(postgres, "transaction") as fresh:  # whose sessions know of it
+        with pgbouncer(postgres, "transaction") as fresh:  # with sessions that have it
             assert not wrong(await examined(fresh.led(database), listen_url=database))
 
 
@@ -188,9 +188,9 @@ async def test_wrong_schema_is_a_fault_and_keeps_the_rest_from_its_turn(
 
 
 @asynccontextmanager
-async def somebody(dsn: str) -> AsyncIterator[tuple[str, str]]:
+async def new_login(dsn: str) -> AsyncIterator[tuple[str, str]]:
     """A role that may do nothing, and how it comes into the database."""
-    name = f"somebody_{next(_numbers)}"
+    name = f"login_{next(_numbers)}"
     await fetch(dsn, f"create role {name} login")
     parts = urlsplit(dsn)
     try:
@@ -218,8 +218,8 @@ async def has_roles(dsn: str) -> bool:
     return bool(await fetch(dsn, "select from pg_roles where rolname = 'outbox_worker'"))
 
 
-async def test_user_without_rights_is_told_which_it_lacks(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+async def test_missing_rights_of_a_user_are_named(database: str) -> None:
+    async with new_login(database) as (name, dsn):
         findings = await examined(dsn)
         found = wrong(findings)["grants"]
         assert found.grade == "fault"
@@ -232,7 +232,7 @@ async def test_user_without_rights_is_told_which_it_lacks(database: str) -> None
 
 
 async def test_each_right_that_is_missing_is_found_alone(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+    async with new_login(database) as (name, dsn):
         await grant_needed(database, name)
         async with questions(dsn) as ask:
             for table, privilege in NEEDED:
@@ -247,7 +247,7 @@ async def test_each_right_that_is_missing_is_found_alone(database: str) -> None:
 
 
 async def test_rows_that_row_level_security_hides_are_a_fault(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+    async with new_login(database) as (name, dsn):
         await grant_needed(database, name)
         await fetch(database, "alter table outbox.message enable row level security")
         found = next(f for f in await examined(dsn) if f.what == "grants" and f.grade == "fault")
@@ -259,7 +259,7 @@ async def test_rows_that_row_level_security_hides_are_a_fault(database: str) -> 
 
 
 async def test_user_that_may_make_no_partitions_is_warned_of(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+    async with new_login(database) as (name, dsn):
         await grant_needed(database, name)
         await fetch(database, "alter function outbox.create_history_partitions security invoker")
         found = await only(dsn, "grants")
@@ -276,7 +276,7 @@ def judge(message: Message) -> Outcome:
 
 
 async def test_rights_that_the_doctor_asks_for_are_all_that_a_worker_needs(database: str) -> None:
-    async with somebody(database) as (name, dsn):
+    async with new_login(database) as (name, dsn):
         await grant_needed(database, name)
         await fetch(database, "select outbox.limit_topic('limited', 100)")
         async with running(dsn, FakeSink(judge)) as relay:
@@ -339,8 +339,8 @@ async def test_transaction_that_stays_open_is_found_and_its_end_cures_it(
             connection.terminate()
 
 
-async def test_transaction_of_which_nobody_may_know_the_age_is_judged_by_transactions(database: str) -> None:
-    async with somebody(database) as (name, dsn), connected(database) as connection:
+async def test_transaction_with_a_hidden_age_is_judged_by_transactions(database: str) -> None:
+    async with new_login(database) as (name, dsn), connected(database) as connection:
         await grant_needed(database, name)
         async with connection.transaction(isolation="repeatable_read"):
             await connection.execute("select 1")
@@ -417,7 +417,7 @@ async def test_standby_prepared_transaction_and_abandoned_slot(
         await fetch(dsn, "alter system reset synchronous_standby_names")
         await fetch(dsn, "select pg_reload_conf()")
     abandoned = await only(dsn, "oldest xmin")
-    assert "by the physical replication slot standby_1, which nobody reads" in abandoned.detail
+    assert "by the physical replication slot standby_1, which is not read" in abandoned.detail
     await follow(dsn, abandoned.cure)
     async with connected(dsn) as connection:
         await connection.execute("begin; create table t (); prepare transaction 'it''s open'")
@@ -450,7 +450,7 @@ async def test_trigger_that_is_disabled_or_dropped_is_found_and_restored(databas
         assert not wrong(await examined(database))
 
 
-async def test_polling_only_is_a_warning_whoever_asked_for_it(database: str) -> None:
+async def test_polling_only_is_a_warning_by_setting_and_by_switch(database: str) -> None:
     found = await only(database, "mode", mode="poll")
     assert (found.grade, found.cure) == ("warning", "OUTBOX_MODE=auto")
     await fetch(database, """select outbox.set_switch('mode', '"poll"')""")
@@ -492,7 +492,7 @@ async def test_sink_that_raises_or_cannot_be_opened_is_a_fault(database: str) ->
 async def test_what_cannot_be_examined_although_it_is_there_is_a_fault(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A check that breaks is nobody's permission to start."""
+    """A check that breaks does not permit a start."""
 
     async def broken(_self: Questions) -> None:
         raise KeyError("as it was asked")

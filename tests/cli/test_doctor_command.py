@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.test_cli import NOBODY_LISTENS, outbox
+from tests.cli.test_cli import NO_SERVER, outbox
 from tests.cli.test_settings_report import CANARY, OTHER_SINK, secrets
 from tests.support.running import fetch
 
@@ -49,8 +49,8 @@ async def test_warnings_are_safe_and_have_their_cure_on_a_line_of_its_own(databa
     assert all(line == line.rstrip() for line in lines)
 
 
-async def test_faults_are_not_safe_and_what_stands_on_them_is_told_together() -> None:
-    done = await outbox(NOBODY_LISTENS, "doctor", **OTHER_SINK, **TERMINAL)
+async def test_faults_are_not_safe_and_what_stands_on_them_is_reported_together() -> None:
+    done = await outbox(NO_SERVER, "doctor", **OTHER_SINK, **TERMINAL)
     assert (done.code, done.err) == (1, "")
     assert "is DATABASE_URL right, and PostgreSQL running?" in done.out
     assert done.out.splitlines()[-1].startswith("not safe to start: 1 fault, 0 warnings, ")
@@ -74,7 +74,7 @@ async def test_json_is_one_document_with_the_verdict(database: str) -> None:
     assert listen["detail"].startswith("not tried: because outbox is older than this version")
 
 
-async def test_retired_variables_are_told_and_are_a_fault_where_they_leave_a_gap(database: str) -> None:
+async def test_retired_variables_are_reported_and_are_a_fault_where_they_leave_a_gap(database: str) -> None:
     retired = {"ALGA_DB_PASSWORD": CANARY, "ALGA_DB_PORT": "5433"}
     done = await outbox(
         None, "doctor", "--json", DB_HOST="127.0.0.1", DB_USER="u", DB_PORT="1", **retired, **OTHER_SINK

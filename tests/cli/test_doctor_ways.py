@@ -52,8 +52,8 @@ async def test_stage_at_which_a_way_ends_is_the_fault(
     faults = [found for found in findings if found.grade == "fault" and found.reason_untried is None]
     assert {finding.what for finding in faults} == {STAGES[fault]}
     assert not safe(findings)
-    told = "; ".join(f"PostgreSQL at {finding.detail}: {finding.cure}" for finding in faults)
-    assert [word for word in words if word not in told] == []
+    reported = "; ".join(f"PostgreSQL at {finding.detail}: {finding.cure}" for finding in faults)
+    assert [word for word in words if word not in reported] == []
     assert BEHIND - {STAGES[fault]} <= set(untried(findings))
     if STAGES[fault] in ORDER:
         passed = ORDER[: ORDER.index(STAGES[fault])]
@@ -62,7 +62,7 @@ async def test_stage_at_which_a_way_ends_is_the_fault(
         assert all(secret not in f"{finding.detail} {finding.cure}" for finding in findings)
 
 
-async def test_black_hole_is_told_as_one(silence: int, environment: pytest.MonkeyPatch) -> None:
+async def test_black_hole_is_reported_as_one(silence: int, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", f"postgresql://app@127.0.0.1:{silence}/app?connect_timeout=1")
     findings = await examined(None)
     assert "no answer within 1 s" in wrong(findings)["reachability"].detail

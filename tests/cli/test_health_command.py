@@ -47,7 +47,7 @@ async def test_it_says_in_one_line_and_an_exit_code_how_the_worker_is(database: 
         sink.available = True
 
 
-async def test_where_nobody_answers_it_fails_with_one_line() -> None:
+async def test_without_an_answer_it_fails_with_one_line() -> None:
     port = free_port()
     code, out, err = await outbox("health", OUTBOX_HTTP_PORT=str(port))
     assert (code, out) == (1, "")
@@ -56,7 +56,7 @@ async def test_where_nobody_answers_it_fails_with_one_line() -> None:
     assert (code, err) == (2, "outbox: OUTBOX_HTTP_PORT is not set: that is where a worker serves its health\n")
 
 
-async def test_a_worker_whose_port_is_taken_ends_with_one_line() -> None:
+async def test_a_worker_ends_with_one_line_if_its_port_is_taken() -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     sink = "tests.support.sinks:null_sink"
     with listen("127.0.0.1", 0) as taken:

@@ -1,4 +1,4 @@
-"""Whoever enqueues chooses names, and servers choose errors: none of them controls the terminal of who looks."""
+"""Producers choose names, and servers choose errors: none of these controls the terminal that shows them."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ async def test_without_options_the_retention_of_the_setting_counts_and_dead_lett
     assert await db.fetchval("select count(*) from outbox.dead_letter") == 1
 
 
-async def test_an_interrupted_prune_tells_what_it_did_and_the_same_command_goes_on(
+async def test_an_interrupted_prune_shows_what_it_did_and_the_same_command_goes_on(
     db: Connection, database: str
 ) -> None:
     await db.execute(DEAD, 100, "t", 5 * _BATCH)

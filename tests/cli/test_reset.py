@@ -1,4 +1,4 @@
-"""`outbox reset`: destroys everything, in one piece, only if somebody insists, and nothing that is not the outbox's."""
+"""`outbox reset` deletes everything of the outbox in one transaction, after a confirmation, and nothing else."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_without_the_flag_or_a_terminal_it_shows_what_would_be_lost_and_re
 
 
 async def test_every_table_is_emptied_and_what_others_made_around_them_stays(db: Connection, database: str) -> None:
-    assert all((await filled(db)).values())  # else nobody knows whether the new one would be emptied
+    assert all((await filled(db)).values())  # else the test would not show that the new one is emptied
     done = await outbox(database, "reset", SURE)
     assert (done.code, done.err, done.out.splitlines()[-1]) == (0, "", "the outbox is empty")
     assert not any((await filled(db)).values())
@@ -94,7 +94,7 @@ async def test_running_workers_are_named_or_with_force_go_on(database: str) -> N
         done = await outbox(database, "reset", SURE)
         assert done.code == 2
         assert done.err == (
-            "outbox: nothing was done: 1 running (alice): stop them first, or say --force to do it beneath them\n"
+            "outbox: nothing was done: 1 running (alice): stop them first, or say --force to do it while they run\n"
         )
         assert (await outbox(database, "reset", SURE, "--force")).code == 0
         await enqueue(database)
@@ -122,7 +122,7 @@ async def test_on_a_terminal_the_databases_name_has_to_be_typed(db: Connection, 
     assert any((await filled(db)).values()) != right
 
 
-async def test_a_schema_of_whatever_state_is_made_anew_and_what_goes_with_it_is_shown_before(
+async def test_a_schema_in_any_state_is_made_again_and_what_goes_with_it_is_shown_before(
     db: Connection, database: str
 ) -> None:
     await db.execute("create view public.life as select status from outbox.message_life")
@@ -130,7 +130,7 @@ async def test_a_schema_of_whatever_state_is_made_anew_and_what_goes_with_it_is_
     await db.execute("update outbox.migration set checksum = 'edited' where version = 1")
     done = await outbox(database, "reset", SURE)
     assert done.code == 3
-    assert done.fault.endswith(", or make it anew: `outbox reset --drop-schema`")
+    assert done.fault.endswith(", or make it again: `outbox reset --drop-schema`")
     shown = await outbox(database, "reset", "--drop-schema")
     assert shown.code == 2
     assert "goes too: view public.life" in shown.out

@@ -81,7 +81,7 @@ async def test_people_see_the_same_and_what_is_doubtful(tmp_path: Path) -> None:
     assert "doubtful: PGSSLMODE asks for sslmode=require towards direct" in done.out
 
 
-async def test_faults_are_told_all_at_once_after_what_is_in_effect(tmp_path: Path) -> None:
+async def test_faults_are_reported_all_at_once_after_what_is_in_effect(tmp_path: Path) -> None:
     wrong = {
         "DATABASE_URL": f"postgresql://app:{CANARY}@db/shop",
         "DB_HOST": "other",
@@ -94,14 +94,14 @@ async def test_faults_are_told_all_at_once_after_what_is_in_effect(tmp_path: Pat
     }
     done = await outbox(None, "config", HOME=str(tmp_path), **wrong)
     assert done.code == 2
-    told = done.err.splitlines()
-    assert [name for name in wrong if not any(name in line for line in told)] == []
-    assert len(told) == len(wrong) - 1  # DATABASE_URL and DB_HOST disagree
+    reported = done.err.splitlines()
+    assert [name for name in wrong if not any(name in line for line in reported)] == []
+    assert len(reported) == len(wrong) - 1  # DATABASE_URL and DB_HOST disagree
     assert CANARY not in done.out + done.err
     assert "OUTBOX_CONCURRENCY" in done.out
 
 
-async def test_worker_tells_the_sinks_faults_together_with_its_own() -> None:
+async def test_worker_reports_the_sinks_faults_together_with_its_own() -> None:
     wrong = {"OUTBOX_LEASE_S": "0", "OUTBOX_TEMPORAL_COMPRESSION": "zip"}
     done = await outbox("postgresql://u@127.0.0.1:1/x", "run", **wrong)
     assert done.code == 2

@@ -1,4 +1,4 @@
-"""`outbox status` tells at once what workers do, why they do not deliver, and what fails of which topic."""
+"""`outbox status` shows at once what workers do, why they do not deliver, and what fails of which topic."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ async def test_the_first_line_says_what_a_worker_works_on(database: str, tmp_pat
     assert line["sink"] == NULL["OUTBOX_SINK"]
 
 
-async def test_a_hold_that_lasts_is_told_again_and_counted_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hold_that_lasts_is_reported_again_and_counted_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lasting, "FIRST_S", 0.2)
     sink, port = FakeSink(), free_port()
     sink.available = False
@@ -172,7 +174,7 @@ async def test_a_hold_that_lasts_is_told_again_and_counted_once(database: str, m
         assert samples["outbox_hold_seconds_total"][()] > 0.2
 
 
-async def test_a_database_that_stays_away_is_told_again_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_stays_away_is_reported_again_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lasting, "FIRST_S", 0.2)
     port = free_port()
     async with running("postgresql://postgres@127.0.0.1:1/x", wait=False, http_port=port) as relay:

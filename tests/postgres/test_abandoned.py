@@ -1,4 +1,4 @@
-"""If connecting is cancelled, at whatever moment, no connection is left open."""
+"""If connecting is cancelled, at any moment, no connection is left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling a message: only while nobody can have it in hand, and everybody is told which."""
+"""Cancelling a message works only while no worker holds it, and the answer says which case it was."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_partitions_that_are_made_later_take_cancelled_messages(worker: Cl
     assert await worker.pool.fetchval("select count(*) from only outbox.history_default") == 0
 
 
-async def test_command_tells_each_message_apart(worker: Clock, database: str) -> None:
+async def test_command_reports_each_message_separately(worker: Clock, database: str) -> None:
     delivered, dead, held, tried, pending = [await start(worker) for _ in range(5)]
     messages = {message.message_id: message for message in await worker.claim(4)}
     await worker.store.complete([(messages[delivered], Delivered())])

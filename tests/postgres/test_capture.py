@@ -273,7 +273,7 @@ async def test_pairs_come_in_the_order_of_the_rows_however_they_are_joined(db: C
     assert await payloads(db) == [[number, number] for number in in_order]
 
 
-async def test_statement_without_rows_for_the_capture_wakes_nobody(db: Connection, database: str) -> None:
+async def test_statement_without_rows_for_the_capture_wakes_no_worker(db: Connection, database: str) -> None:
     await capture(db, operations="insert or update", when="new.type = 'wanted'")
     async with notifications(db, database) as heard:
         await db.execute("insert into events (type) values ('other')")
@@ -292,7 +292,7 @@ async def test_when_chooses_the_rows(db: Connection) -> None:
     assert await topics(db) == ["b", "c"]
 
 
-async def test_only_inserts_are_captured_unless_told_otherwise(db: Connection) -> None:
+async def test_only_inserts_are_captured_unless_reported_otherwise(db: Connection) -> None:
     await capture(db)
     await db.execute("insert into events default values")
     await db.execute("update events set done = true")
@@ -397,7 +397,7 @@ async def test_rows_that_move_between_partitions_keep_their_pairs(db: Connection
     assert sorted(set(await topics(db))) == ["eu-eu", "us-eu"]
 
 
-async def test_update_whose_rows_cannot_be_paired_fails_rather_than_mixing_them_up(db: Connection) -> None:
+async def test_update_fails_if_its_old_and_new_rows_cannot_be_paired(db: Connection) -> None:
     await db.execute(PARTITIONED)
     await db.execute("""
         create function drop_odd() returns trigger language plpgsql as $$ begin if new.id % 2 = 1 then return null; end if; return new; end $$;
@@ -551,7 +551,7 @@ async def test_captures_are_listed(db: Connection) -> None:
     assert await db.fetchval("select enabled from outbox.captures") is False
 
 
-async def test_triggers_of_others_are_no_captures_whatever_their_arguments(db: Connection) -> None:
+async def test_other_triggers_are_no_captures_with_any_arguments(db: Connection) -> None:
     await db.execute("""
         create function outbox.captured_by_me() returns trigger language plpgsql as 'begin return null; end';
         create trigger mine after insert on events for each statement execute function outbox.captured_by_me('{no json')
@@ -637,7 +637,7 @@ async def test_writer_needs_no_rights_on_the_outbox(db: Connection) -> None:
     assert await topics(db) == ["a"]
 
 
-async def test_functions_of_captures_run_for_nobody_elses_tables(db: Connection) -> None:
+async def test_functions_of_captures_run_for_no_other_tables(db: Connection) -> None:
     """They run with their owner's rights: who could attach one to a table of his own could write into the outbox."""
     await capture(db, "'t'")
     async with role(db, "usage on schema outbox", "create on schema public") as stranger:

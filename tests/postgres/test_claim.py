@@ -89,7 +89,7 @@ async def test_scheduled_message_is_not_claimed_a_microsecond_early(worker: Cloc
     assert topics(await worker.claim()) == ["scheduled"]
 
 
-async def test_outlook_tells_whether_messages_are_due_and_when_the_next_will_be(worker: Clock) -> None:
+async def test_outlook_says_whether_messages_are_due_and_when_the_next_will_be(worker: Clock) -> None:
     await worker.enqueue("now")
     await worker.enqueue("soon", due_in_s=12.5)
     await worker.enqueue("later", due_in_s=300)
@@ -120,7 +120,7 @@ async def test_claim_begins_behind_a_place(worker: Clock) -> None:
     assert topics(await worker.claim()) == ["a"]
 
 
-async def test_place_tells_messages_apart_that_fell_due_in_the_same_microsecond(worker: Clock) -> None:
+async def test_place_distinguishes_messages_that_fell_due_in_the_same_microsecond(worker: Clock) -> None:
     await worker.enqueue(*"abcdef")
     await worker.pool.execute("update outbox.message set due_at = '2026-02-03 04:05:06.789013+00'")
     place, came = FRONT, []
@@ -179,7 +179,7 @@ async def test_concurrent_claimers_never_share_a_row(worker: Clock) -> None:
     async with anyio.create_task_group() as group:
         for limit in (1, 3, 17, 50, 50, 100, 7, 31):
             group.start_soon(claimer, limit)
-    # A claimer may leave early when all that was due was locked by the others; nobody may have taken a row twice.
+    # A claimer may leave early when all that was due was locked by the others; no row may have been taken twice.
     claimed += [message.message_id for message in await worker.claim(3000)]
     assert len(claimed) == len(set(claimed)) == 3000
 

@@ -107,7 +107,7 @@ async def test_a_copy_whose_pause_was_deleted_is_paused_again_by_the_next_look(c
         assert len(await fetch(copy, "select from outbox.pause")) == 1
 
 
-async def test_a_worker_whose_database_is_exchanged_for_a_copy_claims_nothing_there(
+async def test_a_worker_claims_nothing_after_its_database_was_exchanged_for_a_copy(
     database: str, copy: str, postgres: PostgresServer
 ) -> None:
     """As a nightly refresh does it: all connections are cut, and another database has the name."""

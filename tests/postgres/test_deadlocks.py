@@ -1,4 +1,4 @@
-"""Producers whose batches hold the same keys in different orders wait for one another; none of them fails."""
+"""Producers with the same keys in different orders in their batches wait for one another; none of them fails."""
 
 from __future__ import annotations
 

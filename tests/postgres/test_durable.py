@@ -1,4 +1,4 @@
-"""Durable before delivered: what a worker or a person could see survives a crash of PostgreSQL, whatever the settings."""
+"""Durable before delivered: with any settings, what a worker or a person could see survives a crash of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def crashing(anyio_backend: object, server: PostgresServer) -> AsyncIterator[PostgresServer]:
-    """The same, with a fresh schema, a table whose rows are captured, and a superuser `producer`."""
+    """The same, with a fresh schema, a table with captured rows, and a superuser `producer`."""
     for statement in (
         "drop schema if exists outbox cascade",
         "drop table if exists orders, captured",
@@ -78,7 +78,7 @@ async def crashing(anyio_backend: object, server: PostgresServer) -> AsyncIterat
 
 @asynccontextmanager
 async def weakened(server: PostgresServer, where: str = "session") -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A producer's connection whose commits do not wait for the disk. Everything before it is on disk."""
+    """A producer's connection with commits that do not wait for the disk. Everything before it is on disk."""
     if where != "session":
         await fetch(server.dsn(), WEAKENED[where])
         await fetch(server.dsn(), "select pg_reload_conf()")

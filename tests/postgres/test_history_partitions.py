@@ -66,7 +66,7 @@ async def test_making_them_again_makes_nothing(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles", "Europe/Berlin"])
-async def test_a_day_is_utcs_whatever_the_session_thinks(db: Connection, zone: str) -> None:
+async def test_a_day_is_in_utc_with_any_time_zone_of_the_session(db: Connection, zone: str) -> None:
     """Berlin puts its clocks forward on that day."""
     await db.execute(f"set timezone = '{zone}'")
     await db.execute(f"select outbox.create_history_partitions(0, {NOW})")
@@ -121,7 +121,7 @@ async def test_dropping_clears_the_default_partition_too(db: Connection) -> None
 
 
 async def test_dropping_leaves_other_tables_alone(db: Connection) -> None:
-    """A partition that somebody attached under a name of their own is theirs."""
+    """A partition that a person attached under another name is left alone."""
     await db.execute(
         """
         create table outbox.history_archive partition of outbox.history for values from ('2020-01-01') to ('2021-01-01');
@@ -218,7 +218,7 @@ async def test_a_reader_of_an_old_day_does_not_keep_tomorrows_partition_from_bei
     assert len(await partitions(db)) == 1 + 4
 
 
-async def test_whoever_was_away_for_a_week_settles_at_once_and_the_day_gets_its_partition_later(
+async def test_after_a_week_without_workers_settling_works_at_once_and_the_day_gets_its_partition_later(
     db: Connection, database: str
 ) -> None:
     """The partitions that were made ahead ended days ago; the first maintenance failed or is still to come."""

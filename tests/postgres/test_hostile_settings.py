@@ -111,10 +111,10 @@ async def test_the_core_works_under_hostile_settings(hostile: Hostile) -> None:
         worker.pass_s(3600)
         store = worker.store
         await application.execute("create table public.orders (id int, name text)")
-        told = (
+        capture = (
             "select outbox.capture('public.orders', '''ordered''', key => 'new.name', operations => 'insert or update')"
         )
-        assert await application.fetchval(told) == "installed"
+        assert await application.fetchval(capture) == "installed"
         await application.execute(
             "select outbox.enqueue('plain', '{\"a\": 1.10}', expires_at => now() + interval '1 year')"
         )

@@ -66,7 +66,7 @@ async def test_twenty_concurrent_migrators_succeed_and_each_migration_is_applied
         assert [row[0] for row in await connection.fetch(REGISTER)] == VERSIONS
 
 
-async def test_concurrent_migrators_succeed_whatever_isolation_the_database_defaults_to(empty_database: str) -> None:
+async def test_concurrent_migrators_succeed_under_any_default_isolation(empty_database: str) -> None:
     async with connected(empty_database) as connection:
         name = await connection.fetchval("select current_database()")
         await connection.execute(f"alter database {name} set default_transaction_isolation = 'serializable'")
@@ -229,9 +229,11 @@ async def exercise(dsn: str, schema: str) -> None:
         await Retention(pool, schema).maintain(days_ahead=9, keep_days=30)
         assert (await Overview(pool, schema).status())["messages"]["pending"] == 1
         await pool.execute("create table public.events (id int, type text)")
-        told = "select {}.capture('public.events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
-        await pool.execute(told.format(schema, "insert or update", "written", "new.id > 0"))
-        await pool.execute(told.format(schema, "update, delete", "gone", "old.id > 0"))
+        capture = (
+            "select {}.capture('public.events', 'lower(tg_op)', operations => '{}', name => '{}', \"when\" => '{}')"
+        )
+        await pool.execute(capture.format(schema, "insert or update", "written", "new.id > 0"))
+        await pool.execute(capture.format(schema, "update, delete", "gone", "old.id > 0"))
         for statement in (
             "insert into public.events values (1)",
             "update public.events set id = 2",
@@ -289,7 +291,7 @@ async def test_this_postgresql_serves_every_statement(database: str) -> None:
         assert await connection.fetchval("select current_setting('server_version_num')::int / 10000") == VERSION
 
 
-# Locks that anybody may take
+# Locks that any login may take
 
 
 async def test_a_strangers_advisory_locks_hold_up_no_migration_and_no_maintenance(database: str) -> None:

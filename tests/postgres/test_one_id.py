@@ -78,14 +78,14 @@ async def test_a_repeat_may_have_another_trace(database: str) -> None:
 
 @pytest.mark.parametrize("dedup", ["", ", dedup_key => 'new.id'"])
 async def test_a_captured_row_that_comes_again_adds_nothing(table: str, dedup: str) -> None:
-    told = f"select outbox.capture('orders', '''ordered''', message_id => 'new.event_id', operations => 'insert, update'{dedup})"
-    await fetch(table, told)
+    capture = f"select outbox.capture('orders', '''ordered''', message_id => 'new.event_id', operations => 'insert, update'{dedup})"
+    await fetch(table, capture)
     await fetch(table, f"insert into orders values (1, '{ID}')")
     await fetch(table, "update orders set id = old.id from orders old")
     assert len(await fetch(table, "select from outbox.message")) == 1
 
 
-async def test_captures_whose_conditions_exclude_each_other_may_share_ids(table: str) -> None:
+async def test_captures_may_share_ids_if_their_conditions_exclude_each_other(table: str) -> None:
     await fetch(
         table, "select outbox.capture('orders', '''odd''', message_id => 'new.event_id', \"when\" => 'new.id = 1')"
     )

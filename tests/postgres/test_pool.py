@@ -18,7 +18,7 @@ from tests.support.tcp_proxy import tcp_proxy
 
 
 async def test_claim_that_was_given_up_leases_nothing(database: str) -> None:
-    """Else it would go on in the server, lease messages to nobody, and let them look like killers of workers."""
+    """Else it would go on in the server and lease messages for no worker, and they would look like killers of workers."""
     await enqueue(database)
     async with (
         connected(database) as other,

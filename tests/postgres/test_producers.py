@@ -453,7 +453,7 @@ async def test_second_producer_waits_for_the_first_and_agrees_with_its_outcome(
     assert (answers == [first]) == (commit or "message_id" in by)
 
 
-async def test_second_producer_enqueues_anew_when_the_first_message_is_settled_meanwhile(
+async def test_second_producer_enqueues_again_when_the_first_message_is_settled_meanwhile(
     db: Connection, database: str
 ) -> None:
     """The row that stood in the way is gone when it is looked for: there is room again, not an endless search."""
@@ -507,7 +507,7 @@ async def test_scheduled_message_has_no_head_start(db: Connection) -> None:
 
 
 async def test_message_available_in_the_past_is_due_from_its_enqueue(db: Connection) -> None:
-    """Otherwise a producer could overtake everybody by asking for last year."""
+    """Otherwise a producer could overtake all others with a date of last year."""
     at = datetime(2020, 1, 1, tzinfo=UTC)
     written = await row(db, await db.fetchval("select outbox.enqueue('t', available_at => $1)", at))
     assert written["available_at"] == at
@@ -527,7 +527,7 @@ async def test_messages_of_one_transaction_keep_their_order(db: Connection) -> N
 
 
 async def test_commit_rings_and_rollback_does_not(db: Connection, database: str) -> None:
-    """The third notification is the fence: whatever was sent before it has been received when it comes."""
+    """The third notification is the fence: when it comes, all earlier ones have been received."""
     heard: list[str] = []
     fence = anyio.Event()
     async with connected(database) as listener:

@@ -60,14 +60,14 @@ async def test_of_a_key_one_is_in_flight_and_the_next_comes_when_it_has_left(wor
 
 
 async def test_those_behind_a_head_step_aside_in_a_tenants_lane(worker: Clock) -> None:
-    """Each is met once, however many wait: a hot key costs the other keys of its tenant no second look."""
+    """A claim looks at each once, however many wait: a hot key costs the other keys of its tenant no second look."""
     for n in range(50):
         await enqueue(worker, f"{n}", key="hot", tenant="t")
     assert topics(await worker.claim(100)) == ["0"]
     assert await worker.pool.fetchval("select count(*) from outbox.message where ready and restricted") == 0
 
 
-async def test_those_behind_a_head_stay_as_they_are_where_they_are_in_nobodys_way(worker: Clock) -> None:
+async def test_those_behind_a_head_stay_as_they_are_where_they_block_no_other(worker: Clock) -> None:
     """A lane that a key has to itself is passed over while one of the key is in flight: nothing is written."""
     for n in range(50):
         await enqueue(worker, f"{n}", key="hot")
@@ -108,7 +108,7 @@ async def test_messages_of_a_key_are_leased_together_as_long_as_nothing_stands_b
 
 
 @pytest.mark.parametrize("between", ["scheduled", "paused", "limited", "suspect", "locked"])
-async def test_series_ends_before_whoever_may_not_go_with_it(worker: Clock, database: str, between: str) -> None:
+async def test_series_ends_before_a_message_that_may_not_go_with_it(worker: Clock, database: str, between: str) -> None:
     for n in range(4):
         await enqueue(worker, f"{n}", key="k")
     [third] = await worker.pool.fetchrow("select message_id from outbox.message where topic = '2'")
@@ -133,8 +133,8 @@ async def test_series_ends_before_whoever_may_not_go_with_it(worker: Clock, data
     assert topics(await worker.claim(series=8))[:1] == {"scheduled": [], "paused": []}.get(between, ["2"])
 
 
-async def test_message_that_leaves_from_within_a_series_calls_nobody_and_its_last_one_does(worker: Clock) -> None:
-    """Whoever the first were that left: those who wait behind the series are called by its end."""
+async def test_only_the_last_message_of_a_series_calls_the_next_one(worker: Clock) -> None:
+    """In any order of leaving: messages that wait behind the series are called by its end."""
     for n in range(3):
         await enqueue(worker, f"{n}", key="k", tenant="t")
     series = await worker.claim(series=3)
@@ -301,7 +301,9 @@ async def test_more_lanes_than_room_take_turns_too(worker: Clock) -> None:
         )
         lane = batch.lane
         seen += [message.tenant for message in batch.messages]
-    assert Counter(seen[:30]) == {f"t{n:02}": 1 for n in range(30)}, "nobody has a second turn before all had a first"
+    assert Counter(seen[:30]) == {f"t{n:02}": 1 for n in range(30)}, (
+        "no tenant has a second turn before all had a first"
+    )
 
 
 # Limits
@@ -368,7 +370,7 @@ async def test_after_an_outage_the_rate_is_kept(worker: Clock) -> None:
     await worker.pool.execute("select outbox.limit_topic('mail', 10, 5)")
     await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 200)")
     await worker.claim(1000)
-    worker.pass_s(15)  # nobody claims while 150 of their times pass
+    worker.pass_s(15)  # no claim while 150 of their times pass
     times = await claimed_over(worker, 4)
     for start in times:
         assert sum(start <= t < start + 1 for t in times) <= 10 + 5
@@ -525,10 +527,10 @@ async def test_bad_rule_is_refused(worker: Clock, call: str) -> None:
         await worker.pool.execute(f"select outbox.{call}")
 
 
-# What a review found: nobody is left behind
+# What a review found: no message is left behind
 
 
-async def test_message_whose_worker_died_is_delivered_after_a_pause(worker: Clock) -> None:
+async def test_message_of_a_dead_worker_is_delivered_after_a_pause(worker: Clock) -> None:
     await enqueue(worker, "t", key="k")
     assert len(await worker.claim(lease_s=60)) == 1
     await worker.pool.execute("select outbox.pause(topic => 't')")
@@ -562,7 +564,7 @@ async def test_message_parked_behind_a_higher_number_is_called_when_that_one_com
     assert topics(await worker.claim()) == ["higher"]
 
 
-async def test_settlement_does_not_wait_for_whoever_cancels_the_next_of_the_key(worker: Clock, database: str) -> None:
+async def test_settlement_does_not_wait_for_a_cancellation_of_the_next_of_the_key(worker: Clock, database: str) -> None:
     for n in range(3):
         await enqueue(worker, f"a{n}", key="a")
     [head] = await worker.claim()
@@ -614,7 +616,7 @@ async def test_who_waits_is_called_also_if_another_than_the_first_leaves_meanwhi
     assert topics(await worker.claim()) == ["a2"]
 
 
-async def test_who_waits_is_called_also_if_the_first_has_come_back_in_the_very_claim_that_met_both(
+async def test_waiting_message_is_called_also_if_one_claim_found_it_and_the_returned_first(
     worker: Clock,
 ) -> None:
     await enqueue(worker, "a0", key="a", available_at=worker.now + timedelta(seconds=10))
@@ -625,7 +627,7 @@ async def test_who_waits_is_called_also_if_the_first_has_come_back_in_the_very_c
     assert await worker.pool.fetchval("select count(*) from outbox.message") == 0
 
 
-async def test_suspect_goes_first_and_starves_nobody(worker: Clock) -> None:
+async def test_suspect_goes_first_and_starves_no_other(worker: Clock) -> None:
     for n in range(40):
         await enqueue(worker, f"a{n}", tenant="a")
     suspect = await enqueue(worker, "suspect", tenant="b")
@@ -713,7 +715,7 @@ async def test_setting_the_same_limit_again_gives_no_fresh_burst(worker: Clock) 
     assert claimed == 10
 
 
-async def test_claim_passes_a_limit_over_while_somebody_changes_it(worker: Clock, database: str) -> None:
+async def test_claim_skips_a_limit_while_it_is_being_changed(worker: Clock, database: str) -> None:
     await worker.pool.execute("select outbox.limit_topic('mail', 1, 10)")
     await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 5)")
     await enqueue(worker, "other", key="k")

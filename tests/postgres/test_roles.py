@@ -63,7 +63,7 @@ RELATIONS = {
 }
 """What each role may do to each table and view; the daily partitions are reached through `history` alone."""
 VISIBLE_TO_ALL = {"captures", "capture_trigger"}
-"""They tell what the catalogue tells everyone, to whoever may use the schema."""
+"""They show what the catalogue shows to every login, if the login may use the schema."""
 
 FUNCTIONS = {
     **dict.fromkeys(
@@ -131,7 +131,7 @@ FUNCTIONS = {
         ("rights", "wanted_grants", "grant_roles", "advance_sequences", "keep_history", "may_cancel", "scope_keys"),
         set(),
     ),
-    # Triggers', which nobody calls.
+    # Triggers', which are never called directly.
     **dict.fromkeys(("ring", "durable", "tell_switch", "call_next", "broadcast"), set()),
 }
 """Who may call each function."""
@@ -144,7 +144,7 @@ CATALOGUE = {
     *("doctor/grants", "doctor/housekeeping", "doctor/server", "doctor/wakeups"),
     *("reset/dependants", "reset/tables", "status/blockers"),
 }
-"""Statements on what PostgreSQL tells everyone."""
+"""Statements on what PostgreSQL shows to every login."""
 MAY_RUN = {
     PRODUCER: {"status/applied_migrations", "audit/clock"} | CATALOGUE,
     WORKER: QUERIES,
@@ -262,7 +262,7 @@ async def logins_for(dsn: str, schema: str = "outbox") -> AsyncIterator[Logins]:
 
 @pytest.fixture
 async def logins(database: str) -> AsyncIterator[Logins]:
-    """A login for each role, and somebody else's data in the same database."""
+    """A login for each role, and data of another application in the same database."""
     await fetch(database, "create schema shop")
     await fetch(database, "create table shop.customers (id int, name text)")
     async with logins_for(database) as made:
@@ -270,7 +270,7 @@ async def logins(database: str) -> AsyncIterator[Logins]:
 
 
 def new_schema() -> str:
-    """A name whose roles nobody has made yet on this server."""
+    """A name without roles on this server."""
     return f"s{uuid4().hex[:12]}"
 
 
@@ -294,7 +294,7 @@ async def is_refused(connection: asyncpg.Connection, statement: str, *arguments:
 
 
 async def test_every_function_is_for_those_who_need_it_and_none_for_everyone(logins: Logins) -> None:
-    """A new function: decide whom it is for, in outbox.rights() and in FUNCTIONS."""
+    """A new function: decide which roles it is for, in outbox.rights() and in FUNCTIONS."""
     found = await fetch(
         logins.owner,
         """
@@ -553,7 +553,7 @@ async def test_two_databases_that_make_the_same_role_at_once_both_migrate(databa
             assert len(await fetch(made.worker, f"select from {schema}.message")) == 1
 
 
-async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_missing(empty_database: str) -> None:
+async def test_login_that_may_not_make_roles_migrates_and_sees_what_is_missing(empty_database: str) -> None:
     schema = new_schema()
     roles = ", ".join(f"{schema}_{role}" for role in sorted(ROLES))
     async with login(empty_database) as limited:
@@ -561,12 +561,12 @@ async def test_who_may_not_make_roles_migrates_all_the_same_and_is_told_what_is_
         await fetch(empty_database, f"create schema {schema} authorization {name}")
         done = await outbox(limited, "migrate", OUTBOX_SCHEMA=schema)
         assert done.code == 0
-        [told] = done.err.splitlines()
-        assert f"may not make roles, so these are missing: {roles}: " in told
-        assert f"create role {schema}_worker" in told
-        assert "run outbox migrate again" in told
+        [reported] = done.err.splitlines()
+        assert f"may not make roles, so these are missing: {roles}: " in reported
+        assert f"create role {schema}_worker" in reported
+        assert "run outbox migrate again" in reported
         await fetch(limited, f"select {schema}.enqueue('t')")  # owners need no role
-        for statement in told.partition("may run: ")[2].split("; ")[: len(ROLES)]:
+        for statement in reported.partition("may run: ")[2].split("; ")[: len(ROLES)]:
             await fetch(empty_database, statement)
         warnings: list[str] = []
         assert await migrate(limited, schema, warn=warnings.append) == []

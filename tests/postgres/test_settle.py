@@ -70,8 +70,8 @@ async def test_stale_lease_settles_nothing(worker: Clock, database: str, settle:
 
 
 @every_settle
-async def test_expired_lease_that_nobody_took_still_settles(worker: Clock, settle: Settle) -> None:
-    """The token is the fence, not the clock: what nobody else holds is still ours to settle."""
+async def test_expired_lease_that_was_not_taken_still_settles(worker: Clock, settle: Settle) -> None:
+    """The token is the fence, not the clock: if no other worker holds the message, this one may settle it."""
     await worker.enqueue("a")
     messages = await worker.claim(lease_s=60)
     worker.pass_s(3600)
@@ -111,7 +111,7 @@ async def test_empty_batch_settles_nothing(worker: Clock, settle: Settle) -> Non
 
 
 @every_settle
-async def test_stale_lease_is_told_apart_from_the_held_one_in_the_same_batch(worker: Clock, settle: Settle) -> None:
+async def test_stale_lease_is_distinguished_from_the_held_one_in_the_same_batch(worker: Clock, settle: Settle) -> None:
     await worker.enqueue("a")
     stale = await worker.claim(lease_s=60)
     worker.pass_s(60)
@@ -120,7 +120,7 @@ async def test_stale_lease_is_told_apart_from_the_held_one_in_the_same_batch(wor
 
 
 @every_settle
-async def test_settle_waits_for_whoever_locks_the_row_and_then_judges_anew(
+async def test_settle_waits_for_a_lock_on_the_row_and_then_judges_again(
     worker: Clock, database: str, settle: Settle
 ) -> None:
     """A claim by another worker that commits while we wait for its lock has taken the lease."""
@@ -296,7 +296,7 @@ async def test_buried_message_is_a_dead_letter_with_everything_it_had(worker: Cl
 
 
 @pytest.mark.parametrize("reason", ["rejected", "exhausted", "quarantined"])
-async def test_burial_has_its_reason_and_counts_as_told(worker: Clock, reason: str) -> None:
+async def test_burial_has_its_reason_and_counts_as_reported(worker: Clock, reason: str) -> None:
     await worker.enqueue("a")
     [message] = await worker.claim()
     await worker.store.bury([Burial(message, reason, counted=False, kind="K", detail="")])  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ async def test_migrating_back_leaves_a_newer_schema_as_it_is(upgraded: str) -> N
         assert await migrate(upgraded) == []
 
 
-async def test_reset_refuses_a_newer_schema_whose_tables_it_does_not_know(upgraded: str) -> None:
+async def test_reset_refuses_a_newer_schema_with_unknown_tables(upgraded: str) -> None:
     done = await outbox(upgraded, "reset", "--yes-delete-everything")
     assert done.code == 3
     assert "but a reset wants the version that wrote it" in done.fault
@@ -202,5 +202,5 @@ def test_a_migration_serves_only_versions_before_it(folder: str) -> None:
     ("text", "serves"),
     [("-- serves: 12\nselect 1", 12), ("-- About it.\n-- serves: 7\n", 7), ("select 1", None), ("-- serves 12", None)],
 )
-def test_a_migration_says_in_its_header_whom_it_serves(text: str, serves: int | None) -> None:
+def test_a_migration_says_in_its_header_which_versions_it_serves(text: str, serves: int | None) -> None:
     assert parsed(13, "x", text).serves == serves

@@ -46,7 +46,7 @@ def message(
     )
 
 
-def start(workflow_id: str, workflow: str = "Nothing", task_queue: str = "nobody", **more: object) -> dict[str, Any]:
+def start(workflow_id: str, workflow: str = "Nothing", task_queue: str = "unserved", **more: object) -> dict[str, Any]:
     """The target of a start."""
     basic = {"operation": "start_workflow", "workflow": workflow, "workflow_id": workflow_id, "task_queue": task_queue}
     return basic | more

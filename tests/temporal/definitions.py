@@ -86,7 +86,7 @@ class Collects:
 
 @workflow.defn
 class Hears:
-    """Returns the numbers that it was told, in the order in which it heard them, each message once."""
+    """Returns the numbers that it received, in the order of arrival, each message once."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -98,10 +98,10 @@ class Hears:
         return self._numbers
 
     @workflow.signal
-    def hear(self, told: dict[str, Any]) -> None:
-        if told["id"] not in self._ids:
-            self._ids.add(told["id"])
-            self._numbers.append(told["number"])
+    def hear(self, sent: dict[str, Any]) -> None:
+        if sent["id"] not in self._ids:
+            self._ids.add(sent["id"])
+            self._numbers.append(sent["number"])
 
 
 @workflow.defn

@@ -84,7 +84,7 @@ class TestAProxysHttpStatus:
     ) -> None:
         """nginx takes bodies up to 1 MB unless it is configured otherwise."""
         monkeypatch.setenv("TEMPORAL_ADDRESS", nginx)
-        enqueue = "select outbox.start_workflow('Nothing', $1, $2::json, task_queue => 'nobody', key => 'k')"
+        enqueue = "select outbox.start_workflow('Nothing', $1, $2::json, task_queue => 'unserved', key => 'k')"
         await fetch(database, enqueue, "too-large", '"' + "x" * 1_500_000 + '"')
         await fetch(database, enqueue, "small", '"x"')
         async with running_worker(database, factory=temporal_sink) as relay:
@@ -160,7 +160,7 @@ class TestARefusal:
         await fetch(database, "select outbox.signal_workflow('w-' || n, 's', '1') from generate_series(1, 30) n")
         await fetch(
             database,
-            "select outbox.start_workflow('Nothing', gen_random_uuid()::text, '1', task_queue => 'nobody') "
+            "select outbox.start_workflow('Nothing', gen_random_uuid()::text, '1', task_queue => 'unserved') "
             "from generate_series(1, 40) n",
         )
         async with running_worker(database, factory=temporal_sink, max_attempts=3) as relay:
@@ -176,7 +176,7 @@ class TestARefusal:
             return None if name == "GetSystemInfo" else GrpcRefusal(PERMISSION_DENIED, "Request unauthorized.")
 
         proxy.script = script
-        starts = "select outbox.start_workflow('Nothing', gen_random_uuid()::text, '1', task_queue => 'nobody') "
+        starts = "select outbox.start_workflow('Nothing', gen_random_uuid()::text, '1', task_queue => 'unserved') "
         await fetch(database, starts + "from generate_series(1, 20)")
         async with running_worker(database, factory=temporal_sink, max_attempts=1) as relay:
             await relay.log.wait_until(lambda: len(relay.log.of(Held)) >= 3 or None)
@@ -216,7 +216,7 @@ class TestTheTeamsCodec:
     ) -> None:
         environment.setenv("TEMPORAL_ADDRESS", temporal_server.address)
         environment.setenv("OUTBOX_TEMPORAL_PAYLOAD_CODEC", "tests.temporal.codec:RaisingCodec")
-        starts = "select outbox.start_workflow('Nothing', gen_random_uuid()::text, $1::json, task_queue => 'nobody') "
+        starts = "select outbox.start_workflow('Nothing', gen_random_uuid()::text, $1::json, task_queue => 'unserved') "
         await fetch(database, starts + "from generate_series(1, 30)", '{"raise": "RuntimeError"}')
         await fetch(database, starts + "from generate_series(1, 40)", "{}")
         async with running_worker(database, factory=temporal_sink, max_attempts=2) as relay:
@@ -242,7 +242,7 @@ def refusal(status: RPCStatusCode, detail: object) -> RPCError:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ProtobufMessage) else "",
 )
-def test_details_of_a_failed_precondition_say_whom_it_concerns(
+def test_details_of_a_failed_precondition_say_what_it_concerns(
     detail: ProtobufMessage, own: object, others: object, foreign: bool
 ) -> None:
     outcome = outcome_of(refusal(RPCStatusCode.FAILED_PRECONDITION, detail), foreign_namespace=foreign)

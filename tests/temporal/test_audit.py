@@ -54,7 +54,7 @@ from tests.temporal.definitions import Collects, ContinuesOnce, Echo, FailsOnce
 
 pytestmark = pytest.mark.timeout(150)
 QUEUE = "audited"
-START = "select outbox.start_workflow($1, $2, task_queue => 'nobody') as id"
+START = "select outbox.start_workflow($1, $2, task_queue => 'unserved') as id"
 ROUTES = """
 [[route]]
 topic = "order.made"
@@ -63,7 +63,7 @@ workflow_id = "order-{n}"
 task_queue = "audited"
 
 [[route]]
-topic = "order.told"
+topic = "order.reported"
 operation = "signal_workflow"
 workflow_id = "long-{n}"
 signal = "finish"
@@ -76,8 +76,8 @@ select outbox.start_workflow('FailsOnce', 'fails-' || n, task_queue => 'audited'
 from generate_series(1, 5) n;
 select outbox.signal_with_start_workflow('Collects', 'cart-' || n, 'add', input => '""', signal_input => '1', task_queue => 'audited')
 from generate_series(1, 5) n;
-select outbox.start_workflow('Echo', '"ended\-' || n, task_queue => 'nobody') from generate_series(1, 5) n;
-select outbox.start_workflow('Echo', 'there-' || n, task_queue => 'nobody', namespace => 'second') from generate_series(1, 5) n;
+select outbox.start_workflow('Echo', '"ended\-' || n, task_queue => 'unserved') from generate_series(1, 5) n;
+select outbox.start_workflow('Echo', 'there-' || n, task_queue => 'unserved', namespace => 'second') from generate_series(1, 5) n;
 select outbox.enqueue('order.made', json_build_object('n', n)) from generate_series(1, 5) n;
 select outbox.start_workflow('Collects', 'joined', task_queue => 'audited');
 """
@@ -86,7 +86,7 @@ select outbox.signal_with_start_workflow('Collects', 'cart-' || n, 'add', input 
 from generate_series(1, 5) n;
 select outbox.terminate_workflow('"ended\-' || n) from generate_series(1, 5) n;
 select outbox.signal_workflow('long-' || n, 'finish') from generate_series(1, 5) n;
-select outbox.enqueue('order.told', json_build_object('n', n)) from generate_series(6, 8) n;
+select outbox.enqueue('order.reported', json_build_object('n', n)) from generate_series(6, 8) n;
 select outbox.start_workflow('Echo', 'echo-' || n, task_queue => 'audited') from generate_series(1, 2) n;
 select outbox.start_workflow('Collects', 'joined', task_queue => 'audited', id_conflict_policy => 'use_existing');
 """
@@ -95,7 +95,7 @@ HONEST_STARTS, HONEST, HONEST_RUNS = 87, 100, 43 + 20 + 10 + 5 + 5 + 5 + 1 + 1
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TemporalServer]:
-    """A server whose namespaces hold nothing but what a test of this file puts there."""
+    """A server with namespaces that hold only what a test of this file puts there."""
     with TemporalServer.start(
         ui=False, in_memory=True, namespaces=["first", "second", "small", "rest", "ghosts", "pruned", "buried"]
     ) as server:
@@ -146,9 +146,9 @@ class World:
         return row["id"]
 
     async def by_hand(
-        self, workflow_id: str, message_id: UUID | None = None, workflow: str = "Echo", queue: str = "nobody"
+        self, workflow_id: str, message_id: UUID | None = None, workflow: str = "Echo", queue: str = "unserved"
     ) -> WorkflowHandle[Any, Any]:
-        """A workflow that somebody starts, with a forged memo if a message id is given."""
+        """A workflow started by hand, with a forged memo if a message id is given."""
         return await self.client.start_workflow(
             workflow,
             id=workflow_id,
@@ -275,7 +275,7 @@ class Faults:
         await self.here.start("taken")
         self.plant("taken", "taken")
 
-    async def nobodys_memo(self) -> None:
+    async def foreign_memo(self) -> None:
         await self.here.by_hand("forged", uuid4())
         message_id = await self.here.start("disowned")
         await fetch(self.here.dsn, "delete from outbox.history where message_id = $1", message_id)
@@ -349,7 +349,7 @@ async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_hone
                 faults.second_chain_under_the_id,
                 faults.second_chain_under_another_id,
                 faults.id_taken,
-                faults.nobodys_memo,
+                faults.foreign_memo,
                 faults.old_history,
             ):
                 tasks.start_soon(plant)
@@ -383,7 +383,7 @@ async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_hone
             assert "; " in line  # what is wrong, and what to do
 
 
-async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_told_on_request(
+async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_reported_on_request(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     async with world(database, server, "small", environment) as here:
@@ -408,7 +408,7 @@ async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_told_on
         assert done.out.splitlines()[-1] == "no fault found"
 
 
-async def test_what_is_missing_is_asked_for_side_by_side_and_told_in_order(
+async def test_what_is_missing_is_asked_for_side_by_side_and_reported_in_order(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     """Each missing workflow is a question of its own; one after the other they took a day for some millions."""
@@ -436,7 +436,7 @@ async def test_what_is_missing_is_asked_for_side_by_side_and_told_in_order(
             await relay.wait_completed(len(gone))
         environment.setattr(executions.Executions, "_described", counted)
         found: list[str] = []
-        report = AuditReport(1000, tell=lambda finding: found.append(finding.workflow_id))
+        report = AuditReport(1000, show=lambda finding: found.append(finding.workflow_id))
         wish = AuditOptions("2d", "0s", 0.0, (), (), ("gone-",), None, 1000.0, 4)  # others use the namespace too
         with anyio.fail_after(60):
             await with_store(settings(database), AuditHistory, partial(compare, wish, 30, report))
@@ -454,7 +454,7 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     assert capsys.readouterr().err == "outbox: messages: 20 of 50\noutbox: messages: 40 of 50\n"
 
 
-async def test_an_interrupted_audit_tells_what_it_has_found(
+async def test_an_interrupted_audit_shows_what_it_has_found(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     async with world(database, server, "rest", environment) as here:
@@ -545,7 +545,7 @@ async def test_ghosts_are_listed_terminated_on_request_and_their_duplicates_are_
         assert "not terminated: it has ended" in done.err
 
 
-async def test_workflow_whose_history_was_pruned_is_no_ghost(
+async def test_workflow_with_pruned_history_is_no_ghost(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     async with world(database, server, "pruned", environment) as here:

@@ -76,7 +76,7 @@ def test_runs_of_retry_cron_or_reset_are_one_chain_if_the_first_and_the_last_beg
     assert judged(entry(), runs, chain) == []
 
 
-def test_two_chains_of_one_message_are_told() -> None:
+def test_two_chains_of_one_message_are_reported() -> None:
     [finding] = judged(
         entry(), [run("a"), run("b", minute=5)], {"a": run("a", first_run_id="a"), "b": run("b", first_run_id="b")}
     )
@@ -96,7 +96,7 @@ def test_a_chain_that_outlived_its_first_runs_record_is_there() -> None:
     assert kinds(entry(), [last], {"a": None, "z": last}) == []
 
 
-def test_another_run_in_the_recorded_ones_place_is_told_with_its_starter() -> None:
+def test_another_run_in_the_recorded_ones_place_is_reported_with_its_starter() -> None:
     again = run("z", first_run_id="z")
     assert kinds(entry(), [again], {"a": None, "z": again}) == [Kind.REPLACED]
     [finding] = judged(entry(), [run("z", OTHERS)], {"a": None})
@@ -113,10 +113,10 @@ def test_a_deviation_counts_unless_the_run_is_a_later_one_of_its_chain(field: di
     other = run("a", **field)
     assert kinds(entry(), [other], {"a": other._replace(first_run_id="a")}) == [kind]
     assert kinds(entry(), [other], {"a": other._replace(first_run_id="earlier")}) == []
-    assert kinds(entry(workflow=None, task_queue=None), [other]) == []  # what nobody knows cannot be wrong
+    assert kinds(entry(workflow=None, task_queue=None), [other]) == []  # what is not known cannot be wrong
 
 
-def test_a_duplicate_is_shared_with_a_message_or_taken_by_nobodys_start() -> None:
+def test_a_duplicate_is_shared_with_a_message_or_taken_by_a_start_without_one() -> None:
     assert kinds(entry(status="duplicate"), [run("a", OTHERS)]) == [Kind.SHARED]
     assert kinds(entry(status="duplicate"), [run("a", None)]) == [Kind.TAKEN]
     assert kinds(entry(), [run("a", None)]) == [Kind.SHARED]  # joined, by use_existing
@@ -169,7 +169,7 @@ def test_a_run_is_suspected_that_no_message_accounts_for(entries: list[Entry], k
     assert verdict.kind is kind
 
 
-def test_a_message_id_of_the_database_tells_its_time() -> None:
+def test_a_message_id_of_the_database_contains_its_time() -> None:
     assert enqueued_at(UUID("019aa5c0-0000-7000-8000-000000000000")) == datetime.fromtimestamp(
         0x019AA5C00000 / 1000, UTC
     )

@@ -99,7 +99,7 @@ def test_nesting_without_end_is_said() -> None:
 
 
 def written(operation: str, **parts: str) -> Message:
-    """A message whose target, payload and headers are these texts."""
+    """A message with these texts as target, payload and headers."""
     more = "".join(f',"{name}":{parts[name]}' for name in ("arguments", "memo", "search_attributes") if name in parts)
     target = f'{{"operation":"{operation}","workflow":"W","signal":"s","workflow_id":"w","task_queue":"q"{more}}}'
     return message(None, raw=parts.get("payload"))._replace(target=target, headers=parts.get("headers", "{}"))
@@ -205,7 +205,7 @@ def test_memo_of_the_outbox_cannot_be_forged(operation: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["memo", r"m\u0065mo"])
-def test_memo_whose_name_is_escaped_is_the_memo(name: str) -> None:
+def test_memo_with_an_escaped_name_is_the_memo(name: str) -> None:
     sent = written("start_workflow")
     target = (sent.target or "")[:-1] + f',"{name}":{{"a":1.10}}}}'
     command = parse(target)

@@ -122,7 +122,7 @@ async def test_way_that_does_not_lead_there_is_a_fault(
 
 @asynccontextmanager
 async def tls_server(*names: str) -> AsyncIterator[tuple[str, trustme.CA]]:
-    """Somebody who speaks TLS, with a certificate of an authority that nobody knows; and says nothing more."""
+    """A server that speaks TLS with a certificate of an unknown authority, and then says nothing more."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["h2"])
@@ -137,7 +137,7 @@ async def tls_server(*names: str) -> AsyncIterator[tuple[str, trustme.CA]]:
         yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}", authority
 
 
-async def test_certificates_that_are_not_verified_are_told_apart(
+async def test_certificates_that_are_not_verified_are_distinguished(
     database: str, chosen: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     chosen.setenv("TEMPORAL_TLS", "true")
@@ -160,7 +160,7 @@ async def test_certificates_that_are_not_verified_are_told_apart(
         assert (await only(database, "Temporal")).cure
 
 
-async def test_somebody_who_is_silent_is_told_in_time(database: str, chosen: pytest.MonkeyPatch) -> None:
+async def test_a_silent_server_is_reported_in_time(database: str, chosen: pytest.MonkeyPatch) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -172,7 +172,7 @@ async def test_somebody_who_is_silent_is_told_in_time(database: str, chosen: pyt
 
 
 @pytest.mark.parametrize("status", [RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED])
-def test_refused_credentials_are_told_apart_from_the_way(status: RPCStatusCode) -> None:
+def test_refused_credentials_are_distinguished_from_the_way(status: RPCStatusCode) -> None:
     found = refusal(RPCError("Request unauthorized.", status, b""), "temporal:7233")
     assert (found.what, found.grade) == ("Temporal's credentials", "fault")
     assert "Request unauthorized." in found.detail
@@ -216,7 +216,7 @@ async def test_retention_shorter_than_the_history_is_a_warning(database: str) ->
 
 async def test_retention_shorter_than_the_age_of_a_dead_letter_is_a_warning(database: str) -> None:
     async with clock(database) as worker:
-        await fetch(database, "select outbox.start_workflow('Probe', 'w', task_queue => 'nobody')")
+        await fetch(database, "select outbox.start_workflow('Probe', 'w', task_queue => 'unserved')")
         worker.store.now = None
         [message] = await worker.claim()
         await worker.store.bury([Burial(message, "rejected", True, "KIND", "detail")])
@@ -234,7 +234,7 @@ async def test_retention_shorter_than_the_age_of_a_dead_letter_is_a_warning(data
 # Task queues
 
 
-async def test_task_queue_without_a_worker_is_a_warning_whoever_names_it(
+async def test_task_queue_without_a_worker_is_a_warning_from_every_place_that_names_it(
     database: str, chosen: pytest.MonkeyPatch
 ) -> None:
     Path("outbox.toml").write_text(ROUTE % "of-a-route")
@@ -258,7 +258,7 @@ async def test_a_misspelt_task_queue_is_named_after_the_delivery_too(database: s
     assert found.detail.startswith("no worker polls oders: ")
 
 
-async def test_messages_that_name_no_task_queue_are_told(database: str) -> None:
+async def test_messages_that_name_no_task_queue_are_reported(database: str) -> None:
     await fetch(database, "select outbox.start_workflow('W', 'w')")
     found = await only(database, "task queues")
     assert (found.grade, found.cure) == ("warning", "OUTBOX_TEMPORAL_TASK_QUEUE=…")
@@ -282,14 +282,14 @@ async def test_topic_that_no_route_matches_is_a_fault_unless_its_messages_are_le
     found = await only(database, "routes")
     assert found.grade == "fault"
     assert "no target and no route: invoice.sent, order.created; a worker would make them dead" in found.detail
-    Path("outbox.toml").write_text(ROUTE.replace("%s", "nobody"))
+    Path("outbox.toml").write_text(ROUTE.replace("%s", "unserved"))
     assert "no route: invoice.sent; a worker" in wrong(await examined(database))["routes"].detail
     chosen.setenv("OUTBOX_UNROUTABLE", "leave")
     assert wrong(await examined(database))["routes"].grade == "warning"
 
 
 async def test_what_a_route_says_in_vain_is_a_warning(database: str) -> None:
-    Path("outbox.toml").write_text(ROUTE % "nobody" + 'signal = "in vain"\n')
+    Path("outbox.toml").write_text(ROUTE % "unserved" + 'signal = "in vain"\n')
     found = wrong(await examined(database))["routes"]
     assert (found.grade, "signal means nothing to start_workflow" in found.detail) == ("warning", True)
 
@@ -307,14 +307,14 @@ async def test_setting_that_cannot_be_used_is_a_fault(
 
 
 async def test_what_needs_no_outbox_is_examined_without_it() -> None:
-    Path("outbox.toml").write_text(ROUTE % "nobody")
+    Path("outbox.toml").write_text(ROUTE % "unserved")
     findings = await examined("postgresql://postgres@127.0.0.1:1/x")
     assert set(wrong(findings)) == {"reachability", "task queues"}
     assert {"routes", "retention"} < set(untried(findings))
     assert untried(findings)["LISTEN"] == "there is no way into PostgreSQL"
 
 
-async def test_both_sides_away_are_both_told(chosen: pytest.MonkeyPatch) -> None:
+async def test_both_sides_away_are_both_reported(chosen: pytest.MonkeyPatch) -> None:
     chosen.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     findings = await examined("postgresql://postgres@127.0.0.1:1/x")
     assert {what: finding.grade for what, finding in wrong(findings).items()} == {

@@ -19,7 +19,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 from tests.temporal.conftest import message, start
 
 pytestmark = pytest.mark.timeout(90)
-START = "select outbox.start_workflow('Probe', $1, task_queue => 'nobody')"
+START = "select outbox.start_workflow('Probe', $1, task_queue => 'unserved')"
 
 
 @pytest.fixture

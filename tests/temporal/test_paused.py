@@ -36,7 +36,7 @@ async def test_repeat_of_a_signal_brings_its_payload_to_a_paused_workflow(
 ) -> None:
     environment.setenv("TEMPORAL_ADDRESS", pausing_server.address)
     client = await Client.connect(pausing_server.address)
-    handle = await client.start_workflow("Nothing", id=workflow_id, task_queue="nobody")
+    handle = await client.start_workflow("Nothing", id=workflow_id, task_queue="unserved")
     await client.workflow_service.pause_workflow_execution(
         PauseWorkflowExecutionRequest(
             namespace="default", workflow_id=workflow_id, identity="test", request_id=str(uuid4())

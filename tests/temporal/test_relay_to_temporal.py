@@ -13,7 +13,7 @@ from outbox_temporal.sink import temporal_sink
 from tests.support.running import counts, fetch, running
 
 pytestmark = pytest.mark.timeout(90)
-START = "select outbox.start_workflow($1, $2, $3::json, task_queue => 'nobody')"
+START = "select outbox.start_workflow($1, $2, $3::json, task_queue => 'unserved')"
 
 
 async def test_largest_payload_that_enqueue_takes_is_taken_by_temporal(
@@ -28,7 +28,7 @@ async def test_largest_payload_that_enqueue_takes_is_taken_by_temporal(
         await relay.wait_completed(1)
 
 
-async def test_poison_is_a_dead_letter_at_once_and_delays_nobody(
+async def test_poison_is_a_dead_letter_at_once_and_delays_no_other(
     database: str, temporal_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_client.service_client.config.target_host)

@@ -391,7 +391,7 @@ async def test_a_long_running_workflow_costs_no_list(ground: Ground) -> None:
     ]
 
 
-async def test_signal_with_start_whose_workflow_ends_on_it_runs_once_through_the_worker(
+async def test_signal_with_start_that_ends_its_workflow_runs_once_through_the_worker(
     ground: Ground, database: str
 ) -> None:
     """The whole way: the answer is lost twice, the worker delivers a third time."""

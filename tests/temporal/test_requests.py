@@ -41,7 +41,7 @@ def command_of(sent: Message) -> Command:
     ],
     ids=lambda other: next(iter(other)),
 )
-async def test_a_start_is_the_same_whatever_was_built_before(requests: Requests, other: dict[str, object]) -> None:
+async def test_a_start_is_the_same_after_any_other_start(requests: Requests, other: dict[str, object]) -> None:
     plain = message(start("plain"), raw='{"n": 1}')
     special = message(start("special", **other), payload=[1], headers={"tenant": "acme"})
     fresh = Requests(namespace="default", identity="me", task_queue=None, converter=DataConverter.default)

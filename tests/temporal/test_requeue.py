@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 async def one_claimed(worker: Clock, workflow_id: str) -> Message:
-    await worker.pool.fetch("select outbox.start_workflow('Probe', $1, task_queue => 'nobody')", workflow_id)
+    await worker.pool.fetch("select outbox.start_workflow('Probe', $1, task_queue => 'unserved')", workflow_id)
     [message] = await worker.claim()
     return message
 

@@ -268,14 +268,14 @@ def test_a_route_becomes_a_whole_target(tmp_path: Path) -> None:
     assert target(loaded, message("anything")).task_queue == "general"
 
 
-def test_a_route_that_records_needs_neither_workflow_nor_id_and_takes_no_defaults(tmp_path: Path) -> None:
+def test_a_route_that_records_needs_no_workflow_and_no_id_and_takes_no_defaults(tmp_path: Path) -> None:
     text = '[defaults]\ntask_queue = "{nothing}"\n[[route]]\ntopic = "a.*"\noperation = "record"\n'
     loaded = routes(tmp_path, text)
     assert loaded.target_of(message("a.b", None)) == Record()
     assert loaded.without_task_queue() == []
 
 
-def test_a_signal_with_start_gives_the_payload_to_both_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_signal_with_start_gives_the_payload_to_both_unless_reported_otherwise(tmp_path: Path) -> None:
     fields = 'operation = "signal_with_start_workflow"\nsignal = "s"\nworkflow_id = "x"\n'
     found = target(one(tmp_path, fields), message())
     assert (found.arguments, found.signal_arguments) == ("one", "one")

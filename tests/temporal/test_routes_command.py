@@ -101,7 +101,7 @@ def test_a_route_that_records_is_listed_and_shown_as_such(tmp_path: Path) -> Non
     assert (code, "nothing would be called: the message would go to the history" in out) == (0, True)
 
 
-def test_a_sample_that_goes_nowhere_is_told_why_and_what_becomes_of_it(directory: Path) -> None:
+def test_a_sample_that_goes_nowhere_is_reported_why_and_what_becomes_of_it(directory: Path) -> None:
     code, out, _ = check(directory, "--topic", "organization.created", "--payload", "{}")
     assert code == 1
     assert (

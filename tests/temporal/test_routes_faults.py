@@ -149,7 +149,7 @@ def test_a_default_may_need_the_route_to_make_sense(tmp_path: Path) -> None:
     assert fault.startswith("3: terminate_existing")
 
 
-def test_lines_are_found_behind_whatever_spans_several(tmp_path: Path) -> None:
+def test_lines_are_found_behind_values_that_span_several(tmp_path: Path) -> None:
     text = '''\
 # [[route]] in a comment
 a = """

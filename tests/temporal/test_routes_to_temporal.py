@@ -141,7 +141,7 @@ async def test_what_is_only_recorded_is_delivered_without_a_call(database: str, 
         await relay.wait_completed(1)
     [life] = await fetch(database, "select status, outcome, worker, workflow_id, run_id from outbox.message_life")
     assert tuple(life) == ("completed", "delivered", "worker-1", None, None)
-    routed.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # nobody is there to be called
+    routed.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # no server is there
     async with temporal_sink(CONTEXT) as sink:
         paid = message(None)._replace(topic="order.paid", key="order-7")
         assert await sink.deliver(paid) == Delivered()
@@ -149,7 +149,7 @@ async def test_what_is_only_recorded_is_delivered_without_a_call(database: str, 
 
 @pytest.mark.parametrize(
     ("topic", "payload", "says"),
-    [("nobody.knows", "{}", "no route in"), ("organization.created", "{}", "{organization_id} is missing")],
+    [("unknown.topic", "{}", "no route in"), ("organization.created", "{}", "{organization_id} is missing")],
 )
 async def test_an_unroutable_message_is_a_dead_letter_with_the_reason(
     database: str, routed: pytest.MonkeyPatch, topic: str, payload: str, says: str
@@ -167,7 +167,7 @@ async def test_an_unroutable_message_can_be_left_until_a_route_is_there(
     database: str, routed: pytest.MonkeyPatch, tmp_path: Path, temporal_client: Client, run: str
 ) -> None:
     routed.setenv("OUTBOX_UNROUTABLE", "leave")
-    await fetch(database, "select outbox.enqueue('nobody.knows', '{}', key => 'k')")
+    await fetch(database, "select outbox.enqueue('unknown.topic', '{}', key => 'k')")
 
     async def left() -> list[object]:
         rows = await fetch(database, "select attempts, errors -> -1 ->> 'kind' as kind from outbox.message")
@@ -181,7 +181,7 @@ async def test_an_unroutable_message_can_be_left_until_a_route_is_there(
         await eventually(times, lambda n: n >= 5)
     assert await left() == [(0, "UNROUTABLE")]
     assert await counts(database) == {"message": 1, "history": 0, "dead_letter": 0}
-    more = '[[route]]\ntopic = "nobody.*"\nworkflow = "Echo"\nworkflow_id = "{key}-' + run + '"\n'
+    more = '[[route]]\ntopic = "unknown.*"\nworkflow = "Echo"\nworkflow_id = "{key}-' + run + '"\n'
     with (tmp_path / "my-routes.toml").open("a", encoding="utf-8") as file:
         file.write(more)
     async with running(database, factory=temporal_sink) as relay:

@@ -245,7 +245,7 @@ class TestASignal:
         assert isinstance(repeated, Delivered)
         assert repeated.run_id == first.run_id
         other = await sink.deliver(message(target, payload={"args": [], "signal_args": ["late"]}))
-        assert isinstance(other, Rejected), "a signal that nobody received is not a delivered duplicate"
+        assert isinstance(other, Rejected), "a signal that no workflow received is not a delivered duplicate"
 
 
 class TestAnEnd:
@@ -533,7 +533,7 @@ async def test_a_target_that_makes_no_sense_is_rejected_with_its_reason(
 async def test_signal_with_start_goes_by_its_conflict_policy(
     sink: Sink, temporal_client: Client, workflow_id: str, policy: str
 ) -> None:
-    """It was sent without one, and signalled the running workflow whatever the message said."""
+    """It was sent without one, and signalled the running workflow in every case."""
     other = await sink.deliver(message(start(workflow_id)))
     target = start(workflow_id, signal="s", id_conflict_policy=policy, id_reuse_policy="allow_duplicate")
     outcome = await sink.deliver(message(target | {"operation": "signal_with_start_workflow"}, raw="{}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outbox.cli.format import aligned
 
 
-def test_columns_stand_below_each_other_whatever_the_width_of_a_character() -> None:
+def test_columns_are_aligned_for_any_width_of_a_character() -> None:
     rows = [("1", "日本", "end"), ("200", "a", ""), ("3", "[red]", "x")]
     assert list(aligned(("n", "word", "last"), rows)) == [
         "n    word   last\n",

@@ -1,4 +1,4 @@
-"""A question for the event loop: one at a time, not too often, and nobody waits for long."""
+"""A question for the event loop: one at a time, not too often, and no caller waits for long."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_an_answer_that_is_not_well_grows_old_sooner() -> None:
         assert [await look(reading, LONG_S) for _ in range(5)] == [1, 2, 3, 3, 3]
 
 
-async def test_nobody_waits_longer_than_asked_and_the_late_answer_is_there_for_the_next() -> None:
+async def test_no_caller_waits_longer_than_asked_and_the_late_answer_is_there_for_the_next() -> None:
     question = Question()
     reading = CachedAnswer(question.ask, every_s=LONG_S)
     async with answered(reading):
@@ -95,7 +95,7 @@ async def test_nobody_waits_longer_than_asked_and_the_late_answer_is_there_for_t
         assert question.asked == 1
 
 
-async def test_nobody_waits_for_a_loop_that_stands_still() -> None:
+async def test_no_caller_waits_for_a_stuck_loop() -> None:
     question = Question()
     question.may_answer.set()
     reading = CachedAnswer(question.ask, every_s=0.0)
@@ -106,7 +106,7 @@ async def test_nobody_waits_for_a_loop_that_stands_still() -> None:
         assert await look(reading, LONG_S) is not None
 
 
-async def test_what_was_known_is_still_told_while_the_next_answer_is_late_or_fails() -> None:
+async def test_what_was_known_is_still_reported_while_the_next_answer_is_late_or_fails() -> None:
     question = Question()
     question.may_answer.set()
     reading = CachedAnswer(question.ask, every_s=0.0)
@@ -134,7 +134,7 @@ async def test_after_the_worker_has_ended_nothing_is_asked() -> None:
     assert question.asked == 1
 
 
-async def test_the_end_leaves_nobody_waiting() -> None:
+async def test_no_caller_waits_after_the_end() -> None:
     question = Question()
     reading = CachedAnswer(question.ask, every_s=0.0)
     began_s = monotonic()

@@ -238,7 +238,7 @@ def test_keys_of_supabase_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.listen_dsn is not settings.dsn
 
 
-def test_key_of_supabase_is_read_anew_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_key_of_supabase_is_read_again_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("first\n")
     monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")

@@ -88,11 +88,13 @@ ORDER = ["OUTBOX_DATABASE_URL", "DATABASE_URL", "service", "PGHOST"]
         *((name, None) for name in ("OUTBOX_TEMPORAL_TASK_QUEUE", "OUTBOX_WORKFLOWS_DRAIN_TIMEOUT_S", "DB_POOL_SIZE")),
     ],
 )
-def test_a_variable_that_is_nearly_ours_is_told(name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_nearly_ours_is_reported(
+    name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://app@127.0.0.1/app")
     monkeypatch.setenv(name, "5")
-    told = [doubt for doubt in config.read().doubts if "is no setting" in doubt]
-    assert told == ([] if meant is None else [f"{name} is no setting, and is passed over: is {meant} meant?"])
+    reported = [doubt for doubt in config.read().doubts if "is no setting" in doubt]
+    assert reported == ([] if meant is None else [f"{name} is no setting, and is passed over: is {meant} meant?"])
 
 
 @pytest.mark.parametrize("first", range(len(ORDER)))
@@ -133,7 +135,7 @@ def test_every_source_fills_what_the_others_leave_open(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_said_is_told_with_what_may_be_said() -> None:
+def test_nothing_said_is_reported_with_what_may_be_said() -> None:
     assert faults({}) == faults({"PGUSER": "app", "DB_PASSWORD": CANARY}) == (NOTHING_SET,)
 
 
@@ -174,7 +176,7 @@ def test_variable_and_file_that_differ_are_named(tmp_path: Path) -> None:
     assert fault == "DATABASE_URL and DATABASE_URL_FILE are both set and differ: unset one of them"
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_reported_at_once() -> None:
     found = faults(
         {"DB_HOST": "a,b", "DB_PORT": "1,2,3", "DB_SSLMODE": "mostly", "PGSSLNEGOTIATION": "x"}
         | {
@@ -251,7 +253,7 @@ def test_password_file_is_read_as_libpq_reads_it(tmp_path: Path) -> None:
     assert seen(server)["password"] == (MASK, f"password file {file}")
 
 
-def test_password_file_that_others_may_read_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_password_file_that_others_may_read_is_passed_over_and_reported(tmp_path: Path) -> None:
     (tmp_path / ".pgpass").write_text(f"*:*:*:*:{CANARY}")
     (tmp_path / ".pgpass").chmod(0o640)
     server = resolved(LAPTOP)
@@ -324,12 +326,12 @@ def test_connection_string_is_shown_without_its_secrets(text: str, shown: str) -
     assert masked(Given(text, "X", "")) == shown
 
 
-def test_parameters_of_others_are_passed_over_and_told() -> None:
+def test_parameters_of_others_are_passed_over_and_reported() -> None:
     variables = {"DATABASE_URL": f"postgresql://u@h/d?pgbouncer={CANARY}&keepalives=1&schema=public"}
     assert resolved(variables).database == "d"
-    told = unknown_parameters(Environment(variables))
-    assert [line.split()[1] for line in told] == ["pgbouncer", "schema"]
-    assert CANARY not in str(told)
+    reported = unknown_parameters(Environment(variables))
+    assert [line.split()[1] for line in reported] == ["pgbouncer", "schema"]
+    assert CANARY not in str(reported)
 
 
 # TLS

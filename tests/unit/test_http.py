@@ -55,26 +55,26 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=ANSWERED_WITHIN_S)
 
 
-def test_a_page_is_served_and_its_length_told_to_whoever_asks_only_for_that(port: int) -> None:
+def test_a_page_is_served_and_a_head_request_gets_its_length(port: int) -> None:
     answer = ask(port, "/hello?verbose")
     assert (answer.status, answer.content_type, answer.body) == (200, "text/plain", "hello")
     assert (ask(port, "/hello", "HEAD").status, ask(port, "/hello", "HEAD").body) == (200, "")
 
 
-def test_whoever_asks_for_something_else_is_told_what_there_is(port: int) -> None:
+def test_a_request_for_an_unknown_page_gets_a_list_of_pages(port: int) -> None:
     answer = ask(port, "/health")
     assert (answer.status, answer.body) == (404, "there are /hello /slow /faulty\n")
     assert ask(port, "/hello", "POST").status == 501
 
 
-def test_a_fault_of_ours_is_an_answer_and_tells_no_secret(port: int) -> None:
+def test_an_internal_fault_is_an_answer_without_secrets(port: int) -> None:
     answer = ask(port, "/faulty")
     assert answer.status == 500
     assert "LookupError" in answer.body
     assert "secret" not in answer.body
 
 
-def test_nonsense_is_answered_and_harms_nobody(port: int) -> None:
+def test_nonsense_is_answered_and_harms_no_other_request(port: int) -> None:
     with connect(port) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\n\n")
         assert b"Bad request" in client.recv(1000)

@@ -1,4 +1,4 @@
-"""A fault that lasts is told of again, ever more rarely."""
+"""A fault that lasts is reported again, ever more rarely."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Clock:
         return self.now_s
 
 
-def test_it_is_told_after_half_a_minute_and_then_ever_more_rarely_for_ever() -> None:
-    clock, told = Clock(), []
+def test_it_is_reported_after_half_a_minute_and_then_ever_more_rarely_for_ever() -> None:
+    clock, reported = Clock(), []
     fault = LastingFault(clock)
     for _ in range(2 * 3600):
         clock.now_s += 1.0
         if lasted_s := fault.due():
-            told.append(lasted_s)
-    pauses = [later - earlier for earlier, later in zip(told, told[1:], strict=False)]
-    assert told[0] == FIRST_S
+            reported.append(lasted_s)
+    pauses = [later - earlier for earlier, later in zip(reported, reported[1:], strict=False)]
+    assert reported[0] == FIRST_S
     assert pauses[:4] == [60.0, 120.0, 240.0, 480.0]
     assert set(pauses[5:]) == {600.0}
 

@@ -12,7 +12,7 @@ START_S = 1_000_000.0
 
 @pytest.fixture
 def pace() -> Pace:
-    """A pace whose owner has begun to tick, as the relay does before it delivers anything."""
+    """A pace that has begun to tick, as in the relay before the first delivery."""
     pace = Pace()
     pace.tick(START_S)
     return pace

@@ -147,16 +147,16 @@ async def test_of_many_failures_the_first_is_written_and_then_each_second_how_ma
     for number in range(count):
         log(sample(events.Retried)._replace(message=MESSAGE._replace(message_id=UUID(int=number))))
     log(sample(events.Retried)._replace(message=MESSAGE._replace(topic="mail")))
-    told: list[Any] = []
+    reported: list[Any] = []
 
     async def look() -> list[Any]:
-        told.extend(lines())
-        return told
+        reported.extend(lines())
+        return reported
 
     await eventually(look, lambda found: "more" in str(found))
     log.close()
     assert lines() == []
-    retried = [line for line in told if line["message"] == "message failed, will retry"]
+    retried = [line for line in reported if line["message"] == "message failed, will retry"]
     assert [(line["topic"], line.get("more")) for line in retried] == [
         ("orders", None),
         ("mail", None),
@@ -165,7 +165,7 @@ async def test_of_many_failures_the_first_is_written_and_then_each_second_how_ma
     assert retried[-1]["latest"] == str(UUID(int=count - 1))
 
 
-def test_numbers_that_are_not_told_yet_are_told_at_the_end(lines: Any) -> None:
+def test_numbers_that_are_not_reported_yet_are_reported_at_the_end(lines: Any) -> None:
     log = EventLog()
     for _ in range(5):
         log(sample(events.Buried))
@@ -180,9 +180,9 @@ def test_topics_without_number_are_counted_together(lines: Any) -> None:
     for number in range(count):
         log(sample(events.Retried)._replace(message=MESSAGE._replace(topic=f"topic-{number}")))
     log.close()
-    told = lines()
-    assert len(told) < 100
-    assert sum(line.get("more", 1) for line in told) == count
+    reported = lines()
+    assert len(reported) < 100
+    assert sum(line.get("more", 1) for line in reported) == count
 
 
 def test_the_reason_of_an_end_has_the_form_of_the_log(lines: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The log's way out: it holds nobody up, loses no count, and gives back what waits."""
+"""The log's writer: it holds up no caller, loses no count, and gives back what waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAIT_S = 15.0
 
 
 class Pipe:
-    """A pipe. `full` ones take nothing until somebody reads."""
+    """A pipe. `full` ones take nothing until they are read."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -68,7 +68,7 @@ def said(lines: int) -> bytes:
     return f"{lines} dropped\n".encode()
 
 
-def test_no_writer_waits_for_a_reader_and_the_lost_lines_are_counted_and_told(pipe: Pipe) -> None:
+def test_no_writer_waits_for_a_reader_and_the_lost_lines_are_counted_and_reported(pipe: Pipe) -> None:
     pipe.fill()
     outlet, line, count = LogWriter(pipe.writing, said, most_bytes=10_000), b"x" * 99 + b"\n", 5_000
     for _ in range(count):  # more than the queue holds: this ends only if no write waits
@@ -76,9 +76,9 @@ def test_no_writer_waits_for_a_reader_and_the_lost_lines_are_counted_and_told(pi
     assert outlet.dropped >= count - 2 * 10_000 // len(line)
     assert not outlet.flush(0.05)
     lines = pipe.read(outlet)
-    told = [int(line.split()[0]) for line in lines if line.endswith(b"dropped")]
-    assert sum(told) == outlet.dropped
-    assert len(lines) - len(told) + outlet.dropped == count
+    reported = [int(line.split()[0]) for line in lines if line.endswith(b"dropped")]
+    assert sum(reported) == outlet.dropped
+    assert len(lines) - len(reported) + outlet.dropped == count
 
 
 def test_the_reason_of_an_end_is_kept_when_all_else_is_dropped(pipe: Pipe) -> None:
@@ -101,7 +101,7 @@ def test_a_pipe_that_another_process_made_non_blocking_takes_every_line(pipe: Pi
 def test_a_reader_that_went_away_is_no_error_and_its_lines_count_as_dropped(pipe: Pipe) -> None:
     outlet = LogWriter(pipe.writing, said)
     os.close(pipe.reading)
-    outlet.write("for nobody\n")
+    outlet.write("not read\n")
     assert outlet.flush(WAIT_S)
     assert outlet.dropped == 1
     outlet.close(WAIT_S)

@@ -79,7 +79,7 @@ def system(message: str, status: str = "ok", extension: str = "system") -> str:
     return frame("system", {"message": message, "status": status, "extension": extension, "channel": "outbox"})
 
 
-def test_broadcast_asks_to_be_told_when_the_replication_stands_and_is_ready_then() -> None:
+def test_broadcast_is_ready_when_the_server_reports_its_replication() -> None:
     channel = Channel("broadcast", "outbox")
     [join] = sent(channel.join("key", 0.0, UNIX_S))
     assert join["payload"]["config"]["broadcast"]["replication_ready"] is True
@@ -88,13 +88,13 @@ def test_broadcast_asks_to_be_told_when_the_replication_stands_and_is_ready_then
     assert channel.receive(system("Replication connection established"), 1.0) == [Ready()]
 
 
-def test_broadcast_whose_replication_does_not_come_fails_with_the_servers_reason() -> None:
+def test_broadcast_without_replication_fails_with_the_servers_reason() -> None:
     channel = joining("broadcast")
     channel.receive(JOINED, 0.0)
     assert channel.receive(system("no replication", "error"), 60.0) == [Fail("no replication")]
 
 
-def test_server_that_does_not_tell_of_its_replication_counts_as_ready_after_a_minute() -> None:
+def test_server_that_does_not_report_its_replication_counts_as_ready_after_a_minute() -> None:
     channel = joining("broadcast")
     channel.receive(JOINED, 0.0)
     now_s = 0.0
@@ -133,8 +133,10 @@ def test_refused_join_fails_with_the_servers_reason() -> None:
 
 @pytest.mark.parametrize("extension", ["system", "postgres_changes"])
 def test_system_error_fails_with_its_message(extension: str) -> None:
-    told = frame("system", {"message": "Token has expired 3 seconds ago", "status": "error", "extension": extension})
-    assert ready().receive(told, 1.0) == [Fail("Token has expired 3 seconds ago")]
+    reported = frame(
+        "system", {"message": "Token has expired 3 seconds ago", "status": "error", "extension": extension}
+    )
+    assert ready().receive(reported, 1.0) == [Fail("Token has expired 3 seconds ago")]
 
 
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
@@ -150,7 +152,7 @@ def test_other_channels_do_not_concern_us(event: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1,2]", '["1","1","realtime:outbox","system",{}]', "{}", b"\xff\x00"])
-def test_what_is_not_phoenix_is_told_so(text: str | bytes) -> None:
+def test_an_answer_that_is_not_phoenix_is_an_error(text: str | bytes) -> None:
     [failed] = joining().receive(text, 0.0)
     assert isinstance(failed, Fail)
     assert "Phoenix" in failed.reason

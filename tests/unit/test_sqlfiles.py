@@ -24,7 +24,7 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_every_file_among_the_migrations_is_one() -> None:
-    """A file whose name has a typing error would be left out in silence."""
+    """A file with a misspelt name would be left out in silence."""
     files = sorted(path.name for path in (ROOT / "sql" / "migrations").iterdir())
     assert files == [f"{migration.version:04d}_{migration.name}.sql" for migration in sqlfiles.migrations()]
 
@@ -47,7 +47,7 @@ def test_every_statement_lies_in_the_folder_of_its_owner() -> None:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_statement_has_somebody_who_runs_it(name: str) -> None:
+def test_every_statement_has_a_method_that_runs_it(name: str) -> None:
     assert f'"{name}"' in SOURCE
 
 

@@ -1,4 +1,4 @@
-"""A source outlives whatever befalls its sessions."""
+"""A source outlives every fault of its sessions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.event_log import EventLog
 
 
 class Unlucky(SupervisedSource):
-    """Its sessions end as they are told; the one after the last stays."""
+    """Its sessions end as the list says; the one after the last stays."""
 
     name, grace_s, steady_s = "unlucky", 1.0, 10.0
 
@@ -35,7 +35,7 @@ class Unlucky(SupervisedSource):
         await anyio.sleep_forever()
 
 
-async def test_source_goes_on_after_errors_that_nobody_foresaw_and_loose_cancellations(anyio_backend: object) -> None:
+async def test_source_goes_on_after_unexpected_errors_and_loose_cancellations(anyio_backend: object) -> None:
     log = EventLog()
     wakeup = Wakeup(log)
     source = Unlucky(

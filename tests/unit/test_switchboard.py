@@ -84,8 +84,8 @@ async def test_switch_overrides_the_setting_until_it_is_removed() -> None:
         await b.runs("listen")
         b.selection.apply({"mode": "poll", "other": 1})
         assert (await b.runs()).why == "set by outbox mode"
-        told = {"mode": "poll", "mode_from": "outbox mode", "configured": ["listen", "realtime"], "sources": {}}
-        assert b.selection.report() == told
+        reported = {"mode": "poll", "mode_from": "outbox mode", "configured": ["listen", "realtime"], "sources": {}}
+        assert b.selection.report() == reported
         b.selection.apply({})
         assert (await b.runs("listen")).why == "set by OUTBOX_MODE"
         assert b.changes >= 3

@@ -129,7 +129,7 @@ def log() -> EventLog:
 
 @pytest.fixture
 def judged(clock: Clock, log: EventLog) -> Wakeup:
-    """A doorbell with one source, whose subscription has been noticed."""
+    """A doorbell with one subscribed source."""
     wakeup = Wakeup(log, clock)
     wakeup.subscribed("listen", grace_s=1.0)
     return wakeup
@@ -216,14 +216,14 @@ async def test_degraded_source_is_trusted_after_three_rings(judged: Wakeup, cloc
     assert log.of(SourceRestored) == [SourceRestored("listen")]
 
 
-async def test_another_miss_starts_the_proof_anew(judged: Wakeup, clock: Clock, log: EventLog) -> None:
+async def test_another_miss_starts_the_proof_again(judged: Wakeup, clock: Clock, log: EventLog) -> None:
     await make_deaf(judged, clock)
     judged.ring("listen")
     judged.ring("listen")
     await make_deaf(judged, clock)
     judged.ring("listen")
     assert not judged.trusts("listen")
-    assert len(log.of(SourceDegraded)) == 1, "it is told once"
+    assert len(log.of(SourceDegraded)) == 1, "it is reported once"
 
 
 async def test_subscribing_again_does_not_wash_a_source_clean(judged: Wakeup, clock: Clock) -> None:

@@ -28,7 +28,7 @@ def test_a_promise_is_broken_when_its_time_is_over_and_kept_by_another_one() -> 
     assert watchdog.overdue_s() == {}
 
 
-def test_whoever_waits_for_another_is_released_from_its_promise() -> None:
+def test_a_loop_that_waits_for_another_is_released_from_its_promise() -> None:
     clock = Clock()
     watchdog = Watchdog(clock)
     watchdog.expect("claim", 10.0)

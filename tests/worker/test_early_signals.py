@@ -59,7 +59,7 @@ class Starting:
         return any(mask & 1 << (number - 1) for mask in masks)
 
     def has_loaded(self, library: str) -> bool:
-        """Whether it has loaded a shared library whose path has this in it."""
+        """Whether it has loaded a shared library with this in its path."""
         try:
             return library in Path(f"/proc/{self.pid}/maps").read_text()
         except OSError:

@@ -1,4 +1,4 @@
-"""Every event of a worker reaches everybody who listens: each metric and each field of `/status` is seen to change."""
+"""Every event of a worker reaches all subscribers: each metric and each field of `/status` is seen to change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RARE = (
     "MaintenanceFailed",
     "PaceChanged",
 )
-"""Events that take a broken server: they are told to the worker's own stream, as its parts would."""
+"""Events that need a broken server: the test emits them into the worker's own stream, as its parts would."""
 
 
 class Watch:
@@ -87,7 +87,7 @@ def answer(message: Message) -> Outcome:
 
 
 async def lead_a_life(relay: Running, sink: FakeSink, database: str, watch: Watch) -> None:
-    """Everything that may befall a worker on sound servers, with a look after each thing."""
+    """Everything that may happen to a worker on sound servers, with a look after each thing."""
     for topic in ("good", "bad", "flaky", "lost", "again"):
         await enqueue(database, 2, topic=topic)
     await relay.log.wait_for(Buried)
@@ -153,8 +153,8 @@ async def test_every_metric_and_every_field_of_the_status_is_seen_to_change(
         assert still <= {"name", "configured", "sink"}, still
 
 
-async def test_every_event_reaches_the_worker_itself_and_everybody_outside(database: str) -> None:
-    """The parts of a worker have one stream: what one of them tells is heard by all."""
+async def test_every_event_reaches_the_worker_itself_and_every_page(database: str) -> None:
+    """The parts of a worker have one stream: all of them receive each event."""
     heard: list[Any] = []
     async with running(database) as relay:
         state = relay.worker.state

@@ -43,7 +43,7 @@ async def echo() -> AsyncIterator[tuple[str, list[asyncio.StreamWriter]]]:
         server.close()
 
 
-async def told(proxy: TcpProxy, accepted: int) -> None:
+async def connections_accepted(proxy: TcpProxy, accepted: int) -> None:
     async def look() -> int:
         return proxy.accepted
 
@@ -90,7 +90,7 @@ async def test_cut_in_a_stall_leaves_nothing_to_flow() -> None:
         proxy.stall()
         first.write(b"held")
         _, second = await asyncio.open_connection(proxy.host, proxy.port)
-        await told(proxy, 2)
+        await connections_accepted(proxy, 2)
         proxy.cut()
         await over(proxy)
         proxy.flow()

@@ -1,4 +1,4 @@
-"""Large messages: claims and workers are bounded by bytes, so that legal ones neither time claims out nor fill memory."""
+"""Large messages: claims and workers are bounded by bytes, so that legal ones do not time out claims or fill memory."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ async def delivered(relay: Running, dsn: str) -> float:
     return monotonic() - began_s
 
 
-async def go_through(relay: Running, dsn: str, *, break_it: Act, mend_it: Act) -> None:
+async def go_through(relay: Running, dsn: str, *, break_it: Act, repair: Act) -> None:
     """The course of every row, and what must hold in it."""
     await relay.log.wait_for(SourceReady, timeout_s=20)
     await delivered(relay, dsn)
@@ -53,7 +53,7 @@ async def go_through(relay: Running, dsn: str, *, break_it: Act, mend_it: Act) -
     assert monotonic() - broken_s < NOTICED_WITHIN_S + BUSY_MACHINE_S
     for _ in range(3):
         assert await delivered(relay, dsn) < POLLING_S + 0.1 + BUSY_MACHINE_S
-    await mend_it()
+    await repair()
     await relay.log.wait_for(SourceReady, after=mark, timeout_s=30)
     await delivered(relay, dsn)
     assert len(relay.sink.ids) == len(set(relay.sink.ids)) == len(relay.completed)
@@ -61,7 +61,7 @@ async def go_through(relay: Running, dsn: str, *, break_it: Act, mend_it: Act) -
 
 
 async def nothing() -> None:
-    """Some faults mend themselves."""
+    """Some faults end by themselves."""
 
 
 @asynccontextmanager
@@ -81,12 +81,12 @@ async def test_half_open_connection(database: str) -> None:
             proxy.cut()
             proxy.flow()
 
-        await go_through(relay, database, break_it=stall, mend_it=flow)
+        await go_through(relay, database, break_it=stall, repair=flow)
 
 
 async def test_cut_and_refused_connection(database: str) -> None:
     async with listening_through_a_proxy(database) as (relay, proxy):
-        await go_through(relay, database, break_it=proxy.refuse, mend_it=proxy.accept)
+        await go_through(relay, database, break_it=proxy.refuse, repair=proxy.accept)
 
 
 async def test_terminated_backend(database: str) -> None:
@@ -111,7 +111,7 @@ async def test_terminated_backend(database: str) -> None:
 
 
 async def test_listener_that_lost_its_channel(database: str) -> None:
-    """A pooler in session mode that resets the session, or somebody's UNLISTEN: the connection itself is well."""
+    """A pooler in session mode that resets the session, or an UNLISTEN: the connection itself is well."""
     async with running(database, **SETTINGS) as relay:
         await relay.log.wait_for(SourceReady)
         source = relay.worker.state.parts.selection._sources["listen"]
@@ -120,7 +120,7 @@ async def test_listener_that_lost_its_channel(database: str) -> None:
         async def unlisten() -> None:
             await connection.execute("unlisten *")
 
-        await go_through(relay, database, break_it=unlisten, mend_it=nothing)
+        await go_through(relay, database, break_it=unlisten, repair=nothing)
 
 
 async def test_server_that_restarts(anyio_backend: object) -> None:
@@ -138,7 +138,7 @@ async def test_server_that_restarts(anyio_backend: object) -> None:
 
 
 async def test_trigger_that_is_switched_off_is_found_by_what_polls_find(database: str) -> None:
-    """The channel is sound, the probes arrive, and nobody announces anything."""
+    """The channel is sound, the probes arrive, and no message is announced."""
     async with running(database, **SETTINGS | {"poll_interval_s": 0.5}) as relay:
         await relay.log.wait_for(SourceReady)
         await fetch(database, "alter table outbox.message disable trigger wakeup")
@@ -190,7 +190,7 @@ async def test_session_pooler_passes_everything(database: str, postgres: Postgre
 async def test_crowd_of_idle_workers_hardly_probes_more_than_one(database: str) -> None:
     """A source asks for a sign of life after three seconds of silence, and another's probe breaks the silence too.
 
-    Whoever wakes while a probe is on its way sends one as well, so that now and then all six do.
+    A source that wakes while a probe is on its way sends one as well, so that now and then all six do.
     """
     heard: list[float] = []
     async with AsyncExitStack() as stack:

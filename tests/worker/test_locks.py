@@ -1,4 +1,4 @@
-"""Somebody locks the outbox's tables: everything says so, says who, and says what ends it."""
+"""A session locks the outbox's tables: everything says so, names the session, and says what ends it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_status_answers_in_two_seconds_and_says_what_is_missing_and_why(da
 
 
 @pytest.mark.parametrize("table", ["worker", "migration", "history", "dead_letter", "pause"])
-async def test_whatever_is_locked_status_shows_the_rest(database: str, table: str) -> None:
+async def test_status_shows_the_rest_if_a_table_is_locked(database: str, table: str) -> None:
     await enqueue(database, 3)
     async with locked(database, f"lock table outbox.{table}"):
         report = json.loads((await outbox(database, "status", "--json")).out)

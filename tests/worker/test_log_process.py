@@ -24,7 +24,7 @@ ENDS_WITHIN_S = 20.0
 
 @contextmanager
 def unread(database: str, form: str, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose standard error is a pipe that nobody reads."""
+    """A process with a pipe as standard error that is not read."""
     own = {"DATABASE_URL": database, "LOG_LEVEL": "DEBUG", "OUTBOX_LOG_FORMAT": form, **environment}
     process = subprocess.Popen(
         [sys.executable, "-m", "outbox", *command], env=os.environ | own, stderr=subprocess.PIPE, pipesize=4096
@@ -37,7 +37,7 @@ def unread(database: str, form: str, *command: str, **environment: str) -> Itera
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_a_pipe_that_nobody_reads_stops_no_delivery_and_no_drain(database: str, form: str) -> None:
+async def test_an_unread_pipe_stops_no_delivery_and_no_drain(database: str, form: str) -> None:
     sink = {"OUTBOX_SINK": "tests.support.sinks:null_sink", "OUTBOX_BATCH": "10", "OUTBOX_PREFETCH": "10"}
     with unread(database, form, "run", **sink) as worker:
         await enqueue(database, MESSAGES)
@@ -81,7 +81,7 @@ async def test_the_line_of_an_end_by_a_wrong_schema_is_json_where_the_log_is(emp
     assert [json.loads(line) for line in lines]
 
 
-def test_a_fault_that_nobody_foresaw_is_one_json_line_with_its_traceback(database: str) -> None:
+def test_an_unexpected_fault_is_one_json_line_with_its_traceback(database: str) -> None:
     sink = {"OUTBOX_SINK": "tests.worker.test_log_process:faulty_sink"}
     code, lines = ended("run", DATABASE_URL=database, OUTBOX_LOG_FORMAT="json", **sink)
     last = json.loads(lines[-1])

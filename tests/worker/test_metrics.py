@@ -174,7 +174,7 @@ async def test_of_much_a_sample_is_read_and_scaled_up(database: str) -> None:
         assert set(exact["states"]) == set(STATES)
 
 
-async def test_status_tells_of_the_outbox_and_of_this_worker(database: str) -> None:
+async def test_status_reports_the_outbox_and_this_worker(database: str) -> None:
     port = free_port()
     async with running(database, http_port=port) as relay:
         await relay.log.wait_for(SourceReady)
@@ -201,7 +201,7 @@ async def test_status_tells_of_the_outbox_and_of_this_worker(database: str) -> N
         "",
     ],
 )
-async def test_metrics_are_served_whatever_the_accept_header_says(database: str, accept: str) -> None:
+async def test_metrics_are_served_with_any_accept_header(database: str, accept: str) -> None:
     port = free_port()
     async with running(database, http_port=port):
         answer = await to_thread.run_sync(ask, port, "/metrics", "GET", {"Accept": accept})

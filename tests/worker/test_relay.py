@@ -79,7 +79,7 @@ async def test_claims_are_bounded_by_concurrency_and_prefetch(database: str) -> 
         assert sum(len(event.messages) for event in relay.log.of(Claimed)) <= 10
 
 
-async def test_poison_message_is_a_dead_letter_at_once_and_delays_nobody(database: str) -> None:
+async def test_poison_message_is_a_dead_letter_at_once_and_delays_no_other(database: str) -> None:
     [poison] = await enqueue(database, topic="poison")
     others = await enqueue(database, 50)
     sink = FakeSink(lambda m: Rejected("BAD", "never") if m.topic == "poison" else deliver_all(m))
@@ -143,7 +143,7 @@ async def test_error_text_that_the_database_cannot_store_is_made_fit(database: s
     assert len(row["errors"]) < 3000
 
 
-async def test_a_sink_that_cannot_deliver_is_told_of_before_the_first_message(database: str) -> None:
+async def test_a_sink_that_cannot_deliver_is_reported_before_the_first_message(database: str) -> None:
     sink = FakeSink()
     sink.available = False
     async with running(database, sink) as relay:
@@ -197,7 +197,7 @@ async def test_sink_that_flaps_is_held_again_and_loses_nothing(database: str) ->
 
 
 async def test_messages_that_a_well_sink_refuses_end_as_dead_letters_and_stop_no_other(database: str) -> None:
-    """For example those whose operation or namespace these credentials may not use."""
+    """For example those with an operation or namespace that these credentials may not use."""
     await enqueue(database, 30, topic="refused")
     others = await enqueue(database, 40)
     refusal = Unavailable("PERMISSION_DENIED", "not for you", "refused")
@@ -314,7 +314,7 @@ async def test_cancellation_that_gets_loose_in_a_probe_ends_nothing(database: st
 
 
 async def test_statement_that_the_database_refuses_loses_no_settlement(database: str) -> None:
-    """A missing right or table is no fault of the row: it is mended, and then the settlement is written."""
+    """A missing right or table is no fault of the row: it is repaired, and then the settlement is written."""
     async with running(database) as relay, connected(database) as admin:
         await admin.execute("alter table outbox.history rename to gone")
         await enqueue(database)
@@ -400,7 +400,7 @@ async def test_suspect_is_delivered_with_nothing_else_in_flight(database: str) -
         await relay.wait_completed(101)
     assert company == [1]
     deliveries = "select deliveries, count(*) from outbox.history group by deliveries order by deliveries"
-    # Whoever was claimed with it went back as if it had not been.
+    # Messages claimed with it went back uncounted.
     assert [tuple(row) for row in await fetch(database, deliveries)] == [(1, 100), (3, 1)]
 
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(120)
 AT_ONCE_S = 10.0
 """Not by the lease, which has half a minute. How fast it is on a quiet machine, `outbox bench takeover` measures."""
 ENOUGH = 4
-"""Looks. Two a second apart are what it takes to rob somebody."""
+"""Looks. It takes two, a second apart, to end a worker's leases."""
 HANGING = {"OUTBOX_SINK": "outbox_bench.load.nullsink:hanging_sink"}
 SHORT = {"OUTBOX_LEASE_S": "12", "OUTBOX_DELIVER_TIMEOUT_S": "7"}
 LOCK_HOLDER = """
@@ -150,7 +150,7 @@ async def test_worker_that_leaves_nothing_behind_is_forgotten(database: str) -> 
     assert [tuple(row) for row in await fetch(database, "select presence from outbox.worker")] == [(None,)]
 
 
-# Nobody living is robbed
+# No live worker loses its leases
 
 
 class Looks:
@@ -207,7 +207,7 @@ async def completes_alone(busy: Running, idle: Running, count: int) -> None:
     assert not busy.log.of(LeaseLost)
 
 
-async def test_restart_of_the_database_robs_nobody(looks: Looks) -> None:
+async def test_restart_of_the_database_costs_no_worker_its_leases(looks: Looks) -> None:
     with PostgresServer.start(fsync=False) as server:
         await migrate(server.dsn())
         async with two(server.dsn(), server.dsn(), 50) as (busy, idle):
@@ -255,7 +255,7 @@ async def test_session_that_died_in_silence_is_replaced_while_messages_are_held(
     async with tcp_proxy(database) as proxy, two(proxy.url(database), database, 10) as (busy, idle):
         assert len(busy.log.of(PresenceShown)) == 1
         proxy.stall()
-        await busy.log.wait_for(PresenceLost, timeout_s=20)  # nor does it get another one through
+        await busy.log.wait_for(PresenceLost, timeout_s=20)  # and it gets no other one
         proxy.cut()
         proxy.flow()
         await busy.log.wait_until(lambda: len(busy.log.of(PresenceShown)) >= 2, timeout_s=20)
@@ -277,7 +277,7 @@ async def test_worker_taken_for_dead_shows_itself_again(database: str) -> None:
 @pytest.mark.slow("outlasts a lease")
 @needs_pgbouncer
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-async def test_behind_a_pooler_the_leases_tell(
+async def test_behind_a_pooler_the_end_of_the_lease_decides(
     database: str, postgres: PostgresServer, tmp_path: Path, mode: Any
 ) -> None:
     await enqueue(database, 10)
@@ -318,7 +318,7 @@ async def watcher(database: str) -> AsyncIterator[Clock]:
 
 
 async def join(db: asyncpg.Connection[asyncpg.Record], name: str, presence: int, *, alive: bool) -> int:
-    """Register a worker whose session holds a lock, or does not any more."""
+    """Register a worker with a session that holds a lock, or does not any more."""
     if alive:
         await db.execute("select pg_advisory_lock($1)", presence)
     return int(
@@ -335,7 +335,7 @@ async def test_only_the_absent_are_absent(database: str, watcher: Clock) -> None
         living = await join(db, "living", 101, alive=True)
         dead = await join(db, "dead", 102, alive=False)
         assert await watcher.workers.absent(watcher.worker_id, grace_s=0) == {(dead, 102)}
-        assert await watcher.workers.absent(dead, grace_s=0) == set(), "nobody looks for itself"
+        assert await watcher.workers.absent(dead, grace_s=0) == set(), "no worker looks for itself"
         await db.execute("update outbox.worker set present_at = now() - interval '1 year'")
         assert await watcher.workers.absent(watcher.worker_id, grace_s=86_400) == set(), (
             "the server was restarted since"
@@ -371,8 +371,8 @@ async def test_others_messages_are_held_and_ones_own_are_not(database: str, watc
             assert not await held(mine)
 
 
-async def test_rescued_message_is_settled_by_whoever_is_first(database: str, watcher: Clock) -> None:
-    """A worker that was taken for dead wrongly may settle until somebody else claims, and not after."""
+async def test_rescued_message_is_settled_by_the_first_worker(database: str, watcher: Clock) -> None:
+    """A live worker that was taken for dead may settle until another one claims, and not after."""
     async with connected(database) as db:
         dead = await join(db, "dead", 101, alive=False)
         await watcher.enqueue("a", "b")
@@ -412,7 +412,7 @@ async def test_one_absence_proves_nothing(database: str, watcher: Clock, monkeyp
         now_s += 1.1
         stable_s = 5.0
         await rescue._check()
-        assert await leased(database) == 1, "whatever befell us may have befallen others"
+        assert await leased(database) == 1, "the same fault may have hit the others"
         stable_s = 3600.0
         await rescue._check()
         assert await leased(database) == 0

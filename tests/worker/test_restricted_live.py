@@ -54,7 +54,7 @@ async def test_keys_are_delivered_in_order_and_one_at_a_time(database: str, work
 
 
 async def test_messages_claimed_together_wait_for_one_that_is_tried_again(database: str) -> None:
-    """Of a series whose second message fails once, nothing is delivered before that one."""
+    """If the second message of a series fails once, no later one is delivered before it."""
     await fetch(database, FILL, 20, 1)
     failed: list[str] = []
 
@@ -118,7 +118,7 @@ async def test_successor_of_a_delivered_message_comes_at_once(database: str) -> 
     assert [m.seq for m in relay.sink.received] == sorted(m.seq for m in relay.sink.received)
 
 
-async def test_drained_workers_successors_are_told_to_the_others(database: str) -> None:
+async def test_messages_after_those_of_a_drained_worker_wake_the_others(database: str) -> None:
     """The message that the drain finished had one behind it, of which only the drained worker knew."""
     sink = FakeSink()
     sink.block()
@@ -273,7 +273,7 @@ async def test_commands_pause_limit_and_resume_and_status_shows_it(database: str
     assert await said("resume", "--topic", "mail.*") == "resumed: topic mail.*\n"
     assert "not paused: topic mail.*" in await said("resume", "--topic", "mail.*", code=2)
     assert await said("limit", "sms", "--off") == "not limited any more: sms\n"
-    again = "outbox: not limited: sms; `outbox status` tells what is\n"
+    again = "outbox: not limited: sms; `outbox status` shows what is\n"
     assert await said("limit", "sms", "--off", code=2) == again
 
 

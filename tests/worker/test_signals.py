@@ -24,11 +24,11 @@ async def test_first_signal_drains_and_exits_0(database: str, tmp_path: Path, nu
     with worker_process(tmp_path, "w", DATABASE_URL=database, OUTBOX_TEST_GATE=str(gate), **SHUT) as worker:
         await worker.logged("claimed")
         worker.send(number)
-        [told] = await worker.logged("draining")
+        [reported] = await worker.logged("draining")
         gate.touch()
         assert await to_thread.run_sync(worker.wait) == 0
     found = await counts(database)
-    assert told["in_flight"] <= found["history"] <= told["in_flight"] + 3
+    assert reported["in_flight"] <= found["history"] <= reported["in_flight"] + 3
     assert found["history"] + found["message"] == 10
     [row] = await fetch(database, "select count(*) from outbox.message where lease_token is not null or attempts > 0")
     assert row[0] == 0
@@ -49,7 +49,7 @@ async def test_second_signal_ends_at_once_and_leaves_the_leases(database: str, t
 
 
 async def test_signal_before_the_database_is_reachable_exits_0(tmp_path: Path) -> None:
-    with worker_process(tmp_path, "w", DATABASE_URL="postgresql://postgres@127.0.0.1:1/nobody", **SHUT) as worker:
+    with worker_process(tmp_path, "w", DATABASE_URL="postgresql://postgres@127.0.0.1:1/nothing", **SHUT) as worker:
         await worker.logged("database lost, trying again")
         worker.send(signal.SIGTERM)
         assert await to_thread.run_sync(worker.wait) == 0

@@ -1,4 +1,4 @@
-"""A sink whose answers come later the more it is asked at once."""
+"""A sink that answers later the more calls are in flight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT_S, WORK_S = 0.1, 0.005
 
 
 class QueueingSink(FakeSink):
-    """Works on one call after the other, also on those whose caller has given up, as a starved server does."""
+    """Works on one call after the other, also on abandoned calls, as a starved server does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ async def test_time_outs_of_a_starved_sink_do_not_keep_the_backlog_from_draining
     assert await counts(database) == {"message": 0, "history": 400, "dead_letter": 0}
 
 
-async def test_worker_whose_every_call_times_out_claims_and_tries_one_message_at_a_time(database: str) -> None:
+async def test_worker_tries_one_message_at_a_time_if_every_call_times_out(database: str) -> None:
     sink = QueueingSink()
     sink.work_s = 3600.0
     await enqueue(database, 200)

@@ -35,7 +35,7 @@ from tests.support.tcp_proxy import tcp_proxy
 
 pytestmark = pytest.mark.timeout(90)
 ASLEEP = {"poll_interval_s": 3600.0, "fallback_interval_s": 3600.0}
-"""A relay that finds nothing by polling: whatever it delivers, somebody rang for."""
+"""A relay that finds nothing by polling: a wake-up announced each message that it delivers."""
 
 
 async def test_commit_wakes_an_idle_worker(database: str) -> None:
@@ -180,7 +180,7 @@ async def test_worker_survives_a_restart_of_its_database(anyio_backend: object) 
 
 
 async def test_stop_before_the_database_is_reached_ends_at_once() -> None:
-    async with running("postgresql://postgres@127.0.0.1:1/nobody", wait=False) as relay:
+    async with running("postgresql://postgres@127.0.0.1:1/nothing", wait=False) as relay:
         await relay.log.wait_for(DatabaseLost)
         began_s = monotonic()
         await relay.stop()
@@ -271,7 +271,7 @@ async def test_drain_ends_although_the_database_is_gone(anyio_backend: object) -
 
 
 async def test_black_hole_under_all_connections_is_noticed_and_left_behind(database: str) -> None:
-    """A partition, or a failover that resets nothing: neither the sockets nor the driver ever tell."""
+    """A partition, or a failover that resets nothing: the sockets and the driver never report it."""
     async with tcp_proxy(database) as proxy, running(proxy.url(database)) as relay:
         await relay.log.wait_for(SourceReady)
         await enqueue(database)

@@ -38,12 +38,12 @@ def cancel(
     answers = ask(partial(with_store, config.load(), DeadLetters, lambda letters: letters.cancel(message_ids)))
     by_id = {answer.message_id: answer for answer in answers}
     for asked in dict.fromkeys(message_ids):
-        sys.stdout.write(f"{asked} {_told(by_id[asked])}\n")
+        sys.stdout.write(f"{asked} {_line(by_id[asked])}\n")
     if not all(answer.cancelled or answer.status == "cancelled" for answer in answers):
         raise typer.Exit(1)
 
 
-def _told(answer: Cancelled) -> str:
+def _line(answer: Cancelled) -> str:
     """What became of one message, in a line."""
     if answer.cancelled:
         return "cancelled" + (_DOUBTS[answer.tried] if answer.tried else "")

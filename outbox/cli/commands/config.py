@@ -60,7 +60,7 @@ def config(
 
 
 def _connection(address: Address) -> Iterator[Setting]:
-    """What leads to a database; nothing where that has faults, which are told elsewhere."""
+    """The settings that lead to a database; none if they have faults, which are reported elsewhere."""
     try:
         shown = list(address.resolve().shown())
     except ConfigurationError:

@@ -34,7 +34,7 @@ def enqueue(
     commit_order: Annotated[
         bool, typer.Option("--commit-order", help="Wait for others who enqueue so for this key.")
     ] = False,
-    tenant: Annotated[str | None, typer.Option(help="Whose message it is: tenants take turns.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to: tenants take turns.")] = None,
     headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None,
     target: Annotated[str | None, typer.Option(help="Target as a JSON object: what to do in Temporal.")] = None,
     message_id: Annotated[
@@ -115,7 +115,7 @@ def _lines(given: Mapping[str, Any]) -> tuple[list[orjson.Fragment], list[str]]:
     if sys.stdin.isatty():
         sys.stderr.write("outbox: write one JSON object a line, then Ctrl-D; see `outbox enqueue --help`\n")
     lines = [(f"line {number}", line.strip()) for number, line in enumerate(sys.stdin.buffer, 1)]
-    # Fragments: the database shall get the payloads as they were written, not as Python reads numbers.
+    # Fragments: the database gets the payloads as they were written, not as Python reads numbers.
     messages = [(_fragment(line, place), f"{place}: ") for place, line in lines if line]
     return [message for message, _ in messages], [place for _, place in messages]
 

@@ -87,7 +87,7 @@ def _obeys(worker: dict[str, Any], wanted: str | None) -> bool:
 
 
 def _has_realtime(worker: dict[str, Any]) -> bool:
-    """Whether a worker could be woken by Realtime; one that does not tell, of a former version, is not doubted."""
+    """Whether Realtime could wake a worker. A worker of an earlier version does not report it and counts as yes."""
     return "realtime" in worker["detail"].get("configured", ["realtime"])
 
 

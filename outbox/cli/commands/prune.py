@@ -66,7 +66,7 @@ def prune(
     """Delete history and dead letters that are old enough.
 
     Never a message that is not settled. Without options: what the workers themselves delete once an hour, history older
-    than OUTBOX_HISTORY_DAYS and dedup keys whose window is over. Dead letters stay unless --dead-older-than says
+    than OUTBOX_HISTORY_DAYS and dedup keys after their window. Dead letters stay unless --dead-older-than says
     which go.
     """
     if as_json and not (yes or dry_run):
@@ -91,7 +91,7 @@ def prune(
 
 
 async def _prune(found: Prunable, keep_s: float, done: Pruned, retention: Retention) -> None:
-    """Delete what was found, counting in `done`, until everything is gone or somebody stops it."""
+    """Delete what was found, counting in `done`, until everything is gone or a signal stops it."""
     async with stopping() as stop:
         await _dead_letters(found, done, retention, stop)
         await _days(found, done, retention, stop)

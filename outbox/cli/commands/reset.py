@@ -36,13 +36,13 @@ def reset(
     ] = False,
     drop_schema: Annotated[
         bool,
-        typer.Option("--drop-schema", help="Drop the schema and make it anew, whatever state or version it is in."),
+        typer.Option("--drop-schema", help="Drop the schema and make it again, in any state and of any version."),
     ] = False,
 ) -> None:
     """Delete everything, for development and tests.
 
     Settled or not, and there is no way back. The tables are emptied in one transaction. Captures, rights and
-    publications stay, and so does whatever was started in Temporal: a start under the same workflow id is a
+    publications stay, and so do workflows that were started in Temporal: a start under the same workflow id is a
     duplicate there.
     """
     settings = config.load()

@@ -33,7 +33,7 @@ def resume(topic: Topic = None, key: Key = None) -> None:
     """End a pause. `outbox status` lists them."""
     what = _what(topic, key)
     if not ask(partial(with_store, config.load(), Rules, lambda rules: rules.resume(what))):
-        raise ConfigurationError(f"not paused: {_words(what)}; `outbox status` tells what is")
+        raise ConfigurationError(f"not paused: {_words(what)}; `outbox status` shows what is")
     sys.stdout.write(f"resumed: {_words(what)}\n")
 
 
@@ -50,7 +50,7 @@ def limit(
         raise ConfigurationError(f"--burst is {burst}, the limit is {_LARGEST_BURST}")
     was_limited = ask(partial(with_store, config.load(), Rules, lambda rules: rules.limit_topic(topic, rate, burst)))
     if off and not was_limited:
-        raise ConfigurationError(f"not limited: {topic}; `outbox status` tells what is")
+        raise ConfigurationError(f"not limited: {topic}; `outbox status` shows what is")
     sys.stdout.write(f"not limited any more: {topic}\n" if off else f"limited: {topic} to {rate:g} a second\n")
 
 

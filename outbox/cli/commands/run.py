@@ -1,4 +1,4 @@
-"""The command `outbox run`: a worker, its log, its pages and its traces, until it is told to stop."""
+"""The command `outbox run`: a worker, its log, its pages and its traces, until a signal stops it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _SETTLED_OTHERWISE = {
     "discarded": "expired, as their producer asked",
 }
 _WITHIN_S = 2.0
-"""Whatever happens: who asks has a fault to find."""
+"""Always: the command is used when something is wrong."""
 _SCHEMA_WITHIN_S, _LEAST_S, _MARGIN_S = 0.4, 0.3, 0.4
 """The margin is for finding out who blocks what was left out."""
 
@@ -111,7 +111,7 @@ def _counts(report: dict[str, Any]) -> Table:
         for name, note in _STATES.items():
             table.add_row(name, f"{messages[name]:,}", note)
         oldest_s = messages["oldest_pending_s"]
-        table.add_row("oldest due", seconds(oldest_s), "" if oldest_s is None else "ago, whatever keeps it")
+        table.add_row("oldest due", seconds(oldest_s), "" if oldest_s is None else "ago, even if it is paused")
     if "dead_letters" in report:
         dead = report["dead_letters"]
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dead.items())
@@ -133,7 +133,7 @@ def _add_completed(table: Table, completed: dict[str, Any]) -> None:
 
 
 def _show_rules(console: Console, report: dict[str, Any]) -> None:
-    """What is held back: pauses, limits, keys whose first message does not get through."""
+    """What is held back: pauses, limits, keys with a first message that does not get through."""
     pauses, limits, keys = (report.get(name, ()) for name in ("pauses", "limits", "blocked_keys"))
     if pauses or limits or keys:
         console.print("\nheld back", style="bold")

@@ -1,4 +1,4 @@
-"""The hot statements read in proportion to the batch, whatever else the table holds and whatever the planner believes of it.
+"""The hot statements read in proportion to the batch, for any contents of the table and any statistics of the planner.
 
 Each plan is compared with the plan of the same statement on a hundredth of the rows.
 """
@@ -169,7 +169,7 @@ async def rows_read(db: Connection) -> tuple[int, int]:
 async def test_plans_made_on_a_small_table_do_not_read_a_backlog_end_to_end(
     db: Connection, database: str, rows: int
 ) -> None:
-    """A sudden backlog comes minutes before anybody analyzes the table; the worker's statements are prepared by then."""
+    """A sudden backlog comes minutes before the table is analyzed; the worker's statements are prepared by then."""
     await db.execute(BEYOND.format(rows=rows, TOKEN="null"))
     await db.execute("analyze outbox.message")
     async with open_pool(database, size=1, application_name="test", statement_timeout_s=60) as pool:

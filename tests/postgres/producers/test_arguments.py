@@ -142,7 +142,7 @@ def test_enum_of_strings_is_its_value(plain: Caller, rows: Rows) -> None:
 
 
 UNCONNECTED = sqlalchemy.orm.Session()
-"""Whatever is sent over it raises another error."""
+"""Each statement over it raises another error."""
 
 
 class Unknown:

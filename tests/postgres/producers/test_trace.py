@@ -20,7 +20,7 @@ OWN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @contextmanager
 def span() -> Iterator[str]:
-    """A current span; yields what its traceparent must be."""
+    """A current span; gives its expected traceparent."""
     with TracerProvider().get_tracer("test").start_as_current_span("handler") as current:
         ids = current.get_span_context()
         yield f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"

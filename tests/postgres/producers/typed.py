@@ -68,5 +68,5 @@ def mistakes(session: Session, pool: asyncpg.Pool[asyncpg.Record]) -> None:
 
 
 async def forgotten(session: AsyncSession) -> None:
-    """Nobody waits for it, so nothing is sent."""
+    """It is not awaited, so nothing is sent."""
     enqueue(session, "t")  # type: ignore[unused-coroutine]

@@ -1,4 +1,4 @@
-"""What workers tell Prometheus: relays as the table in `docs/operations.md` has it, workflow workers as `SDK` has it.
+"""The metrics of workers: of relays as in the table of `docs/operations.md`, of workflow workers as in `SDK`.
 
 Both are tested against the code: the table in `tests/repo/docs`, `SDK` in `tests/workflows/worker/test_worker.py`.
 """

@@ -30,7 +30,7 @@ KUBECTL = shutil.which("kubectl")
 
 
 def _renders() -> bool:
-    """Whether there is a kubectl whose kustomize takes a folder as a resource: 1.21 or later; Debian 12 has 1.20."""
+    """Whether kubectl's kustomize takes a folder as a resource: 1.21 or later; Debian 12 has 1.20."""
     if KUBECTL is None:
         return False
     command = [KUBECTL, "version", "--client", "--output=json"]
@@ -95,7 +95,7 @@ DRAINS = {("run",): "OUTBOX_DRAIN_TIMEOUT_S", ("workflows", "run"): "OUTBOX_WORK
 @pytest.mark.parametrize("pod", list(pods()))
 def test_a_relay_and_a_workflow_worker_have_the_time_to_drain(pod: dict[str, Any]) -> None:
     drains = [DRAINS[args] for container in containers(pod) if (args := tuple(container.get("args", ()))) in DRAINS]
-    before_s = 30 if pod.get("initContainers") else 0  # the application ends before its sidecar is told to
+    before_s = 30 if pod.get("initContainers") else 0  # the application ends before its sidecar gets SIGTERM
     for setting in drains:
         assert pod["terminationGracePeriodSeconds"] >= before_s + int(SETTINGS[setting] or 0) + 10
 
@@ -245,7 +245,7 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
 
 @needs_kubectl
 @pytest.mark.parametrize("name", ["sidecar", "standalone", "workflows"])
-def test_kustomize_renders_manifests_whose_references_hold(name: str) -> None:
+def test_kustomize_renders_manifests_with_valid_references(name: str) -> None:
     documents = rendered(FOLDER / name)
     for document in documents:
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)

@@ -145,7 +145,7 @@ def test_metrics_of_the_sdk_are_asked_of_our_own_workers_only(expression: str) -
     assert all(name in SDK and own for name, own in asked)
 
 
-def test_panels_neither_overlap_nor_share_a_name() -> None:
+def test_panels_do_not_overlap_or_share_a_name() -> None:
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len(cells) == len(set(cells))

@@ -117,7 +117,7 @@ def test_every_field_of_a_route_is_documented(field: str) -> None:
 
 
 def table_of(document: str, begin: str) -> list[list[str]]:
-    """The cells of the rows of the table whose head begins so."""
+    """The cells of the rows of the table with this beginning of its head."""
     lines = DOCS[document].partition(begin)[2].splitlines()[2:]
     return [re.split(r" \| ?", line[2:-2]) for line in itertools.takewhile(lambda line: line.startswith("| "), lines)]
 
@@ -165,8 +165,8 @@ def test_the_table_of_a_targets_fields_is_that_of_the_code() -> None:
 
 def test_every_option_of_enqueue_is_documented() -> None:
     options = {option for each in commands()["enqueue"].params for option in each.opts if option.startswith("--")}
-    told = DOCS["docs/producing.md"].partition("### From the shell")[2].partition("\n## ")[0]
-    assert [option for option in sorted(options - {"--help"}) if f"`{option}`" not in told] == []
+    reported = DOCS["docs/producing.md"].partition("### From the shell")[2].partition("\n## ")[0]
+    assert [option for option in sorted(options - {"--help"}) if f"`{option}`" not in reported] == []
 
 
 def test_the_example_of_routes_is_a_good_one(tmp_path: Path) -> None:

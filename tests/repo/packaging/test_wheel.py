@@ -64,7 +64,7 @@ converter = replace(DataConverter.default, payload_codec=Codec())
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of a user whose files have the names of folders and modules in this repository."""
+    """A user's project with files named like folders and modules in this repository."""
     for name in ("workflows", "bench", "config", "logs"):
         (tmp_path / f"{name}.py").write_text(f"NAME = {f'of the project: {name}'!r}\n")
     for folder in ("sql", "tests"):
@@ -100,7 +100,7 @@ def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @contextmanager
 def environment_with(wheel: Path, environment: Path, without: set[str]) -> Iterator[Path]:
-    """Install the wheel in a new environment, and yield its `bin` folder.
+    """Install the wheel in a new environment, and give its `bin` folder.
 
     The dependencies are links into the environment of the tests. Its own installation of this project is left out.
     """
@@ -162,7 +162,7 @@ def test_command_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["routes", "check", "--file"], ["import"]], ids=lambda words: words[0])
-def test_a_command_whose_dependency_is_missing_says_so_in_one_line(
+def test_a_command_with_a_missing_dependency_says_so_in_one_line(
     installed: Path, tmp_path: Path, words: list[str]
 ) -> None:
     command = [str(installed / "outbox"), *words, "absent.toml"]
@@ -255,7 +255,7 @@ async def first_input_of(client: Client, workflow_id: str) -> bytes | None:
 
 @asynccontextmanager
 async def started(programs: Path, cwd: Path, settings: dict[str, str], *command: str) -> AsyncIterator[Path]:
-    """Run a command of `outbox` for the block, and yield its log. SIGTERM must end it in order."""
+    """Run a command of `outbox` for the block, and give its log. SIGTERM must end it in order."""
     log = cwd / f"{'-'.join(command)}.log"
     with log.open("wb") as out:
         process = await anyio.open_process(

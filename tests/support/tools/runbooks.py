@@ -13,8 +13,8 @@ HEADINGS = r"^(What you see|Why|Check|Cure):"
 _HEAD = """# Runbooks
 
 One runbook for each alert of `deploy/prometheus/alerts.yaml`: what you see, why, what to check, and
-the cure. The alert's annotation `runbook` has the same text. `python -m tests.support.tools.runbooks`
-writes this page.
+the cure. The alert's annotation `runbook` has the same text.
+`python -m tests.support.tools.runbooks` writes this page.
 """
 
 

@@ -51,7 +51,7 @@ json = ["context"]
 [start]
 workflow = "Approval"
 workflow_id = "approval-{id}"
-task_queue = "nobody"
+task_queue = "unserved"
 """
 
 
@@ -124,7 +124,7 @@ async def ended(command: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def reasons(report: ImportReport) -> dict[str, str]:
-    """What is said of each row that somebody should look at."""
+    """What is said of each row that a person should look at."""
     return {finding.identity: f"{finding.what}: {finding.detail}" for finding in report.findings}
 
 

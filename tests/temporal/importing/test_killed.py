@@ -33,7 +33,7 @@ GATE = """
     end $$;
     create trigger gate after insert on outbox.imported for each row when (new.identity = '{identity}') execute function gate();
 """
-"""Stops an import in the midst of the transaction that moves a certain row, for as long as somebody holds the lock."""
+"""Stops an import within the transaction that moves a certain row, for as long as the lock is held."""
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 READING = (
     "select count(*) from pg_stat_activity where application_name = 'outbox import' and state = 'idle in transaction' "

@@ -63,7 +63,7 @@ def test_a_fault_is_named_with_its_line(tmp_path: Path, text: str, line: int, sa
     assert says in found[0]
 
 
-def test_all_faults_are_told_at_once_in_the_files_order(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_in_the_files_order(tmp_path: Path) -> None:
     text = SOURCE + "x = 1\n" + START + "run_timeout = -1\n[message]\ntenat = 'a'\n[input]\ncolumns = 1\n"
     assert [fault.split(":")[0] for fault in faults(tmp_path, text)] == ["4", "8", "10", "12"]
 
@@ -74,7 +74,7 @@ def test_a_mapping_is_named_after_its_file_and_its_topic_after_the_mapping(tmp_p
     assert mapping.route.target.on_duplicate == "reject"
 
 
-async def test_columns_that_the_source_has_not_are_told_all_at_once_with_their_lines(
+async def test_columns_that_the_source_has_not_are_reported_all_at_once_with_their_lines(
     database: str, tmp_path: Path
 ) -> None:
     await fetch(database, "create table t (id int, context json)")

@@ -76,7 +76,7 @@ async def test_each_row_becomes_one_message_in_the_order_of_its_identity(databas
         "operation": "start_workflow",
         "workflow": "Approval",
         "workflow_id": "approval-wi-000042",
-        "task_queue": "nobody",
+        "task_queue": "unserved",
         "on_duplicate": "reject",
     }
     assert found[41]["topic"] == "import.old-engine"
@@ -267,9 +267,9 @@ async def test_a_dry_run_changes_nothing_and_shows_what_a_row_would_become(datab
     [first, *_] = report.samples
     await moved(database, written(tmp_path))
     [became, *_] = await messages(database)
-    told = orjson.loads(orjson.dumps(first["message"]))
+    reported = orjson.loads(orjson.dumps(first["message"]))
     assert (len(report.samples), first["identity"]) == (3, "wi-000001")
-    assert told == {name: became[name] for name in ("topic", "target", "payload")}
+    assert reported == {name: became[name] for name in ("topic", "target", "payload")}
     assert (await moved(database, written(tmp_path), dry_run=True)).counts["already there"] == 700
 
 

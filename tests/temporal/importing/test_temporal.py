@@ -73,7 +73,7 @@ async def test_hundreds_of_rows_have_exactly_one_workflow_each_which_can_go_on_w
     queue = f"queue-{name}"
     written(
         path.parent,
-        of(name).replace('"nobody"', f'"{queue}"').replace('"Approval"', '"Collects"')
+        of(name).replace('"unserved"', f'"{queue}"').replace('"Approval"', '"Collects"')
         + "[input]\ncolumn = 'initiatorId'\n",
     )
     await moved(database, path)
@@ -99,7 +99,7 @@ async def test_hundreds_of_rows_have_exactly_one_workflow_each_which_can_go_on_w
 
 async def test_verify_finds_every_planted_fault(database: str, path: Path, name: str, temporal_client: Client) -> None:
     await build(database, 9)
-    await temporal_client.start_workflow("Approval", id=f"{name}-wi-000002", task_queue="nobody")  # somebody else's
+    await temporal_client.start_workflow("Approval", id=f"{name}-wi-000002", task_queue="unserved")  # of other origin
     await moved(database, path)
     ids = {row["identity"]: row["message_id"] for row in await fetch(database, "select * from outbox.imported")}
     async with connected(database) as connection:
@@ -188,7 +188,7 @@ async def test_rollback_ends_started_workflows_through_the_outbox_and_the_import
     database: str, path: Path, name: str, temporal_client: Client, how: Started
 ) -> None:
     await build(database, 20)
-    stranger = await temporal_client.start_workflow("Approval", id=f"{name}-wi-000002", task_queue="nobody")
+    stranger = await temporal_client.start_workflow("Approval", id=f"{name}-wi-000002", task_queue="unserved")
     written(path.parent, of(name, "on_duplicate = 'accept'\n"))
     await moved(database, path)
     await deliver(database)
@@ -229,7 +229,7 @@ async def test_what_has_ended_by_itself_is_not_forgotten_so_that_it_is_not_done_
     queue = f"queue-{name}"
     written(
         path.parent,
-        of(name).replace('"nobody"', f'"{queue}"').replace('"Approval"', '"Collects"') + "[input]\ncolumn = 'id'\n",
+        of(name).replace('"unserved"', f'"{queue}"').replace('"Approval"', '"Collects"') + "[input]\ncolumn = 'id'\n",
     )
     await moved(database, path)
     await deliver(database)
@@ -277,9 +277,7 @@ async def test_a_workflow_counts_for_more_than_what_became_of_its_message(
 
 @pytest.mark.parametrize("fate", ["waiting", "dead", "cancelled", "discarded", "delivered", "duplicate", None])
 @pytest.mark.parametrize("status", ["completed", "failed", "timed out"])
-def test_a_row_whose_workflow_has_done_its_work_stays_whatever_became_of_its_message(
-    fate: str | None, status: str
-) -> None:
+def test_a_row_with_a_finished_workflow_stays_after_any_end_of_its_message(fate: str | None, status: str) -> None:
     row = Moved("1", uuid4(), "", "W", "w-1", fate, tried=True, error=None)
     judged = verdict(row, Seen(status, "W", ours=True), "terminate")
     assert judged == ("workflows left", f"it has {status}: imported again, its work would be done twice", False)

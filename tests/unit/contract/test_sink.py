@@ -23,7 +23,7 @@ from tests.support.sinks import FakeSink, null_sink
 pytestmark = pytest.mark.timeout(150)
 TIMEOUT_S = 30.0
 CONTEXT = SinkContext("contract", TIMEOUT_S)
-NOBODY = "127.0.0.1:1"
+NO_SERVER = "127.0.0.1:1"
 Opened = Callable[..., AbstractAsyncContextManager[Sink]]
 
 
@@ -31,7 +31,7 @@ def start(workflow_id: str | None = None) -> Message:
     """A message that every sink can deliver."""
     target = (
         f'{{"operation": "start_workflow", "workflow": "Probe", "workflow_id": "{workflow_id or uuid4().hex}", '
-        '"arguments": "one", "task_queue": "nobody"}'
+        '"arguments": "one", "task_queue": "unserved"}'
     )
     return Message(uuid4(), 1, "contract", None, '{"n": 1}', "{}", target, 1, 0, 0, 0.0, 1)
 
@@ -55,14 +55,14 @@ def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> O
     @asynccontextmanager
     async def temporal(*, available: bool = True) -> AsyncIterator[Sink]:
         client: Client = request.getfixturevalue("temporal_client")
-        monkeypatch.setenv("TEMPORAL_ADDRESS", client.service_client.config.target_host if available else NOBODY)
+        monkeypatch.setenv("TEMPORAL_ADDRESS", client.service_client.config.target_host if available else NO_SERVER)
         async with temporal_sink(CONTEXT) as entered:
             yield entered
 
     @asynccontextmanager
     async def stub(*, available: bool = True) -> AsyncIterator[Sink]:
         async with running(StubFrontend.start) as server:
-            monkeypatch.setenv("TEMPORAL_ADDRESS", server.address if available else NOBODY)
+            monkeypatch.setenv("TEMPORAL_ADDRESS", server.address if available else NO_SERVER)
             async with temporal_sink(CONTEXT) as entered:
                 yield entered
 
@@ -104,7 +104,7 @@ async def test_probe_of_a_sink_that_can_take_messages_is_none(opened: Opened, te
 
 
 @pytest.mark.parametrize("opened", ["fake", "temporal", "stub"], indirect=True)  # nothing is behind the null sink
-async def test_sink_whose_other_side_is_away_says_so_and_raises_nothing(
+async def test_sink_says_that_its_other_side_is_away_and_raises_nothing(
     opened: Opened, temporal_client: Client
 ) -> None:
     async with opened(available=False) as sink:

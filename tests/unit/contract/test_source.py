@@ -24,7 +24,7 @@ from tests.worker.realtime.conftest import logical_postgres, server, supabase
 
 __all__ = ["logical_postgres", "server", "supabase"]
 pytestmark = pytest.mark.timeout(60)
-NOBODY = {"listen": "postgresql://postgres@127.0.0.1:1/x", "realtime": "http://127.0.0.1:1"}
+NO_SERVER = {"listen": "postgresql://postgres@127.0.0.1:1/x", "realtime": "http://127.0.0.1:1"}
 Make = Callable[[Wakeup, EventLog, bool], Source]
 
 
@@ -35,12 +35,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def make(name: str, supabase: str, server: RealtimeServer):  # type: ignore[no-untyped-def]
-    """Makes the source, on what it can reach or on what nobody answers at."""
+    """Makes the source, on an address that it can reach or on one without an answer."""
     async with open_pool(supabase, size=1, application_name="test", statement_timeout_s=10) as pool:
 
         def build(wakeup: Wakeup, log: EventLog, reachable: bool) -> Source:
             if name == "listen":
-                dsn = supabase if reachable else NOBODY[name]
+                dsn = supabase if reachable else NO_SERVER[name]
                 return ListenSource(
                     dsn,
                     "outbox",
@@ -50,7 +50,7 @@ async def make(name: str, supabase: str, server: RealtimeServer):  # type: ignor
                     on_control=lambda: None,
                     reconnect=Backoff(0.05, 0.1),
                 )
-            url = server.url if reachable else NOBODY[name]
+            url = server.url if reachable else NO_SERVER[name]
             key = jwt("service_role")
             settings = RealtimeSettings(url, key, "postgres_changes", "outbox")
             return RealtimeSource(settings, Token(None, None, key), wakeup, log)
@@ -82,7 +82,7 @@ async def test_cancelled_source_is_unsubscribed(name: str, make: Make) -> None:
     assert not wakeup.has_trusted_source
 
 
-async def test_source_that_reaches_nobody_says_why_once_and_goes_on_trying(name: str, make: Make) -> None:
+async def test_source_without_an_answer_says_why_once_and_goes_on_trying(name: str, make: Make) -> None:
     log = EventLog()
     wakeup = Wakeup(log)
     source = make(wakeup, log, False)

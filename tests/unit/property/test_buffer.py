@@ -1,4 +1,4 @@
-"""The buffer against a model: nothing is lost, doubled or overtaken, and nobody sleeps beside work."""
+"""The buffer against a model: nothing is lost, doubled or overtaken, and no slot sleeps while there is work."""
 
 from __future__ import annotations
 

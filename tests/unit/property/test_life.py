@@ -1,4 +1,4 @@
-"""The lives of messages against a model, on the real database: whatever producers, workers and people do in any order.
+"""The lives of messages against a model, on the real database: producers, workers and people act in any order.
 
 Every step is a transaction of its own, and the clock is the test's. The model says what a claim may bring, what a
 settlement must say, and where every message is; in the end everything that is not dead or cancelled must come out.
@@ -249,7 +249,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def rescue(self, worker: int) -> None:
-        """Others take a worker for dead; it may live all the same, and settle what nobody else has claimed."""
+        """Others take a worker for dead. It may still live, and settle what no other worker has claimed."""
         presence = 1000 + worker
         self.run(
             self.pool.execute(

@@ -1,4 +1,4 @@
-"""Pace, whatever the sink answers and whenever."""
+"""Pace, with any answers of the sink at any time."""
 
 from __future__ import annotations
 

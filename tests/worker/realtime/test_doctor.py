@@ -1,4 +1,4 @@
-"""`outbox doctor`: each thing broken by itself is found, and its printed cure mends it."""
+"""`outbox doctor`: each thing broken by itself is found, and its printed cure repairs it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_everything_well(server: RealtimeServer, supabase: str, via: str) 
         ("broadcast", "drop policy outbox_wakeup on realtime.messages", "broadcast policy"),
     ],
 )
-async def test_each_fault_is_found_alone_and_its_cure_mends_it(
+async def test_each_fault_is_found_alone_and_its_cure_repairs_it(
     server: RealtimeServer, supabase: str, via: str, breaking: str, what: str
 ) -> None:
     await run(supabase, HEALTHY)
@@ -89,23 +89,23 @@ async def test_primary_key_that_is_missing_is_found(server: RealtimeServer, supa
     assert "primary key" in wrong(await examined(supabase, url=server.url))
 
 
-async def test_refused_join_and_unreachable_server_are_told_with_their_reason(
+async def test_refused_join_and_unreachable_server_are_reported_with_their_reason(
     server: RealtimeServer, supabase: str
 ) -> None:
     await run(supabase, HEALTHY)
-    server.refuse_join = "TenantNotFound: nobody of this name"
+    server.refuse_join = "TenantNotFound: no tenant of this name"
     assert "TenantNotFound" in wrong(await examined(supabase, url=server.url))["Realtime"].detail
     assert "cannot reach" in wrong(await examined(supabase, url="http://127.0.0.1:1"))["Realtime"].detail
 
 
-async def test_database_that_is_not_supabases_is_told(database: str) -> None:
-    found = wrong(await examined(database, url="http://127.0.0.1:1", role="nobody-of-this-name"))
+async def test_database_that_is_not_supabases_is_reported(database: str) -> None:
+    found = wrong(await examined(database, url="http://127.0.0.1:1", role="role-of-no-one"))
     assert {"wal_level", "publication", "role", "Realtime"} == set(found)
     found = wrong(await examined(database, url="http://127.0.0.1:1", realtime_via="broadcast", mode="realtime"))
     assert {"realtime.send", "broadcasting trigger", "broadcast policy", "Realtime"} == set(found)
 
 
-async def test_token_that_cannot_be_read_is_told_and_the_subscription_not_tried(
+async def test_token_that_cannot_be_read_is_reported_and_the_subscription_not_tried(
     server: RealtimeServer, supabase: str
 ) -> None:
     await run(supabase, HEALTHY)
@@ -138,7 +138,7 @@ async def broadcasts(dsn: str) -> int:
     return int(row[0])
 
 
-async def test_row_level_security_that_swallows_every_broadcast_is_found_and_its_cure_mends_it(
+async def test_row_level_security_that_swallows_every_broadcast_is_found_and_its_cure_repairs_it(
     server: RealtimeServer, owned: str
 ) -> None:
     await fetch(owned, "select outbox.enqueue('lost')")

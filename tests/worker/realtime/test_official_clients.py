@@ -98,7 +98,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def subscribed(folder: Path, server: RealtimeServer, via: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """What the JavaScript client tells, from its beginning."""
+    """The JavaScript client's output, from its beginning."""
     command = ["node", "subscribe.mjs", server.url, SERVICE, via]
     async with await anyio.open_process(command, cwd=folder) as process:
         assert process.stdout is not None
@@ -118,10 +118,10 @@ async def subscribed(folder: Path, server: RealtimeServer, via: str) -> AsyncIte
             process.kill()
 
 
-async def until(told: AsyncIterator[dict[str, Any]], what: str) -> dict[str, Any]:
+async def until(output: AsyncIterator[dict[str, Any]], what: str) -> dict[str, Any]:
     """The next thing of this kind."""
     with anyio.fail_after(SOON_S):
-        async for line in told:
+        async for line in output:
             if line["what"] == what:
                 return line
     raise AssertionError(f"the client ended before {what}")
@@ -130,17 +130,17 @@ async def until(told: AsyncIterator[dict[str, Any]], what: str) -> dict[str, Any
 async def test_javascript_client_receives_what_was_committed(
     javascript: Path, server: RealtimeServer, supabase: str
 ) -> None:
-    async with subscribed(javascript, server, "postgres_changes") as told:
-        await until(told, "SUBSCRIBED")
-        await until(told, "system")
+    async with subscribed(javascript, server, "postgres_changes") as output:
+        await until(output, "SUBSCRIBED")
+        await until(output, "system")
         await insert_and_roll_back(supabase)
-        assert (await until(told, "insert"))["detail"]["topic"] == "committed"
+        assert (await until(output, "insert"))["detail"]["topic"] == "committed"
 
 
 async def test_javascript_client_receives_broadcasts(javascript: Path, server: RealtimeServer, supabase: str) -> None:
     await fetch(supabase, "select outbox.enable_broadcast()")
-    async with subscribed(javascript, server, "broadcast") as told:
-        await until(told, "SUBSCRIBED")
-        assert (await until(told, "system"))["detail"]["message"] == "Replication connection established"
+    async with subscribed(javascript, server, "broadcast") as output:
+        await until(output, "SUBSCRIBED")
+        assert (await until(output, "system"))["detail"]["message"] == "Replication connection established"
         await insert_and_roll_back(supabase)
-        await until(told, "broadcast")
+        await until(output, "broadcast")

@@ -53,7 +53,7 @@ async def ready(relay: Running, *, after: int = 0) -> None:
 
 
 def joined(server: RealtimeServer) -> Callable[[], Awaitable[bool]]:
-    """Tells whether somebody has joined a channel, whatever is subscribed by then."""
+    """Whether a client has joined a channel; its subscription may still be missing."""
 
     async def look() -> bool:
         return any(client.channels for client in server.clients)
@@ -62,7 +62,7 @@ def joined(server: RealtimeServer) -> Callable[[], Awaitable[bool]]:
 
 
 def has_read(server: RealtimeServer, message_id: UUID) -> Callable[[], Awaitable[bool]]:
-    """Tells whether the server has read this message's row, and passed it on to whoever may see it."""
+    """Whether the server has read this message's row, and passed it on to the clients that may see it."""
 
     async def look() -> bool:
         return str(message_id) in server.read
@@ -150,10 +150,10 @@ async def test_renewed_subscription_has_the_relay_look(server: RealtimeServer, s
         server.deaf = True
         for sent in count(1):  # the look that follows a subscription may still be on its way
             await enqueue(supabase)
-            await anyio.sleep(0.3)  # the time that such a look takes; nothing tells that there is none
+            await anyio.sleep(0.3)  # the time that such a look takes; no event says that there is none
             if len(relay.completed) < sent:
                 break
-        await server.subscribe_anew()
+        await server.subscribe_again()
         await relay.wait_completed(sent)
 
 
@@ -218,7 +218,7 @@ async def test_rate_limit_is_answered_with_patience(server: RealtimeServer, supa
 @pytest.mark.parametrize(
     "reason", ["ConnectionRateLimitReached: too many", "RealtimeRestarting: wait", "InvalidJWTToken: no"]
 )
-async def test_refused_join_is_told_with_its_reason_and_tried_again(
+async def test_refused_join_is_reported_with_its_reason_and_tried_again(
     server: RealtimeServer, supabase: str, reason: str
 ) -> None:
     server.refuse_join = reason
@@ -231,7 +231,9 @@ async def test_refused_join_is_told_with_its_reason_and_tried_again(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
-async def test_refused_handshake_is_told_with_its_status(server: RealtimeServer, supabase: str, status: int) -> None:
+async def test_refused_handshake_is_reported_with_its_status(
+    server: RealtimeServer, supabase: str, status: int
+) -> None:
     server.refuse_handshake = status
     async with woken_by(server, supabase) as relay:
         lost = await relay.log.wait_for(SourceLost)
@@ -239,7 +241,7 @@ async def test_refused_handshake_is_told_with_its_status(server: RealtimeServer,
         assert await delivered(relay, supabase) < POLLING_S + 0.1 + BUSY_MACHINE_S
 
 
-async def test_wrong_key_is_told(server: RealtimeServer, supabase: str) -> None:
+async def test_wrong_key_is_reported(server: RealtimeServer, supabase: str) -> None:
     wrong = jwt("service_role", secret="another")
     async with woken_by(server, supabase, SUPABASE_SERVICE_ROLE_KEY=wrong) as relay:
         assert "HTTP 403" in (await relay.log.wait_for(SourceLost)).error
@@ -298,7 +300,7 @@ async def test_connected_but_deaf_is_found_by_what_polls_find(server: RealtimeSe
             await anyio.sleep(0.2)  # the pace of the load
 
 
-async def test_row_level_security_mutes_and_is_found_and_a_policy_mends_it(
+async def test_row_level_security_mutes_and_is_found_and_a_policy_repairs_it(
     server: RealtimeServer, supabase: str
 ) -> None:
     await fetch(supabase, "alter table outbox.message enable row level security")

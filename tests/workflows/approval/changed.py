@@ -11,7 +11,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name="Approval")
 class HastyApproval(ApprovalWorkflow):
-    """Waits for a moment before it asks anybody."""
+    """Waits for a moment before it asks the approver."""
 
     @workflow.init
     def __init__(self, *given: object) -> None:

@@ -43,13 +43,13 @@ async def begin(stage: Stage, **chosen: Any) -> WorkflowHandle[Any, Standing]:
     return stage.client.get_workflow_handle(workflow_id, result_type=Standing)
 
 
-async def tell(stage: Stage, handle: WorkflowHandle[Any, Any], verb: str, told: ApprovalCommand) -> None:
+async def send_signal(stage: Stage, handle: WorkflowHandle[Any, Any], verb: str, given: ApprovalCommand) -> None:
     """Commit a command as a signal, and return once the relay has delivered it."""
-    await stage.signal(handle.id, verb, orjson.loads(orjson.dumps(told)))
+    await stage.signal(handle.id, verb, orjson.loads(orjson.dumps(given)))
 
 
 async def standing(handle: WorkflowHandle[Any, Any], until: Callable[[Standing], bool]) -> Standing:
-    """What the query tells, once it satisfies `until`."""
+    """The query's answer, once it satisfies `until`."""
     return await eventually(lambda: handle.query(ApprovalWorkflow.standing), until)
 
 
@@ -64,8 +64,8 @@ async def approved(stage: Stage) -> str:
 async def rejected_by_signal(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage)
-        told = command(ALICE, comment="too dear")
-        await tell(stage, handle, "reject", told)
+        rejection = command(ALICE, comment="too dear")
+        await send_signal(stage, handle, "reject", rejection)
         await handle.result()
     return handle.id
 
@@ -115,7 +115,7 @@ async def delegated_and_rejected(stage: Stage) -> str:
 async def refused_signal(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
-        await tell(stage, handle, "approve", command(BOB))
+        await send_signal(stage, handle, "approve", command(BOB))
         await standing(handle, lambda found: found.revision == 2)
         await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
@@ -138,7 +138,7 @@ async def failed(stage: Stage) -> str:
     try:
         async with stage.worker():
             handle = await begin(stage)
-            await tell(stage, handle, "approve", command(ALICE))
+            await send_signal(stage, handle, "approve", command(ALICE))
             await failing(handle.result)
     finally:
         await stage.accept("decided")
@@ -183,7 +183,7 @@ async def continue_as_new(stage: Stage, handle: WorkflowHandle[Any, Any]) -> Non
     first = (await handle.describe()).run_id
     for _ in range(20):
         before = (await handle.query(ApprovalWorkflow.standing)).revision
-        await tell(stage, handle, "approve", command(BOB))
+        await send_signal(stage, handle, "approve", command(BOB))
         await standing(handle, lambda found, before=before: found.revision > before)  # type: ignore[misc]
         if (await handle.describe()).run_id != first:
             return

@@ -29,8 +29,8 @@ from tests.workflows.approval.scenarios import (
     command,
     failing,
     request,
+    send_signal,
     standing,
-    tell,
 )
 
 pytestmark = pytest.mark.timeout(120)
@@ -80,9 +80,9 @@ async def test_a_committed_request_is_approved_by_an_update_that_answers(stage: 
 
 async def test_a_decision_that_arrives_twice_from_the_outbox_has_one_effect(stage: Stage) -> None:
     handle = await begin(stage)
-    told = command(ALICE, comment="too dear")
-    for _ in range(2):  # two messages, so Temporal cannot tell that it is one command
-        await tell(stage, handle, "reject", told)
+    rejection = command(ALICE, comment="too dear")
+    for _ in range(2):  # two messages, so Temporal cannot see that it is one command
+        await send_signal(stage, handle, "reject", rejection)
     async with stage.worker():
         ended = await handle.result()
     assert (ended.state, ended.decided_by) == ("rejected", ALICE)
@@ -129,8 +129,8 @@ async def test_a_delegate_decides_in_place_of_the_approver(stage: Stage) -> None
     ]
 
 
-async def test_of_racing_decisions_the_first_wins_and_the_others_are_told_so(stage: Stage) -> None:
-    gate = Gate("decided", "before")  # the race goes on for as long as nobody's decision is recorded
+async def test_of_racing_decisions_the_first_wins_and_the_others_get_that_answer(stage: Stage) -> None:
+    gate = Gate("decided", "before")  # the race goes on until a decision is recorded
     answers: list[Standing] = []
     refusals: list[ApplicationError] = []
 
@@ -141,7 +141,7 @@ async def test_of_racing_decisions_the_first_wins_and_the_others_are_told_so(sta
             assert isinstance(error.cause, ApplicationError)
             refusals.append(error.cause)
 
-    async def everybody_is_heard() -> Standing | None:
+    async def all_are_heard() -> Standing | None:
         """Two steps went before. Four signals and four updates: all but one, who waits or was a signal, are refused."""
         found = await handle.query(ApprovalWorkflow.standing)
         return found if found.revision - 2 + len(refusals) == 1 + 7 else None
@@ -152,8 +152,8 @@ async def test_of_racing_decisions_the_first_wins_and_the_others_are_told_so(sta
         async with anyio.create_task_group() as tasks:
             for who, verb in ((ALICE, "approve"), (DAVE, "reject"), (ALICE, "reject"), (DAVE, "approve")):
                 tasks.start_soon(update, who, verb)
-                tasks.start_soon(tell, stage, handle, verb, command(who))
-            won = await eventually(everybody_is_heard, bool)
+                tasks.start_soon(send_signal, stage, handle, verb, command(who))
+            won = await eventually(all_are_heard, bool)
             gate.open()
         ended = await handle.result()
     assert won is not None
@@ -167,10 +167,12 @@ async def test_of_racing_decisions_the_first_wins_and_the_others_are_told_so(sta
         "where workflow_id = $1 and action = 'refused'",
         handle.id,
     )
-    told = [(error.type, error.message) for error in refusals] + [(found["code"], found["reason"]) for found in refused]
-    assert len(told) == 7
-    assert {code for code, _ in told} == {"AlreadyDecided"}
-    assert all(reason.startswith(f"already {ended.state} by {ended.decided_by} at ") for _, reason in told)
+    reported = [(error.type, error.message) for error in refusals] + [
+        (found["code"], found["reason"]) for found in refused
+    ]
+    assert len(reported) == 7
+    assert {code for code, _ in reported} == {"AlreadyDecided"}
+    assert all(reason.startswith(f"already {ended.state} by {ended.decided_by} at ") for _, reason in reported)
     assert await steps(stage, handle) == ["requested", "delegated", "decided"] + ["refused"] * len(refused)
 
 
@@ -228,11 +230,11 @@ async def test_a_command_with_a_wrong_type_in_it_is_refused_and_not_lost(stage: 
         await handle.result()
     assert await steps(stage, handle) == ["requested", "refused", "decided"]
     [note] = await stage.fetch("select detail from app.audit where action = 'refused'")
-    told = orjson.loads(note["detail"])
-    assert (told["verb"], told["code"], told["reason"]) == ("approve", "InvalidCommand", says)
+    reported = orjson.loads(note["detail"])
+    assert (reported["verb"], reported["code"], reported["reason"]) == ("approve", "InvalidCommand", says)
 
 
-async def test_an_approval_id_that_is_taken_harms_nobody(stage: Stage) -> None:
+async def test_an_approval_id_that_is_taken_harms_no_other_approval(stage: Stage) -> None:
     async with stage.worker():
         first = await begin(stage, approval_id="42")
         await eventually(lambda: stage.audited(first.id), bool)
@@ -246,7 +248,7 @@ async def test_an_approval_id_that_is_taken_harms_nobody(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", ["the mail server is away", "the note is refused"])
-async def test_a_mail_that_cannot_be_sent_is_noted_and_stops_nobody(stage: Stage, how: str) -> None:
+async def test_a_mail_that_cannot_be_sent_is_noted_and_stops_nothing(stage: Stage, how: str) -> None:
     if how == "the note is refused":
         await stage.refuse("mailed")
     else:
@@ -258,8 +260,8 @@ async def test_a_mail_that_cannot_be_sent_is_noted_and_stops_nobody(stage: Stage
         assert (await handle.result()).state == "approved"
     assert await steps(stage, handle) == ["requested", "unsent", "decided", "unsent"]
     notes = await stage.fetch("select detail from app.audit where action = 'unsent' order by audit_id")
-    told = [orjson.loads(note["detail"]) for note in notes]
-    assert [(note["to"], note["about"]) for note in told] == [(ALICE, "requested-1"), (REQUESTER, "decided-3")]
+    reported = [orjson.loads(note["detail"]) for note in notes]
+    assert [(note["to"], note["about"]) for note in reported] == [(ALICE, "requested-1"), (REQUESTER, "decided-3")]
     assert (await row(stage, handle))["state"] == "approved"
 
 

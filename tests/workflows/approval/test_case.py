@@ -1,4 +1,4 @@
-"""The policy of approvals, without Temporal: whose turn it is, until when, and who is refused why."""
+"""The policy of approvals, without Temporal: who decides now, until when, and who is refused why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HALF = "\ud83d"
 
 
 @pytest.mark.parametrize("bad", [HALF, "\0"])
-def test_a_text_that_cannot_be_stored_harms_nobody(bad: str) -> None:
+def test_a_text_that_cannot_be_stored_is_replaced(bad: str) -> None:
     case = opened()
     refused = case.hear("approve", ApprovalCommand("c0" + bad, "mallory" + bad), NOW)
     taken = case.take("approve", ApprovalCommand("c1", "alice", comment="fine " + bad), NOW)
@@ -100,7 +100,7 @@ def test_nothing_happens_before_it_is_due() -> None:
     assert case.standing.revision == 1
 
 
-def test_without_a_rhythm_nobody_is_reminded() -> None:
+def test_without_a_rhythm_there_are_no_reminders() -> None:
     assert opened(remind_every_s=0).due == NOW + 3 * DAY
 
 
@@ -137,7 +137,7 @@ def test_a_refusal_has_a_code_and_a_reason_and_changes_nothing(
     assert case.earlier == before
 
 
-def test_the_first_valid_decision_wins_and_the_second_is_told_whose_that_was() -> None:
+def test_the_first_valid_decision_wins_and_the_second_gets_it_as_an_answer() -> None:
     case = opened()
     case.take("approve", command("alice"), NOW)
     with pytest.raises(Refused, match=r"already approved by alice at 2026-01-31T12:00:00") as caught:
@@ -202,14 +202,14 @@ def test_another_run_goes_on_with_the_same_points_in_time() -> None:
         ({"mail_within_s": 1e12}, "mail_within_s is 1e\\+12"),
     ],
 )
-def test_faults_of_a_request_are_told_in_words(chosen: dict[str, object], fault: str) -> None:
+def test_faults_of_a_request_are_reported_in_words(chosen: dict[str, object], fault: str) -> None:
     [found] = faults(replace(REQUEST, **chosen))  # type: ignore[arg-type]
     assert found.startswith(fault.replace("\\", ""))
     with pytest.raises(Refused, match=fault):
         opened(**chosen).check("approve", command("alice"))
 
 
-def test_an_empty_request_is_told_everything_that_it_lacks() -> None:
+def test_an_empty_request_is_reported_everything_that_it_lacks() -> None:
     assert len(faults(SimpleRequest())) == 5
 
 
@@ -246,7 +246,7 @@ PASSING = st.floats(0, 4 * DAY_S).map(lambda seconds: timedelta(seconds=seconds)
 
 
 @given(st.lists(st.tuples(PASSING, COMMANDS), max_size=25), st.integers(0, 25))
-def test_whatever_comes_there_is_one_end_and_nothing_after_it(
+def test_after_any_commands_there_is_one_end_and_nothing_after_it(
     course: list[tuple[timedelta, tuple[Verb, ApprovalCommand]]], continued_at: int
 ) -> None:
     case, now, steps = Case(REQUEST, NOW), NOW, []

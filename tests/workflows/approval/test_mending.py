@@ -1,4 +1,4 @@
-"""A workflow that is terminated writes nothing down: `outbox workflows mend` ends what it left pending."""
+"""A terminated workflow leaves its approval pending: `outbox workflows mend` ends it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def row(stage: Stage, handle: WorkflowHandle[Any, Any]) -> dict[str, Any]:
 async def test_what_a_terminated_workflow_left_pending_is_ended_once_and_nothing_else(
     stage: Stage, temporal_server: SharedServer
 ) -> None:
-    async def mend(*flags: str) -> Done:
+    async def repair(*flags: str) -> Done:
         return await outbox(stage.dsn, "workflows", "mend", *flags, TEMPORAL_ADDRESS=temporal_server.address)
 
     async with stage.worker():
@@ -38,20 +38,20 @@ async def test_what_a_terminated_workflow_left_pending_is_ended_once_and_nothing
         line = f"approval ill of tenant {stage.tenant_id}: its workflow was terminated: wrong amount"
 
         found = await eventually(
-            lambda: mend("--dry-run", "--since", "5m"), lambda told: bool(told.out.count("\n") > 1)
+            lambda: repair("--dry-run", "--since", "5m"), lambda reported: bool(reported.out.count("\n") > 1)
         )
         assert (found.code, found.out) == (0, f"{line}\n1 would be ended\n")
         assert (await row(stage, ill))["state"] == "pending"
-        assert (await mend()).out == f"{line}\n1 ended\n"
-        assert (await mend()).out == "0 ended\n"
+        assert (await repair()).out == f"{line}\n1 ended\n"
+        assert (await repair()).out == "0 ended\n"
         assert [(await row(stage, handle))["state"] for handle in (well, done)] == ["pending", "approved"]
     ended = await row(stage, ill)
     assert (ended["state"], ended["decided_by"], ended["revision"]) == ("failed", "system", 2)
     assert ended["comment"] == "its workflow was terminated: wrong amount"
     assert ended["decided_at"] == (await ill.describe()).close_time
     assert (await stage.audited(ill.id))[-1] == "failed"
-    told = (await stage.heard("approval.failed"))[-1]
-    assert (told["approval_id"], told["state"], told["reason"]) == ("ill", "failed", ended["comment"])
+    reported = (await stage.heard("approval.failed"))[-1]
+    assert (reported["approval_id"], reported["state"], reported["reason"]) == ("ill", "failed", ended["comment"])
     away = await outbox(stage.dsn, "workflows", "mend", TEMPORAL_ADDRESS="127.0.0.1:1")
     assert (away.code, away.out) == (1, "")
     assert away.fault.startswith("Temporal cannot be reached: ")

@@ -25,8 +25,8 @@ from tests.workflows.approval.scenarios import (
     begin,
     command,
     failing,
+    send_signal,
     standing,
-    tell,
 )
 
 pytestmark = pytest.mark.timeout(120)
@@ -38,7 +38,7 @@ class Course:
 
     asked: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[tuple[str, ApprovalCommand], ...] = ()
-    """By signal, so that nobody waits for the answer."""
+    """By signal, so that no caller waits for the answer."""
     then: tuple[str, ApprovalCommand] | None = None
     ends: str = "approved"
     ended_in_step: bool = False
@@ -64,15 +64,15 @@ RECORDED = [step for step in COURSES if not step.startswith("mail") and step != 
 async def follow(stage: Stage, course: Course) -> WorkflowHandle[Any, Standing]:
     """Start an approval that leads to the step."""
     handle = await begin(stage, step_timeout_s=3.0, **course.asked)
-    for verb, told in course.commands:
-        await tell(stage, handle, verb, told)
+    for verb, given in course.commands:
+        await send_signal(stage, handle, verb, given)
     return handle
 
 
 async def finish(stage: Stage, handle: WorkflowHandle[Any, Standing], course: Course) -> Standing:
     """Lead it from there to its end."""
     if course.then is not None:
-        await tell(stage, handle, *course.then)
+        await send_signal(stage, handle, *course.then)
     return await handle.result()
 
 
@@ -101,7 +101,7 @@ async def test_a_worker_that_is_stopped_in_a_step_is_replaced_and_nothing_happen
     course, gate = COURSES[step], Gate(step)
     async with stage.worker(gate):
         handle = await follow(stage, course)
-        await gate.wait_reached()  # the step has had its effect, and nobody knows
+        await gate.wait_reached()  # the step has had its effect, and its answer is lost
     async with stage.worker():
         ended = await finish(stage, handle, course)
         await require_each_step_once(stage, handle)
@@ -177,7 +177,7 @@ async def test_a_refused_note_does_not_undo_what_was_decided(stage: Stage) -> No
         handle = await begin(stage)
         await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await gate.wait_reached()  # decided and recorded, but still open
-        await tell(stage, handle, "reject", command(ALICE))
+        await send_signal(stage, handle, "reject", command(ALICE))
         await standing(handle, lambda found: found.revision == 3)
         gate.open()
         assert (await handle.result()).state == "approved"

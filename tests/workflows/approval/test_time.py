@@ -28,8 +28,8 @@ from tests.workflows.approval.scenarios import (
     begin,
     command,
     continue_as_new,
+    send_signal,
     standing,
-    tell,
 )
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,7 +54,7 @@ async def hasty(
 
 
 async def trail(stage: Stage) -> list[tuple[str, str]]:
-    """What happened, and whose turn it was then."""
+    """What happened, and who had to decide then."""
     rows = await stage.fetch("select type, data ->> 'approver' as approver from app.event order by seq")
     return [(row["type"].removeprefix("approval."), row["approver"]) for row in rows]
 
@@ -100,7 +100,7 @@ async def test_after_days_without_an_answer_the_next_is_asked_and_may_decide(sta
     ]
 
 
-async def test_nobody_in_the_chain_answers_and_it_expires_after_nine_days(stage: Stage) -> None:
+async def test_without_any_answer_the_chain_expires_after_nine_days(stage: Stage) -> None:
     time = await time_skipping.time_of(stage.client)
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB, CAROL], remind_every_s=0)
@@ -137,22 +137,22 @@ async def test_a_command_that_comes_again_after_continuing_as_new_does_nothing_m
     delegation, refusal = command(ALICE, to=DAVE), command(CAROL)
     async with hasty.worker():
         handle = await begin(hasty, approvers=[ALICE, BOB, CAROL])
-        await tell(hasty, handle, "delegate", delegation)
-        await tell(hasty, handle, "approve", refusal)
+        await send_signal(hasty, handle, "delegate", delegation)
+        await send_signal(hasty, handle, "approve", refusal)
         before = await standing(handle, lambda found: found.revision == 3)
         await continue_as_new(hasty, handle)
         same = await handle.query(ApprovalWorkflow.standing)
         assert (same.deadline, same.delegate) == (before.deadline, DAVE)
-        await tell(hasty, handle, "delegate", delegation)
-        await tell(hasty, handle, "approve", refusal)
+        await send_signal(hasty, handle, "delegate", delegation)
+        await send_signal(hasty, handle, "approve", refusal)
         answer = await handle.execute_update(ApprovalWorkflow.delegate, delegation)
         assert answer.revision == same.revision
         decision = command(DAVE)
         ended = await handle.execute_update(ApprovalWorkflow.approve, decision)
         assert await handle.result() == ended
-    told = [action for action, _ in await trail(hasty)]
-    assert (told.count("delegated"), told.count("decided"), ended.decided_by) == (1, 1, DAVE)
-    assert len(told) == ended.revision
+    reported = [action for action, _ in await trail(hasty)]
+    assert (reported.count("delegated"), reported.count("decided"), ended.decided_by) == (1, 1, DAVE)
+    assert len(reported) == ended.revision
 
 
 async def test_deadlines_stay_where_they_are_when_it_continues_as_new_on_the_way(hasty: Stage) -> None:
@@ -172,5 +172,5 @@ async def test_deadlines_stay_where_they_are_when_it_continues_as_new_on_the_way
         await handle.execute_update(ApprovalWorkflow.approve, command(BOB))
         await handle.result()
         assert (await handle.describe()).run_id != first
-    told = [action for action, _ in await trail(hasty) if action != "refused"]
-    assert told == ["requested", "reminded", "reminded", "escalated", "decided"]
+    reported = [action for action, _ in await trail(hasty) if action != "refused"]
+    assert reported == ["requested", "reminded", "reminded", "escalated", "decided"]

@@ -44,7 +44,7 @@ EVENTS = {
     "send-invitation-1": "organization.invitation.sent",
     "complete": "organization.bootstrap.completed",
 }
-"""The event by which each step tells of itself, in the transaction of its effect."""
+"""The event that each step enqueues, in the transaction of its effect."""
 INITIATED = "organization.bootstrap.initiated"
 CHAIN = [
     INITIATED,
@@ -80,7 +80,7 @@ CHAIN_OF = "select * from app.event_chain where stream = $1 order by seq"
 
 @dataclass
 class Organization:
-    """One whose bootstrap was initiated."""
+    """One with an initiated bootstrap."""
 
     organization_id: UUID = field(default_factory=uuid4)
     tenant_id: UUID = field(default_factory=uuid4)
@@ -249,13 +249,13 @@ class House:
         return sorted((message_from_bytes(path.read_bytes(), policy=default) for path in files), key=lambda m: m["To"])
 
     async def gate(self, organization: Organization, event: str, *, refuse: bool) -> None:
-        """Have the database refuse an event, and with it the step that tells it, or keep it waiting at closed gates."""
+        """Make the database refuse an event, and with it its step, or keep it waiting at closed gates."""
         insert = "insert into public.gate (stream, type, refuse) values ($1, $2, $3)"
         await fetch(self.dsn, insert, organization.stream, event, refuse)
 
     @asynccontextmanager
     async def closed_gates(self) -> AsyncIterator[Gates]:
-        """Keep whoever comes to a gate waiting, until they are opened or the block ends."""
+        """Stop each session at a gate until the gates are opened or the block ends."""
         async with connected(self.dsn) as connection:
             await connection.execute("select pg_advisory_lock(4711)")
             yield Gates(connection)

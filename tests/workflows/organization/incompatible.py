@@ -1,4 +1,4 @@
-"""A change of the bootstrap's definition as nobody should make it."""
+"""A change of the bootstrap's definition that breaks replay."""
 
 from __future__ import annotations
 

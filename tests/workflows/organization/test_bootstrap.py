@@ -1,4 +1,4 @@
-"""An organisation's bootstrap from the committed row to the end, whatever fails on the way."""
+"""An organisation's bootstrap from the committed row to the end, with every failure on the way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNDONE = {
     "send-invitation-1": [*REVOKED, "organization.dns.removed"],
     "complete": [*REVOKED, "organization.dns.removed"],
 }
-"""What the compensations tell, by the step that fails."""
+"""The events of the compensations, by the step that fails."""
 
 
 async def test_a_committed_row_becomes_an_organization_and_its_chain_is_read_in_one_view(house: House) -> None:
@@ -127,13 +127,13 @@ async def test_a_step_that_fails_leaves_nothing_but_the_reason(house: House, ste
     assert set((await house.invitations(made)).values()) <= {"revoked"}
     assert (progress.status, progress.step, progress.left, progress.percent) == ("undone", step, [], 0)
     assert "refused at the gate" in progress.error
-    [told] = await fetch(
+    [reported] = await fetch(
         house.dsn, "select data ->> 'step' as step from app.event where type = 'organization.bootstrap.failed'"
     )
-    assert told["step"] == step
+    assert reported["step"] == step
 
 
-async def test_a_compensation_that_is_refused_is_told_of_and_the_others_go_on(house: House) -> None:
+async def test_a_compensation_that_is_refused_is_reported_and_the_others_go_on(house: House) -> None:
     async with house.relaying():
         made = await house.initiate(*INVITED, patience={"undo_s": 2})
         await house.delivered(made.event_id)
@@ -143,10 +143,10 @@ async def test_a_compensation_that_is_refused_is_told_of_and_the_others_go_on(ho
             error = await house.end(made)
         assert (error.type, list(error.details)) == ("NotUndone", ["configure-dns"])
         assert await house.events(made) == [*CHAIN[:-1], *REVOKED, "organization.bootstrap.failed"]
-    [told] = await fetch(
+    [reported] = await fetch(
         house.dsn, "select data -> 'left' as steps from app.event where type = 'organization.bootstrap.failed'"
     )
-    assert told["steps"] == '["configure-dns"]'
+    assert reported["steps"] == '["configure-dns"]'
 
 
 @pytest.mark.parametrize("step", [step for step in EVENTS if step != "complete"])
@@ -185,7 +185,7 @@ async def _cancelled_at(house: House, step: str) -> AsyncIterator[Organization]:
             yield made
 
 
-async def test_progress_tells_the_step_and_what_is_done(house: House) -> None:
+async def test_progress_shows_the_step_and_what_is_done(house: House) -> None:
     async with house.relaying(), house.closed_gates() as gates:
         made = await house.initiate(*INVITED)
         await house.delivered(made.event_id)
@@ -202,7 +202,7 @@ async def test_progress_tells_the_step_and_what_is_done(house: House) -> None:
 
 
 class LosesFirstAnswers(Interceptor):
-    """Every activity has its effect, and the first time nobody hears of it."""
+    """Every activity has its effect, and its first answer is lost."""
 
     def intercept_activity(self, inner: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Losing(inner)
@@ -216,7 +216,7 @@ class _Losing(ActivityInboundInterceptor):
         return result
 
 
-async def test_a_step_whose_answer_is_lost_has_its_effect_once(house: House) -> None:
+async def test_a_step_with_a_lost_answer_has_its_effect_once(house: House) -> None:
     async with house.relaying():
         well, ill = await house.initiate(*INVITED), await house.initiate(*INVITED)
         await house.delivered(ill.event_id)
@@ -254,19 +254,19 @@ async def test_an_invitation_is_mailed_again_after_a_refusal_for_now_and_fails_a
             post.rcpt_replies = ["550 no such mailbox"]
             ill = await house.initiate(INVITED[0])
             await house.end(ill)
-            told = await house.events(ill)
+            reported = await house.events(ill)
     [first, second] = [BytesParser().parsebytes(envelope.content) for envelope in post.taken]
     assert first["Message-ID"] == second["Message-ID"]
     assert await house.invitations(well) == {INVITED[0]: "sent"}
     assert await house.invitations(ill) == {INVITED[0]: "revoked"}
     assert await house.status(ill) == ("failed", f"mail to {INVITED[0]}: the server said 550 no such mailbox")
-    assert told[-3:] == [REVOKED[0], "organization.dns.removed", "organization.bootstrap.failed"]
+    assert reported[-3:] == [REVOKED[0], "organization.dns.removed", "organization.bootstrap.failed"]
     assert house.names().keys() == {well.subdomain}
 
 
 async def test_a_cancellation_does_not_wait_for_a_mail_server_that_is_away(house: House) -> None:
-    nobody = SmtpServer("127.0.0.1", 1, security="none")
-    async with house.running(SmtpMailer(nobody, "noreply@example.test")):
+    absent = SmtpServer("127.0.0.1", 1, security="none")
+    async with house.running(SmtpMailer(absent, "noreply@example.test")):
         made = await house.initiate(*INVITED)
         await house.delivered(made.event_id)
 

@@ -88,7 +88,7 @@ async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writ
 ) -> None:
     said = Organization().data(*INVITED) | wrong
     _, [fault] = begun(Bootstrap, [{"tenant_id": str(uuid4()), "stream": "s"} | said], faults)
-    assert says in fault or fault.startswith((*wrong, "tenant_id")), "a wrong type is told in other words"
+    assert says in fault or fault.startswith((*wrong, "tenant_id")), "a wrong type is reported in other words"
     data = orjson.dumps(said).decode()
     with pytest.raises(asyncpg.InvalidParameterValueError, match=f"^{INITIATED}: .*{says}"):
         await fetch(application_database, INSERT, uuid4(), INITIATED, data)
@@ -107,7 +107,7 @@ async def test_the_statements_in_the_documents_begin_a_bootstrap_and_read_its_ch
     assert (first["event"], first["status"], first["ms_since_first"]) == (INITIATED, "pending", 0)
 
 
-async def test_the_chain_of_another_tenant_is_not_seen_whoever_looks(application_database: str) -> None:
+async def test_the_chain_of_another_tenant_is_never_seen(application_database: str) -> None:
     one, other = uuid4(), uuid4()
     for tenant_id in (one, other):
         await fetch(application_database, INSERT, tenant_id, "organization.renamed", "{}")
@@ -126,22 +126,22 @@ async def test_a_function_in_a_question_does_not_see_another_tenant_s_chain(appl
     one, other = uuid4(), uuid4()
     for tenant_id in (one, other):
         await fetch(application_database, INSERT, tenant_id, "organization.renamed", "{}")
-    told: list[str] = []
+    reported: list[str] = []
     async with connected(application_database) as connection, connection.transaction():
         await connection.execute(
             """create function public.look(uuid) returns boolean language plpgsql stable cost 0.0001 as
             $$ begin raise warning 'saw %', $1; return true; end $$"""
         )
-        connection.add_log_listener(lambda _, message: told.append(message.message))
+        connection.add_log_listener(lambda _, message: reported.append(message.message))
         await connection.execute("select app.enter($1)", one)
         await connection.execute("set local enable_indexscan = off; set local enable_bitmapscan = off")
         assert len(await connection.fetch("select from app.event_chain where public.look(tenant_id)")) == 1
-    assert told == [f"saw {one}"]
+    assert reported == [f"saw {one}"]
 
 
 async def test_a_chain_is_read_by_indexes_however_long_the_history(application_database: str) -> None:
     async with connected(application_database) as connection:
-        await connection.execute("set enable_seqscan = off")  # nobody would use an index on tables this small
+        await connection.execute("set enable_seqscan = off")  # the planner uses no index on tables this small
         await connection.execute("select set_config('app.tenant_id', $1, false)", str(uuid4()))
         plan = await connection.fetch(f"explain {CHAIN_OF}", "organization-7")
     text = "\n".join(row[0] for row in plan)

@@ -196,7 +196,7 @@ async def test_migrating_again_changes_nothing(application_database: str) -> Non
     assert await migrate(application_database, lineage=APPLICATION) == []
 
 
-async def test_the_schema_is_made_and_used_by_whoever_may_make_roles() -> None:
+async def test_the_schema_is_made_and_used_by_any_login_that_may_make_roles() -> None:
     tenant_id = uuid4()
     async with embedded(partial(PostgresServer.start, fsync=False)) as server:
         for owner in ("one", "other"):

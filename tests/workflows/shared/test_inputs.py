@@ -67,7 +67,7 @@ def test_what_is_nested_too_deeply_is_refused(depth: int) -> None:
         read(SimpleRequest, [{"from_the_future": deep}])
 
 
-def test_only_some_of_many_misfits_are_told() -> None:
+def test_only_some_of_many_misfits_are_reported() -> None:
     with pytest.raises(Misfit) as caught:
         read(EscalatingRequest, [{"approvers": [1] * 10_000}])
     assert len(caught.value.faults) == 10

@@ -50,7 +50,7 @@ def test_a_url_says_where_the_server_is(url: str, server: SmtpServer) -> None:
     ["", "http://mail", "smtp://", "smtp://a:secret@", "smtp://a:secret@mail:port", "smtp://a:sec/ret@mail"]
     + ["smtp://mail?security=tsl", "smtp://mail?tls=no"],
 )
-def test_a_url_that_cannot_be_read_is_told_without_the_password(url: str) -> None:
+def test_a_url_that_cannot_be_read_is_reported_without_the_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="write smtp://") as caught:
         smtp_server(url)
     assert "secret" not in str(caught.value)
@@ -105,7 +105,7 @@ async def test_a_password_is_sent_under_tls_only(authority: tuple[ssl.SSLContext
         assert "secret" not in repr(server)
         with pytest.raises(OSError, match="certificate"):  # the system's authorities do not know it
             await SmtpMailer(replace(server, ca_file=None), "noreply@example.test").send(MAIL)
-        with pytest.raises(OSError, match="535"):  # it may be mended without the mail
+        with pytest.raises(OSError, match="535"):  # it may be repaired without the mail
             await SmtpMailer(replace(server, password="wrong"), "noreply@example.test").send(MAIL)
     assert len(post.taken) == 1
 

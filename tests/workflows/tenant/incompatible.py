@@ -1,4 +1,4 @@
-"""A TenantCreation that nobody must release: it leaves steps out."""
+"""A TenantCreation that must not be released: it leaves steps out."""
 
 from __future__ import annotations
 

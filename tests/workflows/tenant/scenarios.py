@@ -87,10 +87,10 @@ async def failure(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
 
 async def rows(stage: Stage, tenant_id: UUID | None = None) -> dict[str, list[dict[str, Any]]]:
     """What is left of a tenant by table, without tables that hold nothing of it."""
-    whose = tenant_id or stage.tenant_id
+    owner = tenant_id or stage.tenant_id
     found = {}
     for table in TABLES:
-        lines = await fetch(stage.dsn, f"select * from app.{table} t where tenant_id = $1 order by t::text", whose)
+        lines = await fetch(stage.dsn, f"select * from app.{table} t where tenant_id = $1 order by t::text", owner)
         if lines:
             found[table] = [dict(line) for line in lines]
     return found
@@ -183,7 +183,7 @@ async def _rejected(stage: Stage) -> str:
 
 
 async def _refused(stage: Stage, *actions: str, **chosen: Any) -> str:
-    """A creation during which the database refuses what these audit entries tell of."""
+    """A creation during which the database refuses these audit entries."""
     for action in actions:
         await stage.refuse(action)
     ending = await _created(stage, **chosen)

@@ -1,4 +1,4 @@
-"""What is to be created can be changed until the step that uses it begins; who comes later is told."""
+"""What is to be created can be changed until the step that uses it begins; a later change is refused."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_a_change_that_cannot_be_is_refused(stage: Stage) -> None:
     assert (await rows(stage))["tenant"][0]["name"] == "Acme"
 
 
-async def test_progress_tells_where_a_creation_is(stage: Stage) -> None:
+async def test_progress_shows_where_a_creation_is(stage: Stage) -> None:
     gate = HeldStep("set-up-data", "after")
     async with stage.worker(gate):
         handle = await create(stage)
@@ -117,10 +117,10 @@ async def test_commands_that_cannot_be_read_are_refused_and_not_lost(stage: Stag
         await gate.wait_reached()
         await stage.signal(handle.id, "cancel", nameless)
         await stage.signal(handle.id, "change", named)
-        told = [await refusal(handle, nameless, "cancel"), await refusal(handle, named)]
+        reported = [await refusal(handle, nameless, "cancel"), await refusal(handle, named)]
         gate.open()
         await handle.result()
         end = await handle.query("progress", result_type=SagaProgress)
     faults = "command_id must be a text, not a number", "actor must be a text, not a list"
-    assert told == [("InvalidCancel", faults[0]), ("InvalidChange", faults[1])]
+    assert reported == [("InvalidCancel", faults[0]), ("InvalidChange", faults[1])]
     assert end.refused == [f"unknown: {faults[0]}", f"1: {faults[1]}"]

@@ -1,4 +1,4 @@
-"""A tenant is created as a whole or not at all, whatever fails and whoever cancels, and others notice nothing."""
+"""A tenant is created as a whole or not at all, after any failure or cancellation, and others notice nothing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ async def test_without_a_company_name_there_is_no_company(stage: Stage) -> None:
     [
         ({"tenant_id": "42"}, "tenant_id is no UUID"),
         ({"name": " "}, "name is missing"),
-        ({"admin": Admin("nobody", password_hash="x")}, "admin.email is no e-mail address; admin.password_hash is not"),
+        (
+            {"admin": Admin("no-address", password_hash="x")},
+            "admin.email is no e-mail address; admin.password_hash is not",
+        ),
         ({"billing_plan": ""}, "billing_plan is missing"),
         ({"name": "A\0B"}, "a NUL character"),
     ],
@@ -256,7 +259,7 @@ async def test_a_cancel_that_comes_before_the_first_step_prevents_it(stage: Stag
     assert await stage.audited(handle.id) == []
 
 
-async def test_once_the_last_step_has_begun_no_cancel_is_taken_from_anybody(stage: Stage) -> None:
+async def test_no_cancel_is_accepted_once_the_last_step_has_begun(stage: Stage) -> None:
     gate = HeldStep("complete", "before")
     async with stage.worker(gate):
         handle = await create(stage)

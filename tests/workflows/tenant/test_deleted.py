@@ -1,4 +1,4 @@
-"""A tenant that is deleted gets no rows again: whoever works for it came before, or is refused."""
+"""A deleted tenant gets no rows again: work for it came before the deletion, or is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEPT = "select t from (select organization_id::text as t from app.organization u
 
 
 @pytest.fixture
-def everybody(stage: Stage, tmp_path: Path) -> Stage:
+def all_families(stage: Stage, tmp_path: Path) -> Stage:
     """The stage with workers that carry out every family."""
 
     def activities(application: Application, mailer: Mailer) -> list[Callable[..., Any]]:
@@ -90,8 +90,8 @@ async def test_a_step_that_comes_after_a_deletion_is_refused_for_good_and_leaves
     assert await fetch(stage.dsn, "select from app.step") == []
 
 
-async def test_an_approval_that_outlives_its_tenant_brings_no_row_back(everybody: Stage) -> None:
-    stage = everybody
+async def test_an_approval_that_outlives_its_tenant_brings_no_row_back(all_families: Stage) -> None:
+    stage = all_families
     await fetch(stage.dsn, TENANT, stage.tenant_id, "active")
     async with stage.worker():
         approval = await begin(stage)
@@ -108,9 +108,9 @@ async def test_an_approval_that_outlives_its_tenant_brings_no_row_back(everybody
 
 
 async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_brings_no_row_back(
-    everybody: Stage, tmp_path: Path
+    all_families: Stage, tmp_path: Path
 ) -> None:
-    stage = everybody
+    stage = all_families
     await fetch(stage.dsn, TENANT, stage.tenant_id, "deleted")
     bootstrap = Bootstrap(str(uuid4()), str(stage.tenant_id), "s", "Acme", "acme")
     await fetch(stage.dsn, "insert into app.step values ($1, $2, 'announce', 'organization.announce', 'null')",

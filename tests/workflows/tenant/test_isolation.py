@@ -1,4 +1,4 @@
-"""One tenant neither reads nor changes another's rows, in any table that a tenant consists of."""
+"""One tenant cannot read or change another's rows, in any table that a tenant consists of."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_user_cannot_be_given_another_tenant_s_role(stage: Stage) -> Non
             )
 
 
-async def test_a_user_whose_e_mail_address_is_taken_is_refused_for_good(stage: Stage) -> None:
+async def test_a_user_with_a_taken_e_mail_address_is_refused_for_good(stage: Stage) -> None:
     await created(stage)
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, activity_id="again", activity_type="create_admin_user")
@@ -74,7 +74,7 @@ async def test_a_user_whose_e_mail_address_is_taken_is_refused_for_good(stage: S
     assert len((await rows(stage))["app_user"]) == 1
 
 
-async def test_an_e_mail_address_is_one_user_s_in_a_tenant_whatever_its_case(stage: Stage) -> None:
+async def test_an_e_mail_address_is_unique_in_a_tenant_in_any_case(stage: Stage) -> None:
     await created(stage)
     with pytest.raises(DatabaseRefused, match="app_user_email"):
         async with stage.application.as_tenant(stage.tenant_id) as connection:

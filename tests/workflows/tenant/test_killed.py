@@ -81,7 +81,7 @@ async def test_a_deletion_cut_in_a_step_is_finished_by_another_worker(stage: Sta
     assert list(dict.fromkeys(await stage.audited(handle.id))) == list(DELETION.values())
 
 
-async def test_a_suspension_cut_after_its_effect_is_told_once(stage: Stage) -> None:
+async def test_a_suspension_cut_after_its_effect_is_reported_once(stage: Stage) -> None:
     await created(stage)
     gate = HeldStep("suspend", "after")
     async with stage.worker(gate):

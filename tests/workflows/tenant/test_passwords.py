@@ -26,7 +26,7 @@ where table_schema in ('outbox', 'app') and table_type = 'BASE TABLE'
 
 
 async def written(stage: Stage, workflow_id: str) -> bytes:
-    """All that anybody wrote down: the workflow's history, and every table of both schemas."""
+    """All that is stored: the workflow's history, and every table of both schemas."""
     history = await stage.client.get_workflow_handle(workflow_id).fetch_history()
     found = [event.SerializeToString() for event in history.events]
     for table in await fetch(stage.dsn, TABLES):
@@ -104,5 +104,5 @@ def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) 
         ("d41d8cd98f00b204e9800998ecf8427e", False),
     ],
 )
-def test_a_hash_tells_its_algorithm(text: str, is_one: bool) -> None:
+def test_a_hash_contains_its_algorithm(text: str, is_one: bool) -> None:
     assert looks_hashed(text) is is_one

@@ -56,12 +56,12 @@ async def test_a_tenant_is_suspended_and_active_again_and_others_hear_of_it(stag
 async def test_a_tenant_that_is_not_there_cannot_be_turned(stage: Stage, workflow: str) -> None:
     async with stage.worker():
         assert (await failure(await turn(stage, workflow))).type == "UnknownTenant"
-        for nobody in (
+        for request in (
             TenantOrder("42"),
             {"tenant_id": 42},
             {"tenant_id": str(uuid4()), "patience": {"step_s": 1e300}},
         ):
-            handle = await stage.start(workflow, f"nobody-{uuid4()}", nobody)
+            handle = await stage.start(workflow, f"unknown-{uuid4()}", request)
             assert (await failure(handle)).type == "InvalidRequest"
 
 
@@ -183,7 +183,7 @@ async def test_a_deletion_that_fails_before_its_first_row_leaves_the_tenant_acti
     assert set(await rows(stage)) == set(TABLES)
 
 
-async def test_a_deletion_whose_rows_are_refused_is_tried_until_they_are_not(stage: Stage) -> None:
+async def test_a_deletion_with_refused_rows_is_tried_until_they_are_accepted(stage: Stage) -> None:
     await created(stage)
     await stage.refuse("rows deleted")
     async with stage.worker():

@@ -1,4 +1,4 @@
-"""A step is taken back once, also where nobody knows whether it happened, and never comes after its undoing."""
+"""A step is undone once, also if it is not known whether it happened, and never comes after its undoing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Tenant:
             return bool(await connection.fetch("select from app.tenant"))
 
 
-async def test_what_a_step_did_is_taken_back_once_and_told_what_it_was(application: Application) -> None:
+async def test_a_step_is_undone_once_and_its_result_is_passed_to_the_undoing(application: Application) -> None:
     tenant = Tenant(application)
     await tenant.make()
     assert await tenant.unmake() is True
@@ -92,9 +92,7 @@ async def test_a_step_that_never_happened_is_taken_back_for_ever(application: Ap
     assert not await tenant.is_there()
 
 
-async def test_undoing_waits_for_a_step_that_somebody_is_still_at(
-    application: Application, application_database: str
-) -> None:
+async def test_undoing_waits_for_a_step_that_still_runs(application: Application, application_database: str) -> None:
     tenant = Tenant(application)
     tenant.may_commit = anyio.Event()
     undone: list[bool] = []

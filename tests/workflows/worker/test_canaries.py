@@ -1,4 +1,4 @@
-"""Whatever happens, no payload and no secret gets into what a worker or a command writes. Canaries are planted."""
+"""No payload and no secret gets into the output of a worker or a command. Canaries are planted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CARRIED = {
     "key": f"{CANARY}-key",
     "headers": json.dumps({"authorization": f"{CANARY}-header", "traceparent": f"{CANARY}-trace"}),
 }
-START = {"operation": "start_workflow", "workflow": "Nothing", "task_queue": "nobody"}
+START = {"operation": "start_workflow", "workflow": "Nothing", "task_queue": "unserved"}
 MEMO = {"memo": {"secret": f"{CANARY}-memo"}}
 
 
@@ -39,7 +39,7 @@ def guarded() -> Iterator[PostgresServer]:
     with TemporaryDirectory() as directory:
         file = Path(directory, "pg_hba.conf")
         file.write_text(ACCESS)
-        Path(directory).chmod(0o755)  # where root runs the tests, somebody else runs the server
+        Path(directory).chmod(0o755)  # if root runs the tests, another user runs the server
         settings = {"hba_file": str(file), "wal_level": "logical", "password_encryption": "scram-sha-256"}
         with PostgresServer.start(settings=settings, fsync=False) as server:
             yield server

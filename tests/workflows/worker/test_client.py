@@ -42,7 +42,7 @@ def workflows(temporal_client: Client, task_queue: str) -> Workflows:
     return Workflows(temporal_client, task_queue=task_queue)
 
 
-async def test_families_are_started_asked_and_told(
+async def test_families_are_started_asked_and_reported(
     relay: Running, workflows: Workflows, surroundings: dict[str, str], application_database: str, tmp_path: Path
 ) -> None:
     tenant_id, organization_id = str(uuid4()), str(uuid4())
@@ -120,7 +120,7 @@ async def test_a_start_that_is_rolled_back_never_was(
         await workflows.approvals.of(tenant_id, "1").started(within_s=0)
 
 
-async def test_an_id_that_is_used_up_is_told_and_another_may_be_named(
+async def test_an_id_that_is_used_up_is_reported_and_another_may_be_named(
     relay: Running, workflows: Workflows, application_database: str
 ) -> None:
     order = DeletionOrder(str(uuid4()), grace_s=60)
@@ -162,7 +162,7 @@ async def test_what_could_never_be_created_is_not_even_written_down(
     assert await fetch(application_database, "select from outbox.message") == []
 
 
-async def test_health_says_that_nobody_works(workflows: Workflows, task_queue: str) -> None:
+async def test_health_says_that_there_is_no_worker(workflows: Workflows, task_queue: str) -> None:
     health = await workflows.health()
     assert (health.well, health.workers) == (False, 0)
     assert health.fault == f"no worker polls the task queue '{task_queue}': run `outbox workflows run`"

@@ -94,16 +94,16 @@ async def test_one_trace_leads_from_the_producer_through_the_relay_into_workflow
         assert start.name == activity.name.replace("Run", "Start", 1)
         assert start.parent in (order.id, workflow.id), "as the SDK has it: beside the span of the run, or below it"
 
-    told = delivery.attributes
-    assert UUID(told["messaging.message.id"]) == message_id
-    assert (told["outbox.outcome"], told["outbox.workflow_id"], told["outbox.attempts"]) == (
+    reported = delivery.attributes
+    assert UUID(reported["messaging.message.id"]) == message_id
+    assert (reported["outbox.outcome"], reported["outbox.workflow_id"], reported["outbox.attempts"]) == (
         "delivered",
         workflow_id,
         0,
     )
     lasted_s = (delivery.end_ns - delivery.start_ns) / 1e9
-    assert lasted_s == pytest.approx(told["outbox.claim_s"] + told["outbox.deliver_s"], abs=0.05)
-    assert told["outbox.settle_s"] >= 0
+    assert lasted_s == pytest.approx(reported["outbox.claim_s"] + reported["outbox.deliver_s"], abs=0.05)
+    assert reported["outbox.settle_s"] >= 0
     assert not delivery.failed
 
 

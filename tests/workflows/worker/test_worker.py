@@ -1,4 +1,4 @@
-"""`outbox workflows run` as a process: it waits, it tells, it drains, and it refuses what it cannot use in one line."""
+"""`outbox workflows run` as a process: it waits, reports, drains, and refuses faulty settings in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from temporalio.client import Client
 
 from outbox_workflows.worker.logs import context
-from tests.cli.test_cli import NOBODY_LISTENS, outbox
+from tests.cli.test_cli import NO_SERVER, outbox
 from tests.postgres.test_roles import login
 from tests.repo.deploy.metrics import SDK
 from tests.support.eventually import eventually
@@ -28,12 +28,12 @@ from tests.support.tcp_proxy import tcp_proxy
 pytestmark = pytest.mark.timeout(120)
 
 
-async def test_it_waits_for_servers_that_do_not_answer_and_ends_when_told_to(
+async def test_it_waits_for_servers_that_do_not_answer_and_ends_on_a_signal(
     surroundings: dict[str, str], tmp_path: Path
 ) -> None:
     for number, (name, away, says) in enumerate(
         (
-            ("database", {"DATABASE_URL": NOBODY_LISTENS}, "is DATABASE_URL right"),
+            ("database", {"DATABASE_URL": NO_SERVER}, "is DATABASE_URL right"),
             ("Temporal", {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "refused, nothing listens there: check TEMPORAL_ADDRESS"),
             ("Temporal", {"TEMPORAL_NAMESPACE": "nowhere"}, "has no namespace nowhere: create it"),
         )

@@ -203,7 +203,7 @@ def _bulk(verb: str, move: Move, message_ids: Sequence[UUID], *, dry_run: bool, 
     sys.stdout.flush()
     _say_living(tally.stayed)
     if tally.gone:
-        sys.stderr.write(f"outbox: {tally.gone} were not dead letters any more: somebody else has moved them\n")
+        sys.stderr.write(f"outbox: {tally.gone} were not dead letters any more: another command has moved them\n")
     if tally.interrupted:
         sys.stderr.write(
             f"outbox: interrupted after {tally.done} of {len(message_ids)}; the same command goes on with the rest\n"
@@ -245,7 +245,7 @@ def _say_missing(asked: Sequence[UUID], there: set[UUID]) -> bool:
     """Name the ids that are no dead letters, and say whether there are any."""
     missing = [stranger for stranger in dict.fromkeys(asked) if stranger not in there]
     for stranger in missing:
-        sys.stderr.write(f"outbox: {stranger} is no dead letter; outbox.message_life may tell where it is\n")
+        sys.stderr.write(f"outbox: {stranger} is no dead letter; outbox.message_life may show where it is\n")
     return bool(missing)
 
 

@@ -25,7 +25,7 @@ _KEPT = 20
 _WIDE_ENOUGH = 110
 """Columns from which on a dead letter has one line, with everything."""
 _PIPED = 10_000
-"""Columns where nobody looks: nothing is folded or cut."""
+"""Columns if output goes to no terminal: nothing is folded or cut."""
 _JSON_COLUMNS = ("target", "headers", "payload", "errors")
 
 
@@ -145,5 +145,5 @@ def show_risk(risk: Risk, *, force: bool) -> None:
 
 def _list_console() -> Console:
     """Standard output as wide as the terminal, or as COLUMNS says; without either, wide enough for everything."""
-    told = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if told else _PIPED)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else _PIPED)

@@ -4,15 +4,15 @@ import { RealtimeClient } from "@supabase/realtime-js";
 import WebSocket from "ws";
 
 const [url, key, via] = process.argv.slice(2);
-const tell = (what, detail) => process.stdout.write(JSON.stringify({ what, detail }) + "\n");
+const report = (what, detail) => process.stdout.write(JSON.stringify({ what, detail }) + "\n");
 const client = new RealtimeClient(url.replace("http", "ws"), { params: { apikey: key }, transport: WebSocket });
 await client.setAuth(key);
 const config = via === "broadcast" ? { private: true, broadcast: { replication_ready: true } } : { private: false };
 const channel = client.channel("outbox", { config });
 if (via === "broadcast") {
-  channel.on("broadcast", { event: "wake" }, (message) => tell("broadcast", message.payload));
+  channel.on("broadcast", { event: "wake" }, (message) => report("broadcast", message.payload));
 } else {
-  channel.on("postgres_changes", { event: "INSERT", schema: "outbox", table: "message" }, (change) => tell("insert", change.new));
+  channel.on("postgres_changes", { event: "INSERT", schema: "outbox", table: "message" }, (change) => report("insert", change.new));
 }
-channel.on("system", {}, (message) => tell("system", message));
-channel.subscribe((status, error) => tell(status, error?.message ?? null));
+channel.on("system", {}, (message) => report("system", message));
+channel.subscribe((status, error) => report(status, error?.message ?? null));
