@@ -9,6 +9,7 @@ from typing import Any
 
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.report import Measurements
+from outbox_bench.scenarios.options import brief
 
 
 async def measured(
@@ -18,7 +19,7 @@ async def measured(
     name = scenario.__name__.rpartition(".")[2]
     report = Measurements(name, name)
     shares: list[float] = []
-    options = scenario.OPTIONS(**chosen) if chosen else scenario.OPTIONS.brief()
+    options = scenario.OPTIONS(**chosen) if chosen else brief(scenario.OPTIONS)
     async with Lab(dsn, temporal_address) as lab:
         await scenario.measure(lab, options, report, lambda _, share: shares.append(share))
     assert all(0 <= a <= b <= 1 for a, b in pairwise(shares)), shares

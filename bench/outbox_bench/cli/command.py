@@ -19,6 +19,7 @@ from outbox_bench.cli.dataclass_options import with_options
 from outbox_bench.cli.session import ScenarioRun
 from outbox_bench.report.results import Result, keep, load
 from outbox_bench.scenarios import restricted
+from outbox_bench.scenarios.options import brief, option
 from outbox_bench.scenarios.registry import SCENARIOS, Scenario, help_of, name_of
 
 app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_args_is_help=True)
@@ -28,19 +29,23 @@ app = typer.Typer(help="Measure it, on your servers or on throwaway ones.", no_a
 class Common:
     """The options that all scenarios share."""
 
-    dsn: str | None = None
-    """Database to measure on, postgresql://…; its OUTBOX TABLES ARE EMPTIED. DATABASE_URL is not used. Default: a
-    throwaway PostgreSQL."""
-    temporal: str | None = None
-    """Temporal's frontend, host:port; namespace, key and TLS as TEMPORAL_… says. Default: a throwaway dev server."""
-    json: Path | None = None
-    """File, or folder, for the result with all measurements, the environment and the settings."""
-    plots: Path | None = None
-    """Folder for plots, PNG and SVG."""
-    brief: bool = False
-    """Only see whether it works."""
-    yes: bool = False
-    """Empty the outbox tables of --dsn without asking, also if messages wait there."""
+    dsn: str | None = option(
+        None,
+        "Database to measure on, postgresql://…; its OUTBOX TABLES ARE EMPTIED. DATABASE_URL is not used. "
+        "Default: a throwaway PostgreSQL.",
+    )
+    temporal: str | None = option(
+        None,
+        "Temporal's frontend, host:port; namespace, key and TLS as TEMPORAL_… says. Default: a throwaway dev server.",
+    )
+    json: Path | None = option(
+        None, "File, or folder, for the result with all measurements, the environment and the settings."
+    )
+    plots: Path | None = option(None, "Folder for plots, PNG and SVG.")
+    brief: bool = option(default=False, text="Only see whether it works.")
+    yes: bool = option(
+        default=False, text="Empty the outbox tables of --dsn without asking, also if messages wait there."
+    )
 
 
 @app.callback()
@@ -112,7 +117,7 @@ def _prepare(common: Common) -> None:
 
 def _measure(scenario: Scenario, common: Common, given: dict[str, Any]) -> ScenarioRun:
     """Run a scenario under a progress bar, show what it found, and keep it if that is wanted."""
-    made = scenario.OPTIONS.brief() if common.brief else scenario.OPTIONS()
+    made = brief(scenario.OPTIONS) if common.brief else scenario.OPTIONS()
     session = ScenarioRun(scenario, replace(made, **given), common.dsn, common.temporal, brief=common.brief)
     with screens.Bar(Console(stderr=True), name_of(scenario)) as bar:
         ask(partial(session.run, bar.show))

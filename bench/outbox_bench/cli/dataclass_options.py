@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -34,20 +32,20 @@ def with_options(function: Callable[[dict[str, dict[str, Any]]], None], **groups
 
 def _parameters(kind: type[Any]) -> list[inspect.Parameter]:
     """A parameter with typer's annotation for each field. Its default is None, which means: not given."""
-    hints, helps = get_type_hints(kind), _docstrings(kind)
+    hints = get_type_hints(kind)
     return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=_annotation(field, hints[field.name], helps.get(field.name, "")),
+            annotation=_annotation(field, hints[field.name]),
         )
         for field in fields(kind)
     ]
 
 
-def _annotation(field: Field[Any], hint: object, text: str) -> object:
-    flag = "--" + field.name.removesuffix("_s").replace("_", "-")
+def _annotation(field: Field[Any], hint: object) -> object:
+    text, flag = field.metadata["help"], "--" + field.name.removesuffix("_s").replace("_", "-")
     shown = _shown(field.default) if field.default not in (None, False) else False
     if get_origin(hint) is tuple:
         element = get_args(hint)[0]
@@ -62,18 +60,3 @@ def _annotation(field: Field[Any], hint: object, text: str) -> object:
 
 def _shown(default: object) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _docstrings(kind: type[Any]) -> dict[str, str]:
-    """The text below each field, which Python itself does not keep."""
-    [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(definition, ast.ClassDef)
-    found = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        match field, below:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                found[name] = inspect.cleandoc(text)
-    return found

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import product
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Self, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import anyio
 
@@ -24,6 +24,7 @@ from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, fill, r
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_run, add_samples
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -40,18 +41,14 @@ GOAL = Goal("≥", 0.90)
 class BacklogOptions:
     """The smallest backlog is what the others are compared with, each right before it is measured itself."""
 
-    sizes: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-    """Messages that wait when the drain begins."""
-    drained: int = 10_000
-    """Messages in a timed drain."""
-    drains: int = 5
-    """Drains at each size; a run's value is their median. Between them the backlog is topped up."""
-    runs: int = 3
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(sizes=(1_000, 5_000), drained=1_000, drains=1, runs=1)
+    sizes: tuple[int, ...] = option(
+        (10_000, 30_000, 100_000, 300_000, 1_000_000), "Messages that wait when the drain begins.", brief=(1_000, 5_000)
+    )
+    drained: int = option(10_000, "Messages in a timed drain.", brief=1_000)
+    drains: int = option(
+        5, "Drains at each size; a run's value is their median. Between them the backlog is topped up.", brief=1
+    )
+    runs: int = option(3, brief=1)
 
 
 OPTIONS = BacklogOptions

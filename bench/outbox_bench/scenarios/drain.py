@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import anyio
 from temporalio.client import Client
@@ -22,6 +22,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_longest, add_run, add_total
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -33,16 +34,11 @@ GOAL = Goal("≤", 10.0)
 class DrainOptions:
     """Durations in seconds."""
 
-    rate: float = 200.0
-    """Events a second."""
-    work_s: float = 5.0
-    """Seconds of work before the worker has to end; up to a second longer, at random."""
-    runs: int = 10
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(rate=50.0, work_s=0.5, runs=1)
+    rate: float = option(200.0, "Events a second.", brief=50.0)
+    work_s: float = option(
+        5.0, "Seconds of work before the worker has to end; up to a second longer, at random.", brief=0.5
+    )
+    runs: int = option(10, brief=1)
 
 
 OPTIONS = DrainOptions

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import Watch, connected, empty, fill, relay_at_work, settle_down
 from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -34,15 +35,9 @@ _SIZE = "select pg_relation_size('outbox.message') + pg_indexes_size('outbox.mes
 class HeldXminOptions:
     """`rounds` × `messages` flow while the snapshot is held."""
 
-    rounds: int = 15
-    messages: int = 10_000
-    """Committed at once in each round, and drained before the next."""
-    runs: int = 5
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(rounds=2, messages=500, runs=1)
+    rounds: int = option(15, brief=2)
+    messages: int = option(10_000, "Committed at once in each round, and drained before the next.", brief=500)
+    runs: int = option(5, brief=1)
 
 
 OPTIONS = HeldXminOptions

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import anyio
 import asyncpg
@@ -23,6 +23,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -51,17 +52,13 @@ _DELIVERED_WITHIN_S = 30.0
 class IdleOptions:
     """Durations in seconds."""
 
-    modes: tuple[str, ...] = ("listen", "poll", "auto")
-    sink: str = "outbox_temporal.sink:temporal_sink"
-    settle_s: float = 15.0
-    """Left out at the beginning: polling slows down for ten seconds after the start."""
-    watch_s: float = 30.0
-    runs: int = 1
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(modes=("listen",), settle_s=0.5, watch_s=1.5, runs=1)
+    modes: tuple[str, ...] = option(("listen", "poll", "auto"), brief=("listen",))
+    sink: str = option("outbox_temporal.sink:temporal_sink")
+    settle_s: float = option(
+        15.0, "Left out at the beginning: polling slows down for ten seconds after the start.", brief=0.5
+    )
+    watch_s: float = option(30.0, brief=1.5)
+    runs: int = option(1, brief=1)
 
 
 OPTIONS = IdleOptions

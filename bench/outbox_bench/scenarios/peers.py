@@ -25,6 +25,7 @@ from outbox_bench.peers.cache import Cache, NotInstalled
 from outbox_bench.peers.process import ContenderFailed
 from outbox_bench.peers.race import PATIENCE_S, Entrant, RaceServers, Trial
 from outbox_bench.report.report import Figure, Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 ShowProgress = Callable[[str, float], None]
 
@@ -45,26 +46,18 @@ GOALS = {"no-op throughput": Goal("≥", 3.0), "pick-up p50": Goal("≤", 0.5)}
 class PeersOptions:
     """How much is measured."""
 
-    jobs: int = 20_000
-    """The backlog that each contender drains in each run."""
-    drain_limit_s: float = 8.0
-    """A contender that has not drained it by then is rated by how far it came."""
-    pickups: int = 100
-    """Jobs that each contender picks up from idle in each run."""
-    starts: int = 200
-    """The backlog of workflow starts in each run; 0 leaves Temporal out."""
-    runs: int = 5
-    only: tuple[str, ...] = ()
-    """Names of the peers to take; none means all."""
-    cache: Path = Path(".bench")
-    """Where the peers are installed on first use."""
-    installed: bool = False
-    """Take only the peers that are installed there already, and install none."""
-
-    @classmethod
-    def brief(cls) -> PeersOptions:
-        """The smallest run that shows whether everything works."""
-        return cls(jobs=300, drain_limit_s=3, pickups=5, starts=10, runs=1, installed=True)
+    jobs: int = option(20_000, "The backlog that each contender drains in each run.", brief=300)
+    drain_limit_s: float = option(
+        8.0, "A contender that has not drained it by then is rated by how far it came.", brief=3
+    )
+    pickups: int = option(100, "Jobs that each contender picks up from idle in each run.", brief=5)
+    starts: int = option(200, "The backlog of workflow starts in each run; 0 leaves Temporal out.", brief=10)
+    runs: int = option(5, brief=1)
+    only: tuple[str, ...] = option((), "Names of the peers to take; none means all.")
+    cache: Path = option(Path(".bench"), "Where the peers are installed on first use.")
+    installed: bool = option(
+        default=False, text="Take only the peers that are installed there already, and install none.", brief=True
+    )
 
 
 OPTIONS = PeersOptions

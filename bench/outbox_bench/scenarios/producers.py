@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from itertools import product
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import asyncpg
@@ -27,6 +27,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples
 from outbox_bench.report.report import Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -57,17 +58,12 @@ Transaction = Callable[[Any], Awaitable[object]]
 class ProducersOptions:
     """A run takes each of nine ways at each number of connections, without and with a worker."""
 
-    connections: tuple[int, ...] = (1, 4, 16)
-    seconds: float = 1.0
-    """For each of these, in as many turns as there are laps."""
-    laps: int = 3
-    """How often all ways are gone through, so that a busy moment of the machine falls on all of them."""
-    runs: int = 5
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(connections=(1, 2), seconds=0.05, laps=1, runs=1)
+    connections: tuple[int, ...] = option((1, 4, 16), brief=(1, 2))
+    seconds: float = option(1.0, "For each of these, in as many turns as there are laps.", brief=0.05)
+    laps: int = option(
+        3, "How often all ways are gone through, so that a busy moment of the machine falls on all of them.", brief=1
+    )
+    runs: int = option(5, brief=1)
 
 
 OPTIONS = ProducersOptions

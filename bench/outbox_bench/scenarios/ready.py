@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Self
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,6 +20,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_longest, add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 GOAL = Goal("≤", 1.5)
 SERVERS_FIRST = "servers there: worker's start to ready"
@@ -32,14 +32,10 @@ _WAITING = "database lost, trying again"
 class ReadyOptions:
     """Durations in seconds."""
 
-    runs: int = 10
-    away_s: float = 8.0
-    """How long the worker waits for its servers, at least; up to a second longer, at random."""
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(runs=1, away_s=0.2)
+    runs: int = option(10, brief=1)
+    away_s: float = option(
+        8.0, "How long the worker waits for its servers, at least; up to a second longer, at random.", brief=0.2
+    )
 
 
 OPTIONS = ReadyOptions

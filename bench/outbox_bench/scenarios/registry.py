@@ -31,10 +31,7 @@ class Scenario(Protocol):
 
     @property
     def OPTIONS(self) -> type[Any]:  # noqa: N802 - a class of the module
-        """Frozen dataclass, every field with a default; `brief()` makes the one for `--brief`.
-
-        A field's docstring is its option's help. A field `duration_s` is the option `--duration`.
-        """
+        """Frozen dataclass, every field an `option`. A field `duration_s` is the option `--duration`."""
 
     async def measure(self, lab: Lab, options: Any, report: Measurements, show: ShowProgress) -> None:  # noqa: ANN401 - its own OPTIONS
         """Fill the report in place, run by run, so that what was measured survives a cancellation."""

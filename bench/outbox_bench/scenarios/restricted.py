@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -20,6 +20,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.report.figures import add_run, add_samples
 from outbox_bench.report.percentiles import percentile
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -39,18 +40,10 @@ _FEW = "select count(outbox.enqueue('small', '{}', tenant => 'small')) from gene
 class RestrictedOptions:
     """Durations in seconds."""
 
-    waiting: int = 100_000
-    """Messages that wait, of the hot key and of the large tenant."""
-    duration_s: float = 10.0
-    """How long messages come beside the hot key."""
-    every_s: float = 0.02
-    """Time between two of them."""
-    runs: int = 5
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(waiting=500, duration_s=0.5, runs=1)
+    waiting: int = option(100_000, "Messages that wait, of the hot key and of the large tenant.", brief=500)
+    duration_s: float = option(10.0, "How long messages come beside the hot key.", brief=0.5)
+    every_s: float = option(0.02, "Time between two of them.")
+    runs: int = option(5, brief=1)
 
 
 OPTIONS = RestrictedOptions

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import floor
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 from temporalio.client import Client
@@ -26,6 +26,7 @@ from outbox_bench.load.processes import WorkerProcess, worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples, add_total
 from outbox_bench.report.percentiles import percentile
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -38,20 +39,11 @@ _OVERLOADED_S = 0.5
 class RollingOptions:
     """Durations in seconds."""
 
-    workers: int = 3
-    """How many there are, each of which is replaced."""
-    rate: float = 200.0
-    """Events a second."""
-    before_s: float = 20.0
-    """How long is measured before the update."""
-    warm_up_s: float = 3.0
-    """What is left out at the beginning."""
-    runs: int = 5
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(workers=2, rate=50.0, before_s=1.0, warm_up_s=0.2, runs=1)
+    workers: int = option(3, "How many there are, each of which is replaced.", brief=2)
+    rate: float = option(200.0, "Events a second.", brief=50.0)
+    before_s: float = option(20.0, "How long is measured before the update.", brief=1.0)
+    warm_up_s: float = option(3.0, "What is left out at the beginning.", brief=0.2)
+    runs: int = option(5, brief=1)
 
 
 OPTIONS = RollingOptions

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Self
 
 from outbox.model.errors import ConfigurationError
 from outbox.store.migrations import migrate
@@ -20,6 +19,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import move, movers
 from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Measurements
+from outbox_bench.scenarios.options import option
 from outbox_bench.scenarios.throughput import prepare, relay_environment
 from outbox_bench.temporal_stub.server import StubFrontend
 from outbox_temporal.servers.postgres import running
@@ -29,22 +29,16 @@ from outbox_temporal.servers.postgres import running
 class ScaleOptions:
     """What is measured."""
 
-    workers: tuple[int, ...] = (1, 2, 4)
-    """How many processes, each in turn."""
-    sinks: tuple[str, ...] = ("null", "stub")
-    """Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend)."""
-    rows: int = 60_000
-    """Messages of one run into nowhere."""
-    stub_rows: int = 10_000
-    """Starts of one run on the stub."""
-    runs: int = 3
-    concurrency: int = 64
-    """Deliveries at once in each worker."""
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(workers=(1, 2), sinks=("null",), rows=4_000, stub_rows=500, runs=1)
+    workers: tuple[int, ...] = option((1, 2, 4), "How many processes, each in turn.", brief=(1, 2))
+    sinks: tuple[str, ...] = option(
+        ("null", "stub"),
+        "Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend).",
+        brief=("null",),
+    )
+    rows: int = option(60_000, "Messages of one run into nowhere.", brief=4_000)
+    stub_rows: int = option(10_000, "Starts of one run on the stub.", brief=500)
+    runs: int = option(3, brief=1)
+    concurrency: int = option(64, "Deliveries at once in each worker.")
 
 
 OPTIONS = ScaleOptions

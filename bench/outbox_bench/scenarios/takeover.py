@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
@@ -24,6 +24,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
 from outbox_bench.report.figures import add_note, add_run, add_samples
 from outbox_bench.report.report import Figure, Goal, Measurements
+from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
@@ -48,17 +49,11 @@ _NEAR_S = 1.0
 class TakeoverOptions:
     """Durations in seconds."""
 
-    kills: int = 50
-    messages: int = 50
-    """Held by the worker that is killed."""
-    lease_s: float = 60.0
-    deliver_timeout_s: float = 10.0
-    mode: str = "auto"
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(kills=1, messages=5, lease_s=7.0, deliver_timeout_s=3.0)
+    kills: int = option(50, brief=1)
+    messages: int = option(50, "Held by the worker that is killed.", brief=5)
+    lease_s: float = option(60.0, brief=7.0)
+    deliver_timeout_s: float = option(10.0, brief=3.0)
+    mode: str = option("auto")
 
 
 OPTIONS = TakeoverOptions

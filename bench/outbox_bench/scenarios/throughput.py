@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -23,6 +23,7 @@ from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import Move, move, movers
 from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.scenarios.options import option
 from outbox_bench.temporal_stub.frontend import FrontendOptions
 from outbox_bench.temporal_stub.server import StubFrontend
 from outbox_temporal.servers.postgres import running
@@ -52,30 +53,21 @@ from (
 class ThroughputOptions:
     """What is measured."""
 
-    sinks: tuple[str, ...] = ("null", "stub", "temporal")
-    """Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend), temporal (the real one)."""
-    rows: int = 60_000
-    """Messages of one run into nowhere."""
-    stub_rows: int = 10_000
-    """Starts of one run on the stub."""
-    temporal_rows: int = 500
-    """Starts of one run on the real Temporal, which they stay in."""
-    runs: int = 5
-    concurrency: int = 64
-    """Deliveries, or calls of a loop, at once."""
-    keys: int = 10_000
-    """Measure messages that are spread over so many keys, in turn with messages without."""
-    tenants: int = 0
-    """The same for tenants."""
-    stub_latency_ms: float = 0.0
-    """What the stub takes for an answer, at least."""
-    stub_jitter_ms: float = 0.0
-    """Median of the stub's random latency on top, which is lognormal."""
-
-    @classmethod
-    def brief(cls) -> Self:
-        """For a smoke test."""
-        return cls(rows=2_000, stub_rows=400, temporal_rows=30, runs=1, keys=200)
+    sinks: tuple[str, ...] = option(
+        ("null", "stub", "temporal"),
+        "Where messages go: null (nowhere), stub (a stand-in for Temporal's frontend), temporal (the real one).",
+    )
+    rows: int = option(60_000, "Messages of one run into nowhere.", brief=2_000)
+    stub_rows: int = option(10_000, "Starts of one run on the stub.", brief=400)
+    temporal_rows: int = option(500, "Starts of one run on the real Temporal, which they stay in.", brief=30)
+    runs: int = option(5, brief=1)
+    concurrency: int = option(64, "Deliveries, or calls of a loop, at once.")
+    keys: int = option(
+        10_000, "Measure messages that are spread over so many keys, in turn with messages without.", brief=200
+    )
+    tenants: int = option(0, "The same for tenants.")
+    stub_latency_ms: float = option(0.0, "What the stub takes for an answer, at least.")
+    stub_jitter_ms: float = option(0.0, "Median of the stub's random latency on top, which is lognormal.")
 
 
 OPTIONS = ThroughputOptions

@@ -30,6 +30,7 @@ from outbox_bench.load.definitions import WORKFLOW
 from outbox_bench.scenarios.latency import clocks
 from outbox_bench.scenarios.latency.observed import Sightings, relaying
 from outbox_bench.scenarios.latency.tally import Direct, Event, LatencyMeasurement
+from outbox_bench.scenarios.options import option
 from outbox_temporal.sdk.client import connect
 
 if TYPE_CHECKING:
@@ -55,23 +56,16 @@ Mode = Literal["listen", "realtime", "poll"]
 class LatencyOptions:
     """What to measure."""
 
-    mode: Literal["listen", "realtime", "poll", "all"] = "all"
-    """What wakes the worker."""
-    rate: float = 20.0
-    """Messages a second, and as many direct starts."""
-    duration_s: float = 10.0
-    """Seconds of arrivals, in each mode and run."""
-    pairs: int = 100
-    """How many of each then come one at a time, in each run. Not measured in mode poll."""
-    runs: int = 5
-    """How often everything is repeated."""
-    workflow_worker: bool = False
-    """Run a Temporal worker in a process of its own, and measure to the first workflow task."""
-
-    @classmethod
-    def brief(cls) -> LatencyOptions:
-        """A few of each."""
-        return cls(duration_s=1.0, pairs=10, runs=1)
+    mode: Literal["listen", "realtime", "poll", "all"] = option("all", "What wakes the worker.")
+    rate: float = option(20.0, "Messages a second, and as many direct starts.")
+    duration_s: float = option(10.0, "Seconds of arrivals, in each mode and run.", brief=1.0)
+    pairs: int = option(
+        100, "How many of each then come one at a time, in each run. Not measured in mode poll.", brief=10
+    )
+    runs: int = option(5, "How often everything is repeated.", brief=1)
+    workflow_worker: bool = option(
+        default=False, text="Run a Temporal worker in a process of its own, and measure to the first workflow task."
+    )
 
 
 OPTIONS = LatencyOptions
