@@ -1,5 +1,5 @@
--- How many messages an audit will read, which namespaces they name, and since when no history was dropped. Older messages may be missing
--- because they were pruned. $1 timestamptz: since · $2 timestamptz: until
+-- How many messages an audit will read, which namespaces they name, and since when no history was dropped. Older messages may be
+-- missing because they were pruned. $1 timestamptz: since · $2 timestamptz: until
 select count(*)::bigint as messages, coalesce(array_agg(distinct namespace) filter (where namespace is not null), '{}') as namespaces,
     (select coalesce(min(to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC'), now())
      from pg_inherits i

@@ -1,4 +1,4 @@
--- Messages by their ids, wherever they stand, and whatever they ask for. $1 uuid[]: messages
+-- Messages by their ids, in all tables and of all operations. $1 uuid[]: messages
 select message_id, status, at, tried_at, topic, operation, workflow, workflow_id, run_id, namespace, task_queue
 from (
     select h.message_id, h.outcome as status, h.settled_at as at, h.claimed_at as tried_at, h.topic, h.operation, h.workflow,

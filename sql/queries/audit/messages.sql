@@ -1,6 +1,6 @@
--- The messages that were tried and may start a workflow, settled, dead or last claimed within a time: a page of them, by message id.
--- Each table gives its own page along the index on its ids, so that no more than three pages are sorted. Messages of one id, of which a
--- producer may make several, stay together, which is why a page may be longer than asked.
+-- A page of the messages that were tried and may start a workflow, and were settled, buried or last claimed within a time.
+-- Ordered by message id. Each table gives its own page along the index on its ids, so at most three pages are sorted. A producer may
+-- make several messages of one id; they stay together, so a page may be longer than asked.
 --
 -- $1 timestamptz: since · $2 timestamptz: until · $3 uuid: the last message of the page before · $4 int: messages
 with settled as (

@@ -1,9 +1,9 @@
--- Take messages back before their delivery, and tell of each what there is to know afterwards: `cancelled` is true, or false where a
--- worker holds the message, or null where no unsettled message has the id; `life` is where it is then, if anywhere.
+-- Take messages back before their delivery, and report on each. `cancelled` is true; false if a worker holds the message; null if no
+-- unsettled message has the id. `life` is its state afterwards, if it exists.
 --
--- `tried` is whether it may have got through before: it was claimed, or a crash may have erased that.
+-- `tried` is whether it may have been delivered before: it was claimed, or a crash may have erased that.
 --
--- A dead letter and a settled message under the same id may both be there; the newest tells. $1 uuid[]: messages
+-- If a dead letter and a settled message have the same id, the newest is reported. $1 uuid[]: messages
 with asked as materialized (
     select i.message_id, outbox.cancel(i.message_id) as cancelled
     from (select distinct message_id from unnest($1::uuid[]) as u (message_id) order by message_id) i

@@ -1,5 +1,5 @@
--- Delete dead letters for ever, and leave a line of each in the history: a start may have got through, and the audit would take its workflow
--- for a ghost. Returns the ids that were there. $1 uuid[]: messages
+-- Delete dead letters, and leave a line of each in the history. A start may have succeeded, and without the line the audit would report
+-- its workflow as one without a message. Returns the ids that were there. $1 uuid[]: messages
 with chosen as materialized (
     select d.message_id from outbox.dead_letter d where d.message_id = any ($1::uuid[]) order by d.seq for update
 ),

@@ -1,9 +1,9 @@
--- The dead letters that were asked for, the latest first, with what decides whether one may be put back:
--- whether a living message has its id or dedup_key, how long ago it was first tried, whether a repeat could start a workflow (without
--- a target only the sink knows), and in which namespace.
+-- The dead letters that match, the latest first, with what decides whether one may be put back: whether an unsettled message has its id
+-- or dedup_key, how long ago it was first tried, whether a repeat could start a workflow (without a target only the sink knows), and
+-- its namespace.
 --
 -- $1 text: topic, exact or prefix.* · $2 text: kind of the last error · $3 text: reason · $4 text: key · $5 float: dead for more than
--- so many seconds · $6 float: dead for less · $7 uuid[]: messages · $8 int: limit. Null asks for all.
+-- so many seconds · $6 float: dead for less · $7 uuid[]: messages · $8 int: limit. Null matches all.
 select
     d.message_id,
     d.seq,

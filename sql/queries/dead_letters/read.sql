@@ -1,4 +1,4 @@
--- Dead letters whole, with the name of the worker that buried them, the latest first. $1 uuid[]: messages
+-- Whole dead letters, with the name of the worker that buried them, the latest first. $1 uuid[]: messages
 select
     d.message_id, d.seq, d.topic, d.key, d.dedup_key, d.reason, d.errors -> -1 ->> 'kind' as kind, d.errors -> -1 ->> 'detail' as detail,
     d.attempts, d.deliveries, d.priority, d.created_at, d.available_at,

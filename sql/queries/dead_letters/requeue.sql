@@ -1,5 +1,5 @@
--- Put dead letters back among the messages: the same id, number and errors, nothing counted yet, available and due from now on.
--- One stays dead while a living message has its id or dedup_key. Returns each that was dead, and whether it was put back.
+-- Put dead letters back among the messages, with the same id, number and errors. All counters start at 0, and they are due now.
+-- A dead letter stays if an unsettled message has its id or dedup_key. Returns each that was dead, and whether it was put back.
 --
 -- $1 uuid[]: messages
 with chosen as materialized (

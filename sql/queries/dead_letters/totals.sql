@@ -1,7 +1,7 @@
 -- How many dead letters there are of each reason and kind of last error, the most first.
 --
 -- $1 text: topic, exact or prefix.* · $2 text: kind of the last error · $3 text: reason · $4 text: key · $5 float: dead for more than
--- so many seconds · $6 float: dead for less · $7 uuid[]: messages. Null asks for all.
+-- so many seconds · $6 float: dead for less · $7 uuid[]: messages. Null matches all.
 select
     d.reason,
     d.errors -> -1 ->> 'kind' as kind,

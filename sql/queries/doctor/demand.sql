@@ -1,9 +1,9 @@
--- What a sink will be asked for, as one JSON object. Of a table with more than $1 pages, so many are read.
+-- What a sink will receive, as one JSON object. Of a table with more than $1 pages, only so many are read.
 --
--- "ways": where unsettled messages go: [topic of those without a target, operation, namespace, task queue]. "dead": by namespace, for how
--- many seconds the oldest dead letter that starts something has been tried (without a target only the sink knows what it does).
+-- "ways": the targets of unsettled messages: [topic if there is no target, operation, namespace, task queue]. "dead": for each namespace,
+-- the age in seconds of the oldest dead letter that starts something (without a target only the sink knows what it does).
 --
--- "recent": namespace and task queue of what was delivered within the last hour, as far as the last pages of today's history reach.
+-- "recent": namespace and task queue of deliveries within the last hour, as far back as the last pages of today's history reach.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (
@@ -23,7 +23,7 @@ dead as (
     where coalesce(d.target ->> 'operation', 'start_workflow') in ('start_workflow', 'signal_with_start_workflow')
     group by 1
 ),
-today as materialized (  -- the first of the last pages of today's history
+today as materialized (  -- where the last pages of today's history begin
     select greatest(0, pg_relation_size(coalesce(
                to_regclass('outbox.history_' || to_char(now() at time zone 'UTC', 'YYYYMMDD')), 'outbox.history_default'))
            / current_setting('block_size')::int - $1) as page

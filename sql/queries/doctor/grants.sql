@@ -1,10 +1,10 @@
--- What the asking user may do in the schema, as one JSON object. It reads catalogues only, so that whoever may do nothing can ask.
+-- What the current user may do in the schema, as one JSON object. It reads catalogues only, so a user without any rights can run it.
 --
--- "member": of the workers' role, without inheriting its rights; "grants_inherit": whether each grant says so (PostgreSQL 16), or the role.
--- "missing", "functions": of the rights asked about those that it has not, on what is there. "hidden": tables whose rows row-level security
--- keeps from it. "partitions": whether it can make and drop those of the history.
+-- "member": whether it is a member of the workers' role without inheriting its rights. "grants_inherit": whether each grant says so
+-- (PostgreSQL 16), or the role. "missing", "functions": the rights in question that it lacks, on objects that exist. "hidden": tables
+-- from which row-level security hides rows. "partitions": whether it can create and drop those of the history.
 --
--- $1 text: schema · $2 text[]: tables · $3 text[]: for each of them, a privilege · $4 text[]: functions
+-- $1 text: schema · $2 text[]: tables · $3 text[]: a privilege for each of them · $4 text[]: functions
 select json_build_object(
     'user', current_user,
     'member', exists (select from pg_roles r where r.rolname = $1 || '_worker' and pg_has_role(r.oid, 'member') and not pg_has_role(r.oid, 'usage')),

@@ -1,7 +1,7 @@
 -- What decides whether the tables stay small, as one JSON object.
 --
--- "holders": who keeps vacuum from taking dead rows away, the oldest first: sessions, prepared transactions, replication slots. What began
--- when is null where it is not told, as to whoever may not look into others' sessions. A vacuum holds nobody up.
+-- "holders": what keeps vacuum from removing dead rows, the oldest first: sessions, prepared transactions, replication slots. The start
+-- is null if this user may not see others' sessions. A vacuum itself is never a holder.
 with outbox as (
     select c.oid, c.relname, c.reloptions from pg_class c
     where c.relnamespace = (select m.relnamespace from pg_class m where m.oid = 'outbox.message'::regclass) and c.relkind = 'r'

@@ -1,5 +1,4 @@
--- What decides whether notifications and Realtime's reports are sent at all, as one JSON object.
--- $1 text: the role of Realtime's key
+-- What decides whether notifications and Realtime's reports are sent, as one JSON object. $1 text: the role of Realtime's key
 with message as (
     select c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relowner
     from pg_class c where c.oid = 'outbox.message'::regclass

@@ -1,4 +1,4 @@
--- End a rollback, unless another has taken its place: an import without rows is forgotten, any other may be run again.
+-- End a rollback, unless a later one has begun. An import without rows is deleted; any other may run again.
 -- $1 bigint: import · $2 int: the rollback's number
 with kept as (
     update outbox.import i set rolling_back = false

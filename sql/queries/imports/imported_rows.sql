@@ -1,5 +1,5 @@
--- A page of the rows that were moved, with what has become of their messages: waiting, in flight, dead, an outcome of the history, or
--- null where the outbox knows no more. $1 bigint: import · $2 text: identity after which the page begins · $3 int: rows
+-- A page of the rows that were moved, with the state of their messages: waiting, in flight, dead, an outcome of the history, or null if
+-- the outbox has no record any more. $1 bigint: import · $2 text: identity after which the page begins · $3 int: rows
 select
     r.identity, r.message_id, r.namespace, r.workflow, r.workflow_id,
     case

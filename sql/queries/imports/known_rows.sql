@@ -1,4 +1,4 @@
--- Rows that were moved before, of this import by their identities, of any import by their workflows.
+-- Rows that were moved before: by this import, by identity; by any import, by workflow.
 -- $1 bigint: import, null if it has not begun · $2 text[]: identities · $3 text[]: workflow ids · $4 text[]: their namespaces
 select true as same_row, i.name, r.identity, r.workflow_id, r.namespace
 from outbox.imported r

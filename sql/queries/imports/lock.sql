@@ -1,2 +1,2 @@
--- Have others who move rows of this import, or take them back, wait until this transaction ends. $1 bigint: import
+-- Lock an import until this transaction ends: others that move its rows, or take them back, wait. $1 bigint: import
 select rolling_back, rollbacks from outbox.import where import_id = $1 for update

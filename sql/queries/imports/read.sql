@@ -1,4 +1,4 @@
--- An import as it stands. $1 text: name
+-- An import and its state. $1 text: name
 select
     i.import_id, i.identity, i.rolling_back, i.rollbacks,
     (select count(*) from outbox.imported r where r.import_id = i.import_id) as moved

@@ -1,6 +1,6 @@
--- Forget rows that were moved, and take back what of their messages is not settled: waiting ones are cancelled, dead letters deleted.
--- A row whose message has got another fate than was seen stays, and so does one whose message is in flight.
--- $1 bigint: import · $2 text[]: identities · $3 bool[]: whether the message was seen settled
+-- Delete the record of rows that were moved, and take back their unsettled messages: waiting ones are cancelled, dead letters deleted.
+-- A row stays if its message is in flight, or is in another state than before.
+-- $1 bigint: import · $2 text[]: identities · $3 bool[]: whether the message was settled before
 with asked as materialized (
     select r.identity, r.message_id, a.settled, outbox.cancel(r.message_id) as cancelled
     from unnest($2::text[], $3::bool[]) as a (identity, settled)

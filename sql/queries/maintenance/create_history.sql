@@ -1,4 +1,4 @@
--- Make the history ready for the coming days, unless another worker is at it right now. Returns what was made. $1 int: days ahead
+-- Create the partitions of history for the next days, unless another worker does so now. Returns what was made. $1 int: days ahead
 with mine as materialized (
     select outbox.change_alone(wait => false) as lock
 )

@@ -1,7 +1,7 @@
--- Drop the history that is beyond retention, unless another worker is at it right now. Returns what was dropped.
+-- Drop the history that is older than its retention, unless another worker does so now. Returns what was dropped.
 --
--- A transaction of its own: this needs stronger locks than making partitions does, and raising a lock that settles wait for could end in
--- a deadlock; and a long reader that is in its way must not keep tomorrow's partition from being made. $1 int: days to keep
+-- It has a transaction of its own. It needs stronger locks than creating partitions does, and to raise a lock for which settles wait
+-- could end in a deadlock. And a long reader in its way must not stop the creation of tomorrow's partition. $1 int: days to keep
 with mine as materialized (
     select outbox.change_alone(wait => false) as lock
 )

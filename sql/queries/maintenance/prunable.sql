@@ -1,5 +1,5 @@
--- What has outlived its retention, counted exactly, as one JSON object; `…_before` are the times from which older is too old, so that what
--- is pruned afterwards is what was counted here. $1 float: seconds to keep history · $2 float: seconds to keep dead letters, null for ever
+-- What is older than its retention, counted exactly, as one JSON object. `…_before` are the limits: with them, exactly what was counted
+-- here is pruned later. $1 float: seconds to keep history · $2 float: seconds to keep dead letters, null to keep all
 with old as materialized (
     select outbox.droppable(now() - make_interval(secs => $1)) as history, now() - make_interval(secs => $2) as dead_letter
 )

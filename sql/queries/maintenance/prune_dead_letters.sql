@@ -1,5 +1,5 @@
--- Delete old dead letters, but those that somebody is putting back right now, and leave a line of each in the history, as
--- dead_letters/discard.sql does. Returns how many. $1 timestamptz: died before · $2 int: limit
+-- Delete old dead letters, except those that are being put back now, and leave a line of each in the history, as dead_letters/discard.sql
+-- does. Returns how many. $1 timestamptz: died before · $2 int: limit
 with chosen as materialized (
     select d.message_id from outbox.dead_letter d where d.died_at < $1 order by d.died_at limit $2 for update skip locked
 ),

@@ -1,8 +1,8 @@
--- Workers whose presence has ended: nobody holds the lock that they said they hold (presence/assert_presence.sql).
+-- Workers that have ended: the lock that they recorded is free (presence/assert_presence.sql).
 --
--- The lock is tried, which costs next to nothing; it is held until the end of this statement, is shared with whoever tries it at the same
--- time, and keeps nobody out, because a worker that comes back takes another one. After a restart of the server nobody holds anything:
--- whoever was there before it has some time to come back. One absence proves nothing; see outbox/worker/rescue.py.
+-- The lock is tried, which costs almost nothing, and is held until the end of this statement. It is shared, so several workers can try it
+-- at the same time. It keeps no worker out, because a worker that comes back takes another lock. After a restart of the server all locks
+-- are free, so workers from before it have some time to come back. One absence proves nothing; see outbox/worker/rescue.py.
 --
 -- $1 bigint: worker that asks · $2 float: seconds for coming back
 select w.worker_id, w.presence

@@ -1,6 +1,6 @@
--- Tell that a worker lives and what it does. $1 bigint: worker · $2 text: state · $3 jsonb: detail
+-- Record that a worker lives and what it does. $1 bigint: worker · $2 text: state · $3 jsonb: detail
 --
--- Who stops and holds nothing any more needs no rescue.
+-- A worker that has stopped and holds nothing needs no rescue.
 with uptime as (
     select outbox.note_uptime()
 )

@@ -1,9 +1,9 @@
--- End the leases of dead workers, and wake whoever listens. Returns the dead by name, and how many messages each of them held.
+-- End the leases of dead workers, and wake the workers that listen. Returns the dead by name, and how many messages each of them held.
 --
--- Whoever has come back since, or is being rescued by another worker, is left alone. Deliveries stay counted, because they are evidence, and
--- the token stays, so that a worker that was taken for dead may settle until somebody else claims. The table is read once, from end to end.
+-- A worker that has come back, or that another worker rescues now, is left out. Deliveries stay counted, because they are evidence. The
+-- token stays, so that a worker that was wrongly taken for dead can settle until another one claims. The table is read once, completely.
 --
--- $1 bigint[]: workers · $2 bigint[]: the locks that nobody held (presence/absent.sql) · $3 timestamptz: now, null for the server's
+-- $1 bigint[]: workers · $2 bigint[]: their locks that were free (presence/absent.sql) · $3 timestamptz: now, null for the server's
 with moment as materialized (
     select coalesce($3, now()) as now
 ),

@@ -1,5 +1,5 @@
--- What stands outside of a schema and would go with it if it were dropped: views, triggers, foreign keys, columns, publications' tables.
--- What stands on that in turn is not told. $1 text: schema
+-- Objects outside of a schema that would be dropped with it: views, triggers, foreign keys, columns, publications' tables. Objects that
+-- depend on those are left out. $1 text: schema
 with own as (
     select 'pg_class'::regclass::oid as class, oid from pg_class where relnamespace = to_regnamespace($1)
     union all select 'pg_proc'::regclass::oid, oid from pg_proc where pronamespace = to_regnamespace($1)

@@ -1,2 +1,2 @@
--- Forget every worker but these, which run on. $1 bigint[]: workers
+-- Delete every worker from the register except these, which continue to run. $1 bigint[]: workers
 delete from outbox.worker w where w.worker_id <> all ($1::bigint[])

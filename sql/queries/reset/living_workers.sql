@@ -1,5 +1,5 @@
--- Workers that run: those whose presence is seen, by the lock that their session holds (presence/assert_presence.sql), and those that cannot show any
--- and were heard of lately.
+-- Workers that run: those with a lock that their session holds (presence/assert_presence.sql), and those that cannot have one and had a
+-- recent heartbeat.
 select w.worker_id, w.name
 from outbox.worker w
 where w.stopped_at is null

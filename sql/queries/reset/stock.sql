@@ -1,4 +1,4 @@
--- What a reset would destroy, as one JSON object; nothing is counted further than $1, for which there may be a lot. $1 int: limit
+-- What a reset would destroy, as one JSON object. Each count ends at $1, so that it is quick. $1 int: limit
 select json_build_object(
     'messages', (select count(*) from (select from outbox.message limit $1) x),
     'dead_letters', (select count(*) from (select from outbox.dead_letter limit $1) x),

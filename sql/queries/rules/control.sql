@@ -1,4 +1,4 @@
--- What people have switched, and what they have paused: for every worker to obey. `copy` is no switch: it says why the database is a copy.
+-- The switches and the pauses, for each worker to follow. `copy` is no switch: it says why the database is a copy.
 select
     ((select coalesce(jsonb_object_agg(name, value), '{}') from outbox.control)
         || (select coalesce(jsonb_object_agg('copy', f), '{}') from outbox.home_fault() f where f is not null))::text as switches,

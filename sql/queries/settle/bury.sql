@@ -1,7 +1,7 @@
 -- Move messages to the dead letters, whole, with the error that buried them. Returns the leases that were lost.
 --
--- A producer may use a message id again; then the later burial replaces the earlier. What expired and was to be forgotten then leaves
--- a line in the history instead.
+-- A producer may use a message id again; then the later burial replaces the earlier one. A message that expired with `discard` leaves a
+-- line in the history instead.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 text[]: reasons · $4 bool[]: count an attempt · $5 text[]: kinds of error ·
 -- $6 text[]: details · $7 timestamptz: now, null for the server's

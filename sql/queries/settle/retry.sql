@@ -1,5 +1,5 @@
--- Put messages back with an error on their record, due after a delay. An attempt is counted where the message itself failed.
--- Whoever can say this has survived the message, so its deliveries start from nought. Returns the leases that were lost.
+-- Put messages back with an error on their record, due after a delay. An attempt is counted if the message itself failed.
+-- The worker has survived the message, so `deliveries` starts at 0 again. Returns the leases that were lost.
 --
 -- $1 uuid[]: messages · $2 bigint[]: lease tokens · $3 float[]: delays in seconds · $4 bool[]: count an attempt · $5 text[]: kinds of
 -- error · $6 text[]: details · $7 timestamptz: now, null for the server's
@@ -15,11 +15,11 @@ settled as (
         leased_until = null,
         lease_token = null,
         in_flight = false,
-        parked = null,  -- its delay is its own: no change of a limit may shorten it
+        parked = null,  -- its delay is its own: a change of a limit does not shorten it
         worker_id = null,
         deliveries = 0,
         attempts = m.attempts + a.counted::int,
-        -- The first error often tells the cause: it stays, and the oldest of the others makes room.
+        -- The first error often shows the cause, so it stays; the oldest of the others is dropped.
         errors = case when jsonb_array_length(m.errors) >= 20 then m.errors - 1 else m.errors end || a.error
     from answer a
     where m.message_id = any (array[a.message_id]) and m.lease_token = a.lease_token  -- each by its index: ADR 10

@@ -1,7 +1,7 @@
--- Who keeps others from the outbox's tables, and since when, as one JSON array. It waits for no lock, and reads catalogs only.
+-- Which sessions block others on the outbox's tables, and since when, as one JSON array. It waits for no lock, and reads catalogues only.
 --
--- First those that hold, or wait for, a lock that shuts writers out: behind one that waits everybody else waits too, so it is shown with those
--- it waits for. Then old transactions that are idle and may hold rows. What the caller may not see of others' sessions is null.
+-- First come sessions that hold, or wait for, a lock that shuts writers out. All others wait behind one that waits, so it is shown with
+-- those for which it waits. Then come old transactions that are idle and may hold rows. Null is what the caller may not see.
 with ours as materialized (
     select c.oid, c.relname
     from pg_class c
@@ -10,7 +10,7 @@ with ours as materialized (
 every as materialized (
     select * from pg_locks
 ),
-prepared as materialized (  -- no process has them, and their locks are found by their own transaction's
+prepared as materialized (  -- no process has them; their locks are found by their transaction
     select e.virtualtransaction, p.gid, p.prepared, p.owner
     from pg_prepared_xacts p
     join every e on e.pid is null and e.locktype = 'transactionid' and e.transactionid = p.transaction
@@ -28,7 +28,7 @@ locks as materialized (
 strong as (
     select * from locks where mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 ),
-waited_for as (  -- what a strong lock waits for itself, be its own lock ever so weak
+waited_for as (  -- what a strong lock waits for itself, with any lock
     select l.*
     from (select distinct unnest(pg_blocking_pids(s.pid)) as pid from strong s where not s.granted) b
     join locks l on l.pid = b.pid and l.granted

@@ -1,7 +1,7 @@
--- What was settled in the last hour, as one JSON object: delivered, found to be another message's workflow, or discarded.
+-- What was settled in the last hour, as one JSON object: delivered, duplicates, and discarded.
 --
--- It costs about the same however much there is. What was settled lately stands in the last pages of its day's history: half of $1 of these are
--- read, and where they do not reach back an hour, as many pages of the whole day as well, and what these show is scaled up.
+-- Its cost is about the same for any number of messages. The latest are in the last pages of their day's history. Half of $1 pages are read
+-- from there. If these do not reach back an hour, as many pages of the whole day are read as well, and what these show is scaled up.
 --
 -- $1 int: pages of a table that are read at most
 with block as materialized (
@@ -21,7 +21,7 @@ share as materialized (
     select least(100, 100.0 * ($1 / 2) / greatest(1, today + yesterday)) as history
     from day
 ),
-tail as materialized (  -- the latest of today, and of yesterday where that was less than an hour ago
+tail as materialized (  -- the latest of today, and of yesterday if that was less than an hour ago
     select true as of_today, h.settled_at, h.available_at, h.outcome
     from outbox.history h
     where h.settled_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC'

@@ -1,5 +1,5 @@
 -- How many dead letters there are, by reason, as one JSON object.
--- Of a table with more than $1 pages, so many are read, and what they show is scaled up; below that every number is exact.
+-- Of a table with more than $1 pages, only so many are read, and the result is scaled up. Otherwise each number is exact.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (

@@ -1,7 +1,7 @@
--- Which faults there are, of messages that are tried again and of dead letters, by topic and cause, as one JSON object. Numbers, ids and quoted
--- words are left out of what makes causes differ.
+-- The errors of messages that are tried again, and of dead letters, by topic and cause, as one JSON object. Causes that differ only in
+-- numbers, ids and quoted words count as one.
 --
--- Of a table with more than $1 pages, so many are read, and what they show is scaled up; below that every number is exact.
+-- Of a table with more than $1 pages, only so many are read, and the result is scaled up. Otherwise each number is exact.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (

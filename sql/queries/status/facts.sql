@@ -1,8 +1,8 @@
--- What monitoring wants to know of the whole outbox, as one JSON object.
+-- The state of the whole outbox for monitoring, as one JSON object.
 --
--- It costs about the same however much there is: of a table with more than $1 pages, so many are read, and what they show is scaled up.
--- Below that every number is exact. "oldest_ready_s" is how long the first in line has been due: by the index, and by what was read where
--- lines of restricted messages have no common order.
+-- Its cost is about the same for any number of messages. Of a table with more than $1 pages, only so many are read, and the result is
+-- scaled up. Otherwise each number is exact. "oldest_ready_s" is how long the first message has been due: by the index, and for
+-- restricted messages, which have no common order, by what was read.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (
@@ -26,7 +26,7 @@ front as materialized (
         where not m.restricted and m.due_at <= now() and (m.leased_until is null or m.leased_until <= now())
         order by m.due_at, m.seq limit 1) as due_at
 ),
-held as (  -- what keeps vacuum from taking dead rows away
+held as (  -- what keeps vacuum from removing dead rows
     select max(age(xmin)) as transactions from (
         select backend_xmin as xmin from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
         union all select xmin from pg_replication_slots

@@ -1,5 +1,5 @@
--- How many unsettled messages are where, which keys stand still, and what pauses hold, as one JSON object.
--- Of a table with more than $1 pages, so many are read, and what they show is scaled up; below that every number is exact.
+-- How many unsettled messages are in which state, which keys are blocked, and what pauses hold, as one JSON object.
+-- Of a table with more than $1 pages, only so many are read, and the result is scaled up. Otherwise each number is exact.
 --
 -- $1 int: pages of a table that are read at most
 with share as materialized (
@@ -30,7 +30,7 @@ select json_build_object(
                  lateral (select * from outbox.message h where h.key = w.key order by h.seq, h.message_id limit 1) h
             where h.errors <> '[]' or h.parked is not null
             order by w.waiting desc limit 5) b),
-    'held_by_pauses', (  -- by the pause's rule: what it keeps, those included that no claim has looked at yet
+    'held_by_pauses', (  -- by the pause's rule: what it keeps, also messages that no claim has found yet
         select coalesce(json_object_agg(p.rule_id, (
             select coalesce(round(count(*) * 100 / max(share.message)), 0)
             from share join seen s on (p.topic is null or outbox.matches(p.topic, s.topic)) and (p.key is null or s.key = p.key)

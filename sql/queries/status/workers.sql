@@ -1,5 +1,5 @@
--- Workers that have not said goodbye, as one JSON object. "lives" is known by the lock that a worker's session holds (presence/assert_presence.sql), null where
--- it shows none.
+-- Workers that have not ended in order, as one JSON object. "lives" comes from the lock that a worker's session holds
+-- (presence/assert_presence.sql); null if it has none.
 select json_build_object(
     'workers', (
         select coalesce(json_agg(json_build_object(
