@@ -1,10 +1,11 @@
 -- What there is to claim now, and when there will be something.
 --
 -- "due": messages that claim/plain.sql would find. "ruled": limits and pauses are in force, so that claim/ruled.sql has to find them.
--- "restricted": messages wait for claim/restricted.sql. "next_due_s": seconds until a scheduled message or an abandoned lease falls due.
--- "held": workers other than $2 whose death would show (presence/absent.sql) hold leases, or may hold some, because there is enough for all.
+-- "restricted": messages wait for claim/restricted.sql. "next_due_s": seconds until a scheduled message or an abandoned lease is due.
+-- "held": other workers than $2 hold leases, or may, because there is enough for all. Only workers with a presence count, because only
+-- their death would show (presence/absent.sql).
 --
--- $1 timestamptz: now, null for the server's · $2 bigint: worker that asks, null for nobody
+-- $1 timestamptz: now, null for the server's · $2 bigint: worker that asks, null for none
 with moment as materialized (
     select coalesce($1, now()) as now, not exists (select from outbox.pause where topic is null and key is null) as going
 ),

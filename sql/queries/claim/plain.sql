@@ -1,16 +1,17 @@
--- Lease up to $1 due messages for $2 seconds to worker $3, in the order in which they fell due, beginning behind ($5, $6).
+-- Lease up to $1 due messages for $2 seconds to worker $3, in the order in which they became due, beginning behind ($5, $6).
 --
--- Most messages are claimed here, so it does nothing else: claim/outlook.sql reports what else there is to do, and
--- claim/ruled.sql takes its place while a topic is limited or anything is paused.
+-- Most messages are claimed here, so it does nothing else: claim/outlook.sql reports what else there is to do. claim/ruled.sql runs in its
+-- place while a topic is limited or anything is paused.
 --
--- A lease changes no indexed column, and finds room on the message's own page (fillfactor), so the indexes learn nothing of it (HOT).
--- So what is leased is still met here, and so are entries of what has gone: a claim that follows a full one begins behind it.
+-- A lease changes no indexed column, and there is room for it on the message's own page (fillfactor), so no index is written (HOT).
+-- Therefore leased messages are still read here, and so are index entries of messages that have gone. A claim that follows a full one
+-- begins behind them.
 --
--- The rows are updated through their ctid, which they keep while this statement holds their locks: with sequential scans off, as the
--- worker has them, no plan can read more rows than are taken.
+-- The rows are updated by their ctid, which they keep while this statement holds their locks. With sequential scans off, as the worker has
+-- them, no plan can read more rows than are taken.
 --
--- It stops taking where its messages hold $7 bytes. What it has locked beyond that is free again when it ends; the worker asks for fewer
--- the next time.
+-- It stops taking when its messages hold $7 bytes. The rows that it has locked beyond that are free again when it ends; the worker's next
+-- claim asks for fewer.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 timestamptz: now, null for the server's · $5 float and
 -- $6 bigint: due_at (Unix seconds) and seq behind which to begin · $7 bigint: bytes after which to take no more, at least 1
