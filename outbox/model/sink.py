@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from outbox.model.finding import Finding
 from outbox.model.message import Message
 
 
+class Action(NamedTuple):
+    """What a target asks for, as the history keeps it: `workflow` is the type."""
+
+    operation: str | None = None
+    workflow: str | None = None
+    namespace: str | None = None
+    task_queue: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The sink has it. `duplicate` says that an earlier start of other origin holds the workflow id."""
+    """The sink has it. `duplicate` says that an earlier start of other origin holds the workflow id.
+
+    `action` is what the message's target asks for. A sink that reads targets gives it, so that nobody reads them again.
+    """
 
     workflow_id: str | None = None
     run_id: str | None = None
     duplicate: bool = False
+    action: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)

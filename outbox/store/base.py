@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import orjson
 
@@ -62,16 +61,6 @@ class Statements:
     async def _call(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - a function returns any type
         """Call a function of the schema, and return the first column of its first row."""
         return await self._pool.fetchval(call(function, len(arguments), self._schema), *arguments)
-
-
-def joined(*columns: Sequence[str]) -> tuple[str, list[str]]:
-    """Join each column with a separator that is part of no value; return it and the columns."""
-    comma = "\x1f"  # the unit separator
-    while True:
-        joined = [comma.join(column) for column in columns]
-        if all(text.count(comma) == max(0, len(column) - 1) for text, column in zip(joined, columns, strict=True)):
-            return comma, joined
-        comma = uuid4().hex
 
 
 def column(rows: Sequence[object], name: str) -> list[Any]:

@@ -17,7 +17,8 @@ from outbox.model.dead_letter_reason import BurialReason
 from outbox.model.errors import DatabaseRefused
 from outbox.model.message import CLAIM_BYTES, FRONT, ClaimedBatch, LeaseId, Message, Outlook, Place
 from outbox.model.sink import Delivered
-from outbox.store.base import Statements, column, joined
+from outbox.store.base import Statements, column
+from outbox.store.completed import arguments
 from outbox.store.sql import call
 
 if TYPE_CHECKING:
@@ -125,17 +126,9 @@ class Store(Statements):
 
     async def complete(self, answers: Sequence[tuple[Message, Delivered, *tuple[object, ...]]]) -> set[LeaseId]:
         """Move delivered messages to the history."""
-        ids = [answer[0].message_id for answer in answers]
-        tokens = [str(answer[0].lease_token) for answer in answers]
-        workflow_ids = [answer[1].workflow_id or "" for answer in answers]
-        run_ids = [answer[1].run_id or "" for answer in answers]
-        duplicates = [answer[0].message_id for answer in answers if answer[1].duplicate]
-        # The driver spends a microsecond on each item of an array, more than on everything else that is done here.
-        comma, columns = joined(tokens, workflow_ids, run_ids)
+        values = arguments(answers, keep_history=self._keep_history, now=self.now)
         async with self._errors("complete"):
-            lost = await self._pool.fetch(
-                self._sql("settle/complete"), ids, *columns, comma, duplicates, self._keep_history, self.now
-            )
+            lost = await self._pool.fetch(self._sql("settle/complete"), *values)
         return {(row[0], row[1]) for row in lost}
 
     async def retry(self, retries: Sequence[Retry]) -> set[LeaseId]:

@@ -13,7 +13,8 @@ import pytest
 
 from outbox.model.errors import DatabaseRefused
 from outbox.model.message import LeaseId, Message
-from outbox.model.sink import Delivered
+from outbox.model.sink import Action, Delivered
+from outbox.store.completed import action_of
 from outbox.store.messages import Burial, Retry
 from tests.support.sql import Clock, clock, connected
 
@@ -195,6 +196,51 @@ async def test_each_completed_message_keeps_its_own_outcome(worker: Clock) -> No
         ("b", "wb", None, "delivered"),
         ("c", "wc", "rc", "duplicate"),
     ]
+
+
+TARGETS = (
+    '{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "task_queue": "q", "namespace": "n"}',
+    '{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "task_queue": "q", "namespace": null}',
+    '{"operation": "signal_workflow", "signal": "s", "workflow_id": "w"}',
+    r'{"operation": "start_workflow", "workflow": "A\u00e9\"\\b,\u001f{}", "workflow_id": "w", "task_queue": "NULL"}',
+    '{"task_queue": "first", "operation": "start_workflow", "workflow": "W", "workflow_id": "w", "task_queue": "last"}',
+    None,
+)
+
+
+async def test_history_keeps_of_each_target_what_it_asks_for(worker: Clock) -> None:
+    """PostgreSQL reads the same in them: here the target of each line of the history is its topic."""
+    for target in [*TARGETS, *TARGETS]:
+        await worker.pool.execute("select outbox.enqueue(coalesce($1, 'none'), target => $1::text::json)", target)
+    worker.store.now = await worker.pool.fetchval("select clock_timestamp()")
+    messages = await worker.claim()
+    assert await worker.store.complete([(message, Delivered("w", "r")) for message in messages]) == set()
+    fields = ("operation", "workflow", "namespace", "task_queue")
+    rows = await worker.pool.fetch(
+        f"""select {", ".join(fields)}, {", ".join(f"nullif(topic, 'none')::json ->> '{field}' as {field}_" for field in fields)}
+            from outbox.history"""  # noqa: S608 - names of columns
+    )
+    assert len(rows) == 2 * len(TARGETS)
+    for row in rows:
+        assert [row[field] for field in fields] == [row[f"{field}_"] for field in fields]
+
+
+async def test_history_takes_from_the_sink_what_it_has_read_already(worker: Clock) -> None:
+    await worker.enqueue("a", "b")
+    a, b = await worker.claim()
+    await worker.store.complete([(a, Delivered(action=Action("o", "w", None, "q"))), (b, Delivered())])
+    rows = await worker.pool.fetch(
+        "select operation, workflow, namespace, task_queue from outbox.history order by topic"
+    )
+    assert [tuple(row) for row in rows] == [("o", "w", None, "q"), (None, None, None, None)]
+
+
+@pytest.mark.parametrize(
+    "target", ["[1]", '"text"', '{"operation": {"a": 1}}', '{"operation": "\\ud800"}', "[" * 2000 + "]" * 2000]
+)
+def test_target_that_cannot_be_read_leaves_nothing_in_the_history(target: str) -> None:
+    """A sink of somebody's own may have delivered it."""
+    assert action_of(target) == Action()
 
 
 async def test_history_can_be_off(database: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.store.base import joined as _joined
+from outbox.store.completed import _joined
 
 VALUES = st.lists(st.text(st.sampled_from("ab,\x1f\x1e'")), min_size=1, max_size=5)
 

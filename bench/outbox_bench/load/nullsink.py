@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import anyio
 
 from outbox.model.message import Message
-from outbox.model.sink import Delivered, SinkContext, Unavailable
+from outbox.model.sink import Action, Delivered, SinkContext, Unavailable
 
-_ANSWER = Delivered("bench", "run")
+_ANSWER = Delivered("bench", "run", action=Action("start_workflow", "bench"))
 
 
 class NullSink:

@@ -31,7 +31,7 @@ TYPES = {
     "presence/absent": "bigint, float",
     "presence/rescue": "bigint[], bigint[], timestamptz",
     "claim/restricted": "int, float, bigint, int, timestamptz, text, int, bigint",
-    "settle/complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz",
+    "settle/complete": "uuid[], text, text, text, text, uuid[], bool, timestamptz, text, text[], text[], text[], text[]",
     "settle/retry": "uuid[], bigint[], float[], bool[], text[], text[], timestamptz",
     "settle/bury": "uuid[], bigint[], text[], bool[], text[], text[], timestamptz",
     "settle/release": "uuid[], bigint[], timestamptz",
@@ -135,7 +135,7 @@ def repeated(item: str, n: str) -> str:
 
 
 SETTLES: dict[str, Callable[[str, str], str]] = {
-    "settle/complete": lambda ids, n: f"{ids.split(', ')[0]}, {', '.join(repeated(x, n) for x in '7wr')}, ',', '{{}}', true, null",
+    "settle/complete": lambda ids, n: f"{ids.split(', ')[0]}, {', '.join(repeated(x, n) for x in '7wr')}, ',', '{{}}', true, null, {repeated('1', n)}, '{{o}}', '{{w}}', '{{null}}', '{{q}}'",
     "settle/retry": lambda ids, n: f"{ids}, array_fill(5::float8, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
     "settle/bury": lambda ids, n: f"{ids}, array_fill('rejected'::text, array[{n}]), array_fill(true, array[{n}]), array_fill('k'::text, array[{n}]), array_fill('d'::text, array[{n}]), null",
     "settle/release": lambda ids, _: f"{ids}, null",

@@ -26,6 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from outbox.model.errors import place_of
 from outbox.model.message import Message
 from outbox.model.sink import (
+    Action,
     Delivered,
     Failed,
     Outcome,
@@ -147,7 +148,8 @@ class TemporalSink:
             run_id = await self._send(request)
             self._connected = True
             self._link.heard()
-            return Delivered(command.workflow_id, run_id or command.target.run_id)
+            action = None if message.target is None else _action(command.target)
+            return Delivered(command.workflow_id, run_id or command.target.run_id, action=action)
         except RPCError as error:
             self._connected = True
             if timed_out(error):
@@ -256,3 +258,8 @@ class TemporalSink:
                 "DUPLICATE", f"workflow id {command.workflow_id!r} belongs to another start: {error.message}"
             )
         return Delivered(command.workflow_id, holder.run_id, duplicate=True)
+
+
+def _action(target: Target) -> Action:
+    """What the history keeps of it."""
+    return Action(target.operation, target.workflow, target.namespace, target.task_queue)
