@@ -56,6 +56,11 @@ class WorkerProcess:
 
         return await eventually(look, lambda found: len(found) >= count, timeout_s=timeout_s)
 
+    def peak_kib(self) -> int:
+        """The most memory that has been resident so far. Linux only."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
     def stop(self) -> int:
         """Drain the worker and return its exit code."""
         self.send(signal.SIGTERM)

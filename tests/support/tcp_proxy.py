@@ -32,6 +32,9 @@ class TcpProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
+        self._bytes_per_s = 0.0
+        self._free_s = 0.0
+        """When the limited link has forwarded what was given to it, on the loop's clock."""
 
     @property
     def bytes(self) -> int:
@@ -54,6 +57,10 @@ class TcpProxy:
     def stall(self) -> None:
         """Forward nothing any more, in silence: a black hole, for open connections and new ones."""
         self._flowing.clear()
+
+    def limit(self, bytes_per_s: float) -> None:
+        """Forward no more from the target than this, over all connections together."""
+        self._bytes_per_s = bytes_per_s
 
     def half_open(self) -> None:
         """Forward nothing any more over the connections that are open now, in silence. New ones work."""
@@ -144,6 +151,10 @@ class TcpProxy:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
                 await flowing.wait()
+                if self._bytes_per_s and count == "received":
+                    now_s = asyncio.get_running_loop().time()
+                    self._free_s = max(self._free_s, now_s) + len(data) / self._bytes_per_s
+                    await asyncio.sleep(self._free_s - now_s)
                 writer.write(data)
                 setattr(self, count, getattr(self, count) + len(data))
                 await writer.drain()

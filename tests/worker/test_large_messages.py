@@ -1,9 +1,8 @@
-"""Large messages: claims and workers are bounded by bytes, so that legal ones do not time out claims or fill memory."""
+"""Claims and workers are bounded by bytes. `test_memory.py` shows that memory is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +12,11 @@ from outbox.model.message import CLAIM_BYTES, ClaimedBatch, Message
 from outbox.postgres.pool import Pool
 from outbox.relay.buffer import Buffer
 from outbox.relay.claim_size import ClaimSize
-from tests.support.eventually import eventually
-from tests.support.processes import worker_process
-from tests.support.running import counts, fetch, running
+from tests.support.running import fetch, running
 from tests.support.sinks import FakeSink
 from tests.support.sql import clock
 
 MIB = 2**20
-MEMORY_LIMIT_KIB = 512 * 1024
-"""Of the manifests in deploy/."""
 
 
 async def enqueue_large(dsn: str, count: int, size: int, arguments: str = "") -> None:
@@ -104,28 +99,6 @@ async def test_claims_that_fail_on_a_slow_link_take_less_until_they_pass(
     async with running(database) as relay:
         await relay.wait_completed(20)
     assert asked[:3] == [8 * MIB, 4 * MIB, 2 * MIB]
-
-
-async def test_worker_within_the_manifests_memory_drains_what_producers_may_send(database: str, tmp_path: Path) -> None:
-    emoji = "('\"' || repeat('x', 2000000) || '🙂\"')::json"  # Python keeps four bytes for each of these characters
-    memo = (
-        '(\'{"operation":"cancel_workflow","workflow_id":"w","memo":{"m":"\' || repeat(\'y\', 750000) || \'"}}\')::json'
-    )
-    await fetch(database, f"select count(outbox.enqueue('t', {emoji})) from generate_series(1, 150)")
-    await fetch(database, f"select count(outbox.enqueue('t', target => {memo})) from generate_series(1, 120)")
-    await fetch(database, f"select count(outbox.enqueue('t', {emoji}, key => 'k' || i)) from generate_series(1, 100) i")
-    sink = "tests.support.sinks:slow_sink"
-    with worker_process(
-        tmp_path, "worker", fresh=True, DATABASE_URL=database, OUTBOX_SINK=sink, LOG_LEVEL="INFO"
-    ) as worker:
-
-        async def left() -> int:
-            return (await counts(database))["message"]
-
-        await eventually(left, lambda count: count == 0, timeout_s=90)
-        status = Path(f"/proc/{worker.process.pid}/status").read_text()
-        [peak] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
-    assert peak < MEMORY_LIMIT_KIB, f"{peak} KiB"
 
 
 def test_claim_after_large_ones_asks_for_twice_as_many() -> None:
