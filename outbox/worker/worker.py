@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from outbox import __version__
 from outbox.loops.backoff import Backoff
@@ -184,33 +184,39 @@ class Worker:
 
     async def _run(self, duties: _Duties, worker_id: int, task_status: TaskStatus[None]) -> None:
         """Run all duties until the relay has drained; then report the end."""
-        settings, state = self._settings, self.state
         with suppress(OutboxError):  # it is read again at once
             await duties.switches.read()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(duties.selection.run)
-            tasks.start_soon(duties.switches.run)
-            tasks.start_soon(self._presence.run, worker_id)
-            await self._presence.tried.wait()  # so that others see it before it holds anything
-            tasks.start_soon(duties.rescue.run)
-            tasks.start_soon(duties.heartbeat.run)
-            tasks.start_soon(duties.maintenance.run)
-            self._emit(
-                WorkerStarted(
-                    settings.worker_name,
-                    settings.schema_name,
-                    place(settings.dsn),
-                    state.sink_place or settings.sink,
-                    duties.selection.mode,
-                    settings.http_port,
-                )
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._start(duties, worker_id, tasks)
+                task_status.started()
+                await duties.relay.run()
+                tasks.cancel_scope.cancel()
+        finally:  # also if it is cancelled: a row that says "running" would have to be waited for
+            self.state.ended = True
+            with anyio.move_on_after(_FAREWELL_S, shield=True):
+                await duties.heartbeat.beat()
+
+    async def _start(self, duties: _Duties, worker_id: int, tasks: TaskGroup) -> None:
+        """Start all duties but the relay."""
+        settings = self._settings
+        tasks.start_soon(duties.selection.run)
+        tasks.start_soon(duties.switches.run)
+        tasks.start_soon(self._presence.run, worker_id)
+        await self._presence.tried.wait()  # so that others see it before it holds anything
+        tasks.start_soon(duties.rescue.run)
+        tasks.start_soon(duties.heartbeat.run)
+        tasks.start_soon(duties.maintenance.run)
+        self._emit(
+            WorkerStarted(
+                settings.worker_name,
+                settings.schema_name,
+                place(settings.dsn),
+                self.state.sink_place or settings.sink,
+                duties.selection.mode,
+                settings.http_port,
             )
-            task_status.started()
-            await duties.relay.run()
-            tasks.cancel_scope.cancel()
-        state.ended = True
-        with anyio.move_on_after(_FAREWELL_S):
-            await duties.heartbeat.beat()
+        )
 
     def _sources(self, store: Store, wakeup: Wakeup, control: Switches) -> dict[str, Source]:
         """Every source that is configured, whether it will run or not."""

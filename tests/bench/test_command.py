@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import orjson
 import pytest
+from anyio import to_thread
 from typer.testing import CliRunner
 
+from outbox.model.errors import ConfigurationError
 from outbox_bench.cli.command import app
+from outbox_bench.cli.consent import ask_for
 from outbox_bench.scenarios.registry import SCENARIOS, name_of
 from tests.support.commands import run
-from tests.support.running import counts
+from tests.support.running import counts, fetch, running
 
 OUTBOX = str(Path(sys.executable).parent / "outbox")
 NAMES = [name_of(scenario) for scenario in SCENARIOS]
@@ -56,6 +60,17 @@ async def test_messages_that_wait_are_not_emptied_without_consent(database: str)
     assert "1 unsettled messages are in the outbox" in line
     assert "--yes" in line
     assert sum((await counts(database)).values()) == 1
+
+
+async def test_only_a_worker_that_lives_keeps_the_benchmarks_away(database: str) -> None:
+    ask = partial(to_thread.run_sync, partial(ask_for, database, yes=True))
+    killed = "insert into outbox.worker (name, version, state, detail, presence) values ('killed', '1', 'running', '{}', 4711)"
+    await fetch(database, killed)
+    await ask()
+    async with running(database, worker_name="living"):
+        with pytest.raises(ConfigurationError, match=r"a worker runs on .* \(living\)"):
+            await ask()
+    await ask()
 
 
 def test_ctrl_c_keeps_what_was_measured(database: str, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from outbox.model.events import (
 )
 from outbox.model.sink import Sink, SinkContext
 from outbox.store.migrations import migrate
+from outbox.store.sql import query
 from outbox.worker.worker import Worker
 from outbox_temporal.servers.postgres import PostgresServer
 from tests.support.event_log import EventLog
@@ -244,7 +245,7 @@ async def test_idle_worker_drains_at_once(database: str) -> None:
         assert monotonic() - began_s < 10.0
 
 
-async def test_cancelled_worker_leaves_its_leases_to_expire(database: str) -> None:
+async def test_cancelled_worker_leaves_its_leases_to_expire_and_says_that_it_has_ended(database: str) -> None:
     await enqueue(database, 5)
     sink = FakeSink()
     sink.block()
@@ -254,6 +255,8 @@ async def test_cancelled_worker_leaves_its_leases_to_expire(database: str) -> No
         await sink.wait_received(5)
         tasks.cancel_scope.cancel()
     assert (await counts(database))["message"] == 5
+    assert [row[0] for row in await fetch(database, "select state from outbox.worker")] == ["stopped"]
+    assert await fetch(database, query("reset/living_workers")) == []
 
 
 async def test_drain_ends_although_the_database_is_gone(anyio_backend: object) -> None:

@@ -11,12 +11,11 @@ from outbox.cli.session import ask
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.connect import place
 from outbox.postgres.errors import translated_errors
+from outbox.store.sql import query
 
 _MANY = 1_000_000
 _UNSETTLED = "select count(*) from (select from outbox.message limit $1) unsettled"
-_WORKERS = """
-select name from outbox.worker where stopped_at is null and seen_at > now() - interval '1 minute' order by name limit 3
-"""
+_SHOWN = 3
 
 
 def ask_for(dsn: str, *, yes: bool) -> None:
@@ -41,7 +40,7 @@ async def _look(dsn: str) -> tuple[int, list[str]]:
         try:
             if await connection.fetchval("select to_regclass('outbox.message')") is None:
                 return 0, []
-            workers = [row["name"] for row in await connection.fetch(_WORKERS)]
-            return await connection.fetchval(_UNSETTLED, _MANY), workers
+            workers = await connection.fetch(query("reset/living_workers"))
+            return await connection.fetchval(_UNSETTLED, _MANY), [row["name"] for row in workers[:_SHOWN]]
         finally:
             connection.terminate()
