@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,6 +14,7 @@ import orjson
 import typer
 
 from outbox.cli import arguments as words
+from outbox.cli.options import with_options
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError, DatabaseRefused, OutboxError
@@ -24,58 +26,48 @@ _JSON = ("payload", "headers", "target")
 _PLACE = re.compile(r"messages\[(\d+)\]: ")
 
 
-def enqueue(
+@dataclass(frozen=True, slots=True)
+class MessageOptions:
+    """One message; of messages on standard input what they have in common."""
+
     topic: Annotated[
         str | None,
         typer.Argument(help="Topic; leave it out to read messages from standard input, one JSON object a line."),
-    ] = None,
-    payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key: its messages go one at a time, in order.")] = None,
+    ] = None
+    payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None
+    key: Annotated[str | None, typer.Option(help="Key: its messages go one at a time, in order.")] = None
     commit_order: Annotated[
         bool, typer.Option("--commit-order", help="Wait for others who enqueue so for this key.")
-    ] = False,
-    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to: tenants take turns.")] = None,
-    headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None,
-    target: Annotated[str | None, typer.Option(help="Target as a JSON object: what to do in Temporal.")] = None,
+    ] = False
+    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to: tenants take turns.")] = None
+    headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None
+    target: Annotated[str | None, typer.Option(help="Target as a JSON object: what to do in Temporal.")] = None
     message_id: Annotated[
         UUID | None, typer.Option(parser=words.message_id, metavar="UUID", help="Its id. Default: a new one.")
-    ] = None,
-    dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None,
+    ] = None
+    dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None
     dedup_window: Annotated[
         str | None, typer.Option(metavar="INTERVAL", help="And for so long after its delivery. Default: 1 hour.")
-    ] = None,
+    ] = None
     available_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Earliest delivery, as PostgreSQL reads a timestamp.")
-    ] = None,
+    ] = None
     expires_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Too late after this: not delivered any more.")
-    ] = None,
-    on_expiry: Annotated[str | None, typer.Option(help="What becomes of it then: bury (default) or discard.")] = None,
-    priority: Annotated[int | None, typer.Option(help="0 to 9. Default: 0.", min=0, max=9)] = None,
-) -> None:
+    ] = None
+    on_expiry: Annotated[str | None, typer.Option(help="What becomes of it then: bury (default) or discard.")] = None
+    priority: Annotated[int | None, typer.Option(help="0 to 9. Default: 0.", min=0, max=9)] = None
+
+
+@with_options
+def enqueue(message: MessageOptions) -> None:
     """Enqueue messages in one transaction and print their ids.
 
     A line on standard input is an object with the names of the SQL function's parameters:
     {"topic": "orders", "payload": {"id": 1}}. All lines are enqueued, or none.
     """
-    one: dict[str, Any] = {
-        "topic": topic,
-        "payload": payload,
-        "key": key,
-        "commit_order": commit_order or None,
-        "tenant": tenant,
-        "headers": headers,
-        "target": target,
-        "message_id": message_id,
-        "dedup_key": dedup_key,
-        "dedup_window": dedup_window,
-        "available_at": available_at,
-        "expires_at": expires_at,
-        "on_expiry": on_expiry,
-        "priority": priority,
-    }
-    given = {name: value for name, value in one.items() if value is not None}
-    messages, places = _lines(given) if topic is None else ([_message(given)], [""])
+    given = {name: value for name, value in asdict(message).items() if value is not None and value is not False}
+    messages, places = _lines(given) if message.topic is None else ([_message(given)], [""])
     try:
         ids = ask(
             partial(with_store, config.load(), Enqueuing, lambda outbox: outbox.enqueue_many(orjson.dumps(messages)))

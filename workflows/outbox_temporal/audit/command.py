@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated
@@ -13,6 +13,7 @@ import typer
 
 from outbox.cli.arguments import duration_s
 from outbox.cli.format import moment, progress
+from outbox.cli.options import with_options
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.loops.signals import stopping
@@ -35,57 +36,60 @@ _NO_LIMIT = sys.maxsize
 
 @dataclass(frozen=True, slots=True)
 class AuditOptions:
-    """What the command line asks for."""
+    """What to look at, how fast, and what to do about it."""
 
-    since: str
-    until: str
-    settle_s: float
-    namespaces: Sequence[str]
-    workflows: Sequence[str]
-    prefixes: Sequence[str]
-    retention_s: float | None
-    rate: float
-    concurrency: int
-    terminate: bool = False
-    """Whether to terminate the ghosts that are found."""
-
-
-def audit(
     since: Annotated[
         str, typer.Option(metavar="TIME", help="From then on: an age such as 90m or 2d, or 2026-11-21T08:00 (UTC).")
-    ] = "24h",
-    until: Annotated[str, typer.Option(metavar="TIME", help="Until then, written in the same way.")] = "0s",
-    settle: Annotated[
-        str, typer.Option(metavar="AGE", help="Leave out what is younger: it may be on its way.")
-    ] = "10s",
+    ] = "24h"
+    until: Annotated[str, typer.Option(metavar="TIME", help="Until then, written in the same way.")] = "0s"
+    settle_s: Annotated[
+        float,
+        typer.Option(
+            "--settle",
+            metavar="AGE",
+            parser=duration_s,
+            help="Leave out what is younger: it may be on its way. Default: 10s.",
+        ),
+    ] = 10.0
     namespaces: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option("--namespace", help="Look here too, beside the connection's and those that messages name."),
-    ] = None,
+    ] = field(default_factory=list)
     workflows: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(
             "--type", help="Only this outbox starts workflows of this type: look at these only, and report all."
         ),
-    ] = None,
-    prefixes: Annotated[
-        list[str] | None, typer.Option("--prefix", help="The same for workflow ids that begin so.")
-    ] = None,
-    retention: Annotated[
-        str | None, typer.Option(metavar="AGE", help="How long Temporal keeps workflows, instead of asking it.")
-    ] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="Lists to ask Temporal for in a second, at most.")] = 5.0,
-    concurrency: Annotated[int, typer.Option(min=1, max=100, help="Requests to Temporal in flight, at most.")] = 4,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Findings to show of each kind; default: 20, with --json all.")
-    ] = None,
+    ] = field(default_factory=list)
+    prefixes: Annotated[list[str], typer.Option("--prefix", help="The same for workflow ids that begin so.")] = field(
+        default_factory=list
+    )
+    retention_s: Annotated[
+        float | None,
+        typer.Option(
+            "--retention",
+            metavar="AGE",
+            parser=duration_s,
+            help="How long Temporal keeps workflows, instead of asking it.",
+        ),
+    ] = None
+    rate: Annotated[float, typer.Option(min=0.1, help="Lists to ask Temporal for in a second, at most.")] = 5.0
+    concurrency: Annotated[int, typer.Option(min=1, max=100, help="Requests to Temporal in flight, at most.")] = 4
     terminate: Annotated[
         bool,
         typer.Option(
             "--terminate-ghosts",
-            help="End running workflows without a message here. Run without it first. Needs --type or --prefix.",
+            help="End running workflows whose message is nowhere. Look first, without it. Needs --type or --prefix.",
         ),
-    ] = False,
+    ] = False
+
+
+@with_options
+def audit(
+    wish: AuditOptions,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Findings to show of each kind; default: 20, with --json all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; the last is a summary.")] = False,
 ) -> None:
     """Compare the history with Temporal, and explain differences.
@@ -93,20 +97,7 @@ def audit(
     Exit code 0: no fault found. 1: faults, or something could not be compared. 2: usage. 130: interrupted, after
     showing what was found so far.
     """
-    retention_s = None if retention is None else duration_s(retention)
-    wish = AuditOptions(
-        since,
-        until,
-        duration_s(settle),
-        namespaces or (),
-        workflows or (),
-        prefixes or (),
-        retention_s,
-        rate,
-        concurrency,
-        terminate,
-    )
-    if terminate and not (workflows or prefixes):
+    if wish.terminate and not (wish.workflows or wish.prefixes):
         raise ConfigurationError(
             "--terminate-ghosts ends every running workflow without a message in this database: say with --type or "
             "--prefix which workflows only this outbox starts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Annotated, TypeVar
@@ -17,25 +18,50 @@ from outbox.cli.commands.dead.requeue_risk import Memory, ask_sink, in_doubt, pl
 from outbox.cli.commands.dead.view import show_dead_letter, show_dead_letters, show_risk, show_totals, write_json
 from outbox.cli.consent import consent
 from outbox.cli.format import named, progress
+from outbox.cli.options import with_options
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkContext
 from outbox.store.dead_letters import DeadLetter, DeadLetters, DeadLetterTotal, Filter, FoundDeadLetter
 
-Ids = Annotated[list[UUID] | None, typer.Argument(metavar="MESSAGE_ID", parser=message_id)]
-Topic = Annotated[
-    str | None, typer.Option(help="Of this topic; `orders.*` for every topic that begins with `orders.`.")
-]
-Kind = Annotated[str | None, typer.Option(help="With this kind of last error, for example INVALID_ARGUMENT.")]
-Reason = Annotated[str | None, typer.Option(parser=reason, help="rejected, exhausted, quarantined or expired.")]
-Key = Annotated[str | None, typer.Option(help="With this key.")]
-OlderThan = Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for longer: 90m, 2d.")]
-NewerThan = Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for less long.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, those that died last.")]
-All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which dead letters a command is about."""
+
+    message_ids: Annotated[list[UUID] | None, typer.Argument(metavar="MESSAGE_ID", parser=message_id)] = None
+    topic: Annotated[
+        str | None, typer.Option(help="Of this topic; `orders.*` for every topic that begins with `orders.`.")
+    ] = None
+    kind: Annotated[str | None, typer.Option(help="With this kind of last error, for example INVALID_ARGUMENT.")] = None
+    reason: Annotated[str | None, typer.Option(parser=reason, help="rejected, exhausted, quarantined or expired.")] = (
+        None
+    )
+    key: Annotated[str | None, typer.Option(help="With this key.")] = None
+    older_than: Annotated[
+        float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for longer: 90m, 2d.")
+    ] = None
+    newer_than: Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for less long.")] = (
+        None
+    )
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, those that died last.")] = None
+
+    @property
+    def filter(self) -> Filter:
+        """The same without the limit."""
+        ids = self.message_ids or None
+        return Filter(self.topic, self.kind, self.reason, self.key, self.older_than, self.newer_than, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk(Chosen):
+    """Which dead letters to move, and how careful to be."""
+
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+
 
 T = TypeVar("T")
 Move = Callable[[DeadLetters, Sequence[UUID]], Awaitable[dict[UUID, bool]]]
@@ -49,22 +75,16 @@ app = typer.Typer(help="Look at dead letters, put them back, or delete them.", n
 
 
 @app.command("list")
+@with_options
 def list_command(
-    message_ids: Ids = None,
-    topic: Topic = None,
-    kind: Kind = None,
-    reason: Reason = None,
-    key: Key = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Limit = None,
+    chosen: Chosen,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, without payloads.")] = False,
 ) -> None:
     """List dead letters, the latest first, and count them by reason and kind.
 
     The table shows 20 unless --limit says otherwise; --json prints all.
     """
-    which = Filter(topic, kind, reason, key, older_than, newer_than, message_ids or None)
+    which, limit = chosen.filter, chosen.limit
 
     async def read(letters: DeadLetters) -> tuple[list[DeadLetterTotal], list[DeadLetter], int]:
         found = [letter.message_id for letter in await letters.find_dead_letters(which, limit)]
@@ -104,18 +124,9 @@ def show(
 
 
 @app.command()
+@with_options
 def requeue(
-    message_ids: Ids = None,
-    topic: Topic = None,
-    kind: Kind = None,
-    reason: Reason = None,
-    key: Key = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Limit = None,
-    everything: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    bulk: Bulk,
     force: Annotated[
         bool, typer.Option("--force", help="Also those that the sink may have forgotten: they may start twice.")
     ] = False,
@@ -131,42 +142,32 @@ def requeue(
     One stays dead if a living message has its id or dedup_key, or if it was first tried longer ago than the sink
     recognises a repeat (Temporal: the namespace's retention), because its workflow might start a second time.
     """
-    which = Filter(topic, kind, reason, key, older_than, newer_than, message_ids or None)
-    found, missing = _choose(which, limit, everything=everything)
+    found, missing = _choose(bulk)
     planned = plan(found, _memory(found, retention), force=force)
     for risk in planned.risky:
         show_risk(risk, force=force)
     _say_living(planned.living)
-    done = _bulk("requeue", DeadLetters.requeue, planned.go, dry_run=dry_run, yes=yes)
-    if not dry_run and (missing or done < len(found)):
+    done = _bulk("requeue", DeadLetters.requeue, planned.go, bulk)
+    if not bulk.dry_run and (missing or done < len(found)):
         raise typer.Exit(1)
 
 
 @app.command()
+@with_options
 def discard(
-    message_ids: Ids = None,
-    topic: Topic = None,
-    kind: Kind = None,
-    reason: Reason = None,
-    key: Key = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Limit = None,
-    everything: All = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    bulk: Bulk,
 ) -> None:
     """Delete dead letters for ever, with their payloads and errors."""
-    which = Filter(topic, kind, reason, key, older_than, newer_than, message_ids or None)
-    found, missing = _choose(which, limit, everything=everything)
-    done = _bulk("discard", DeadLetters.discard, [letter.message_id for letter in found], dry_run=dry_run, yes=yes)
-    if not dry_run and (missing or done < len(found)):
+    found, missing = _choose(bulk)
+    done = _bulk("discard", DeadLetters.discard, [letter.message_id for letter in found], bulk)
+    if not bulk.dry_run and (missing or done < len(found)):
         raise typer.Exit(1)
 
 
-def _choose(which: Filter, limit: int | None, *, everything: bool) -> tuple[list[FoundDeadLetter], bool]:
+def _choose(bulk: Bulk) -> tuple[list[FoundDeadLetter], bool]:
     """The dead letters that a bulk command is about, and whether some that were named are not there."""
-    if which == Filter() and not everything:
+    which, limit = bulk.filter, bulk.limit
+    if which == Filter() and not bulk.everything:
         raise ConfigurationError("say which dead letters: message ids, a filter such as --topic, or --all")
     found = _asked(lambda letters: letters.find_dead_letters(which, limit))
     named_only = which == Filter(message_ids=which.message_ids) and limit is None
@@ -186,17 +187,17 @@ def _memory(found: Sequence[FoundDeadLetter], retention_s: float | None) -> Call
     return ask(partial(ask_sink, config.load_sink(settings.sink), context, namespaces)).__getitem__
 
 
-def _bulk(verb: str, move: Move, message_ids: Sequence[UUID], *, dry_run: bool, yes: bool) -> int:
+def _bulk(verb: str, move: Move, message_ids: Sequence[UUID], how: Bulk) -> int:
     """Do it, after showing what and asking, and return how many were done."""
     if not message_ids:
         sys.stdout.write(f"no dead letter to {verb}\n")
         return 0
-    if not yes:
+    if not how.yes:
         _preview(message_ids)
-    if dry_run:
+    if how.dry_run:
         sys.stdout.write(f"{len(message_ids)} would be {_PAST[verb]}; nothing was done\n")
         return 0
-    if not yes:
+    if not how.yes:
         _consent(verb, len(message_ids))
     tally = _moved(verb, move, message_ids)
     sys.stdout.write(f"{tally.done} {_PAST[verb]}\n")
