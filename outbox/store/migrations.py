@@ -267,7 +267,7 @@ def _refuse_unreleased(steps: list[Step], schema: str, level: int) -> None:
         if step.state == "unknown" and step.version <= level:
             raise SchemaError(
                 f"schema {schema!r} was made by an unreleased revision, it has migration {step.label}: "
-                "use that revision, or make the schema anew: `outbox reset --drop-schema`"
+                "use that revision, or make the schema again: `outbox reset --drop-schema`"
             )
 
 

@@ -18,7 +18,7 @@ begin
         execute format('grant app_tenant to %I', current_user);
     end if;
 exception when insufficient_privilege then
-    raise exception using errcode = 'insufficient_privilege', message = 'role app_tenant was made by somebody else',
+    raise exception using errcode = 'insufficient_privilege', message = 'role app_tenant was made by another login',
         hint = format('have them, or a superuser, run: grant app_tenant to %I', current_user);
 end $$;
 

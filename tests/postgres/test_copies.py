@@ -98,7 +98,7 @@ async def test_resume_refuses_a_copy_and_names_adopt(copy: str, paused_by: str) 
         await relay.wait_completed(3)
 
 
-async def test_a_copy_whose_pause_was_deleted_is_paused_again_by_the_next_look(copy: str) -> None:
+async def test_a_copy_with_a_deleted_pause_is_paused_again_by_the_next_look(copy: str) -> None:
     async with running(copy, mode="poll", poll_interval_s=60) as relay:
         await relay.log.wait_for(CopyFound)
     await fetch(copy, "delete from outbox.pause")

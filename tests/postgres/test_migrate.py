@@ -123,7 +123,7 @@ async def test_a_schema_of_an_unreleased_revision_is_refused_with_the_cure(datab
         assert done.code == 3
         [line] = done.err.splitlines()
         assert "schema 'outbox' was made by an unreleased revision, it has migration 0002_producers: use that" in line
-        assert "revision, or make the schema anew: `outbox reset --drop-schema`" in line
+        assert "revision, or make the schema again: `outbox reset --drop-schema`" in line
 
 
 async def test_older_schema_is_not_current_and_names_what_is_missing(database: str) -> None:

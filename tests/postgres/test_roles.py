@@ -752,7 +752,7 @@ async def test_with_keys_of_their_own_no_login_swallows_or_blocks_anothers_messa
     assert len(await fetch(logins.owner, "select from outbox.message where key = 'k'")) == 1
 
 
-async def test_no_two_logins_keys_meet_whatever_their_names_hold(logins: Logins) -> None:
+async def test_keys_of_two_logins_never_collide_with_any_names(logins: Logins) -> None:
     names = [f"{stem}_{uuid4().hex[:8]}" for stem in ("a", "a%3A", "a%")]
     names += [f"{names[0]}:b", f"{names[0]}:b:", f"{names[0]}%3Ab"]
     await fetch(logins.owner, "select outbox.scope_keys()")

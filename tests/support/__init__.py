@@ -1,4 +1,4 @@
-"""What the tests share: events to wait for, and a sink that does as it is told."""
+"""What the tests share: events to wait for, and a scripted sink."""
 
 from tests.support.event_log import EventLog
 from tests.support.sinks import FakeSink, NullSink, null_sink

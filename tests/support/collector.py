@@ -43,7 +43,7 @@ class Collector:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells a process to send its spans here, soon."""
+        """The variables that make a process send its spans here, soon."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
     async def until(self, *names: str) -> dict[str, Span]:

@@ -1,4 +1,4 @@
-"""Waiting for what the core tells, instead of sleeping or polling."""
+"""Waiting for events of the core, instead of sleeping or polling."""
 
 from __future__ import annotations
 

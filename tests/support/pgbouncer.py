@@ -50,8 +50,8 @@ class PgBouncer(EmbeddedServer):
 
     def _prepare(self) -> None:
         if os.geteuid() == 0:  # PgBouncer refuses to run as root
-            nobody = pwd.getpwnam("nobody")
-            self._user = nobody.pw_uid, nobody.pw_gid
+            user = pwd.getpwnam("nobody")
+            self._user = user.pw_uid, user.pw_gid
             os.chown(self._scratch, *self._user)
 
     def _command(self) -> list[str | Path]:

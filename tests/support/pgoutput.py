@@ -28,7 +28,7 @@ class Decoder:
         self._relations: dict[int, Relation] = {}
 
     def decode(self, message: bytes) -> Iterator[Insert]:
-        """Yield the insert in a message, if it is one."""
+        """The insert in a message, if it is one."""
         kind, body = message[:1], message[1:]
         if kind == b"R":
             self._describe(body)

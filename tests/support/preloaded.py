@@ -51,7 +51,7 @@ def serve(requests: socket.socket) -> None:
                 waiting.unregister(key.fd)
                 os.close(key.fd)
                 _, code = os.waitpid(pid, 0)
-                _tell(status, code)
+                _write_number(status, code)
                 os.close(status)
                 continue
             request, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, DESCRIPTORS)
@@ -63,11 +63,11 @@ def serve(requests: socket.socket) -> None:
             *streams, status = descriptors
             for descriptor in streams:
                 os.close(descriptor)
-            _tell(status, pid)
+            _write_number(status, pid)
             waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
 
 
-def _tell(status: int, number: int) -> None:
+def _write_number(status: int, number: int) -> None:
     try:
         os.write(status, STATUS.pack(number))
     except BrokenPipeError:

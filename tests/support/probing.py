@@ -18,7 +18,7 @@ ANSWERED_WITHIN_S = 15.0
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """A free port."""
     return _free_ports(1)[0]
 
 

@@ -20,7 +20,7 @@ EXIT_TIMEOUT_S = 45.0
 
 
 class WorkerProcess:
-    """A worker process, the relay's or the workflows', whose log goes to a file.
+    """A worker process, the relay's or the workflows'. Its log goes to a file.
 
     It is forked from a loaded process, as other commands are; `fresh` starts an interpreter, where memory is measured.
     """
@@ -73,7 +73,7 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(directory: Path, name: str, *, fresh: bool = False, **environment: str) -> Iterator[WorkerProcess]:
-    """Run a worker for the block; whatever is left of it afterwards is killed."""
+    """Run a worker for the block; afterwards kill what is left of it."""
     worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment}, fresh=fresh)
     try:
         yield worker
@@ -84,7 +84,7 @@ def worker_process(directory: Path, name: str, *, fresh: bool = False, **environ
 
 @contextmanager
 def workflow_worker_process(directory: Path, name: str, **environment: str) -> Iterator[WorkerProcess]:
-    """Run a workflow worker for the block; whatever is left of it afterwards is killed."""
+    """Run a workflow worker for the block; afterwards kill what is left of it."""
     worker = WorkerProcess(directory / f"{name}.log", {"OUTBOX_WORKER_NAME": name, **environment}, ("workflows", "run"))
     try:
         yield worker

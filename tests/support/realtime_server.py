@@ -59,7 +59,7 @@ end
 $$;
 alter publication supabase_realtime add table realtime.messages;
 """
-"""As Supabase's: partitioned by time, and a function that raises nothing whatever happens."""
+"""As Supabase's: partitioned by time, and a function that never raises an error."""
 
 
 def jwt(role: str, *, expires_in_s: float = 86_400.0, secret: str = SECRET) -> str:
@@ -129,7 +129,7 @@ class Client:
 
     socket: ServerConnection
     arrays: bool
-    """Whether it speaks version 2.0.0, whose frames are arrays."""
+    """Whether it speaks version 2.0.0, with frames that are arrays."""
     channels: dict[str, Channel] = field(default_factory=dict)
 
     async def send(
@@ -159,12 +159,12 @@ class RealtimeServer:
         self.private_only = False
         """Whether the project takes private channels only."""
         self.knows_replication_ready = True
-        """Whether it says when its replication stands. Older servers do not, whatever a join asks for."""
+        """Whether it says when its replication stands. Older servers never do."""
         self.refusal_delay_s = 0.05
         """How long it waits before it refuses a join; Realtime waits for five seconds."""
         self.answer_heartbeats = True
         self.read: set[str] = set()
-        """Ids of the messages whose rows it has read, and reported to whoever may see them."""
+        """Ids of the messages with rows that it has read, and reported to the clients that may see them."""
         self.deaf = False
         """Healthy in everything, and reporting nothing: a stopped replication, exceeded limits."""
         self.subscribe_delay_s = 0.05
@@ -183,7 +183,7 @@ class RealtimeServer:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def has_subscribed(self) -> bool:
-        """Whether a channel is told of what is committed from now on."""
+        """Whether a channel gets what is committed from now on."""
         return any(channel.subscribed for client in self.clients for channel in client.channels.values())
 
     async def stop(self) -> None:
@@ -201,7 +201,7 @@ class RealtimeServer:
             client.socket.transport.abort()
 
     async def end_channels(self, event: str = "phx_close", *, reason: str | None = None) -> None:
-        """End every channel and leave its socket open; with a reason, tell it first."""
+        """End every channel and leave its socket open; with a reason, send it first."""
         for client in self.clients:
             for channel in list(client.channels.values()):
                 if reason is not None:
@@ -209,14 +209,14 @@ class RealtimeServer:
                 await client.send(channel.topic, event, {}, ref=channel.join_ref, join_ref=channel.join_ref)
                 del client.channels[channel.topic]
 
-    async def subscribe_anew(self) -> None:
-        """Tell every channel that it was subscribed, once more."""
+    async def subscribe_again(self) -> None:
+        """Send every channel once more that it was subscribed."""
         for client in self.clients:
             for channel in client.channels.values():
                 await self._system(client, channel, "Subscribed to PostgreSQL")
 
     async def fail_subscriptions(self) -> None:
-        """Tell every channel that its parameters make no subscription."""
+        """Send every channel that its parameters make no subscription."""
         for client in self.clients:
             for channel in client.channels.values():
                 text = "Unable to subscribe to changes with given parameters. Please check Realtime is enabled"
@@ -227,7 +227,7 @@ class RealtimeServer:
         while True:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await self._replicate_once()
-            await anyio.sleep(0.2)  # a temporary slot is gone with its connection: what came meanwhile is never told
+            await anyio.sleep(0.2)  # a temporary slot is gone with its connection: what came in the meantime is lost
 
     async def _replicate_once(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=10)
@@ -439,8 +439,8 @@ class RealtimeServer:
     async def _system(
         self, client: Client, channel: Channel, message: str, *, status: str = "ok", extension: str = "postgres_changes"
     ) -> None:
-        told = {"message": message, "status": status, "extension": extension, "channel": channel.topic.split(":", 1)[1]}
-        await client.send(channel.topic, "system", told, join_ref=channel.join_ref)
+        body = {"message": message, "status": status, "extension": extension, "channel": channel.topic.split(":", 1)[1]}
+        await client.send(channel.topic, "system", body, join_ref=channel.join_ref)
 
 
 @asynccontextmanager

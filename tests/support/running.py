@@ -24,7 +24,7 @@ STOPS_WITHIN_S = 20.0
 
 
 def settings(dsn: str | None, **chosen: Any) -> Settings:
-    """A worker's settings; whatever the test does not choose is made for short tests. No `dsn`: the environment's.
+    """A worker's settings; those that the test does not choose suit short tests. No `dsn`: the environment's.
 
     Chosen are fields, or environment variables by their own names.
     """

@@ -1,4 +1,4 @@
-"""Sinks for tests: one that does as it is told, one that swallows everything."""
+"""Sinks for tests: a scripted one, and one that swallows everything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def deliver_all(message: Message) -> Outcome:
 
 
 class FakeSink:
-    """A sink whose answers a test writes.
+    """A sink with answers that a test scripts.
 
     `answer` may be replaced at any time; what it raises, `deliver` raises. Its answer is taken when the delivery ends,
     so a test that blocks the sink may decide the outcome while deliveries hang in it. While `available` is False both
@@ -85,7 +85,7 @@ class FakeSink:
 
     @asynccontextmanager
     async def factory(self, context: SinkContext) -> AsyncIterator[Sink]:
-        """An `outbox.model.sink.SinkFactory` that yields this very sink."""
+        """An `outbox.model.sink.SinkFactory` that gives this very sink."""
         self.context = context
         yield self
 
@@ -193,7 +193,7 @@ async def stuck_sink(context: SinkContext) -> AsyncIterator[Sink]:
 
 
 class ForgetfulSink(NullSink):
-    """Recognises repeats for as many seconds as `OUTBOX_TEST_MEMORY_S` says; does not tell when that is not set."""
+    """Recognises repeats for as many seconds as `OUTBOX_TEST_MEMORY_S` says; unknown when that is not set."""
 
     async def memory_s(self, namespace: str | None) -> float | Unavailable:
         memory_s = os.environ.get(f"OUTBOX_TEST_MEMORY_S{'' if namespace is None else '_' + namespace.upper()}")

@@ -40,7 +40,7 @@ async def blocked_on(
 
 
 class Clock:
-    """A store whose `now` the test moves. It starts at the database's time, so that enqueued messages are due."""
+    """A store with a `now` that the test moves. It starts at the database's time, so that enqueued messages are due."""
 
     def __init__(self, pool: Pool, now: datetime, worker_id: int, *, history: bool) -> None:
         self.pool = pool

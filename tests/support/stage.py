@@ -123,7 +123,7 @@ class Stage:
         return await eventually(look, lambda events: any(event["type"] == last for event in events))
 
     async def refuse(self, action: str) -> None:
-        """From now on have the database refuse every step whose audit entry says `action`."""
+        """From now on make the database refuse every step with `action` in its audit entry."""
         await fetch(
             self.dsn,
             """
@@ -151,7 +151,7 @@ class Stage:
         """From now on no mail can be sent; for stages that have sent none."""
         self.mail_folder.write_text("in the way")
 
-    def mend_mail(self) -> None:
+    def repair_mail(self) -> None:
         """Let mails be sent again."""
         self.mail_folder.unlink()
 

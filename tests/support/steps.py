@@ -12,11 +12,11 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 REACHED_WITHIN_S = 20.0
 Moment = Literal["before", "after"]
-"""Before an activity has any effect, or after its effect, while nobody knows of it."""
+"""Before an activity has any effect, or after its effect, before it is reported."""
 
 
 class Gate(Interceptor):
-    """Holds activities whose id begins with `step` until it is opened, or until their worker ends."""
+    """Holds activities with an id that begins with `step` until it is opened, or until their worker ends."""
 
     def __init__(self, step: str, moment: Moment = "after") -> None:
         self.step, self.moment = step, moment
@@ -29,7 +29,7 @@ class Gate(Interceptor):
             await self.reached.wait()
 
     def open(self) -> None:
-        """Let through who stands there, and whoever comes."""
+        """Let all waiting and all later activities through."""
         self._open.set()
 
     async def stand(self) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy whose link a test can break in every way in which links break."""
+"""A TCP proxy. A test can break its link in every way in which links break."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class TcpProxy:
             there, out = await asyncio.open_connection(*self.target)
             ends.append(out)
             self._open.add(out.transport)
-            # The first direction to end takes the other with it: nobody here needs half-closed connections.
+            # The first direction to end takes the other with it: half-closed connections are not needed here.
             pumps = [
                 asyncio.ensure_future(self._pump(reader, out, "sent", flowing)),
                 asyncio.ensure_future(self._pump(there, writer, "received", flowing)),
@@ -134,7 +134,7 @@ class TcpProxy:
         except OSError:
             pass  # the target is not there: the client sees its connection end
         except asyncio.CancelledError:
-            pass  # ours, and nobody else's: asyncio's server would report it as an error in its callback
+            pass  # ours alone: asyncio's server would report it as an error in its callback
         finally:
             for end in ends:
                 self._open.discard(end.transport)

@@ -16,7 +16,7 @@ SERVER_CONFIG = {"frontend.WorkflowTimeSkippingEnabled": True}
 
 
 class Time:
-    """Lets time pass for single workflows, whoever started them."""
+    """Lets time pass for single workflows of any origin."""
 
     def __init__(self, client: Client) -> None:
         from temporalio.testing import TimeSkipper
@@ -34,9 +34,9 @@ async def why_not(client: Client) -> str | None:
         from temporalio.testing import TimeSkipper  # noqa: F401
     except ImportError:
         return "this SDK has no TimeSkipper"
-    nobody = WorkflowExecution(workflow_id="nobody")
+    absent = WorkflowExecution(workflow_id="absent")
     request = PollWorkflowExecutionTimeSkippingRequest(
-        namespace=client.namespace, workflow_execution=nobody, fast_forward_id="none"
+        namespace=client.namespace, workflow_execution=absent, fast_forward_id="none"
     )
     try:
         await client.workflow_service.poll_workflow_execution_time_skipping(request, retry=False)

@@ -43,7 +43,7 @@ async def query(dsn: str, statement: str) -> object:
 
 async def start_somewhere(server: TemporalServer, workflow_id: str, namespace: str = "default") -> str | None:
     client = await Client.connect(server.address, namespace=namespace)
-    handle = await client.start_workflow("Any", id=workflow_id, task_queue="nobody-polls")
+    handle = await client.start_workflow("Any", id=workflow_id, task_queue="unserved")
     return (await client.get_workflow_handle(workflow_id).describe()).run_id or handle.result_run_id
 
 
@@ -117,18 +117,18 @@ async def test_postgres_runs_from_a_wheel_that_its_user_cannot_reach(
 
 @as_root
 def test_postgres_starts_for_an_ordinary_user() -> None:
-    nobody = pwd.getpwnam("nobody")
+    user = pwd.getpwnam("nobody")
     program = (
         "from outbox_temporal.servers.postgres import PostgresServer as P\nwith P.start() as s: print(s.pid, s.dsn())"
     )
 
-    def run_as_nobody(code: str) -> subprocess.CompletedProcess[str]:
+    def run_without_rights(code: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-B", "-c", code],
             cwd="/",
             env={"PYTHONPATH": str(ROOT)},
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
+            user=user.pw_uid,
+            group=user.pw_gid,
             extra_groups=[],
             capture_output=True,
             text=True,
@@ -136,12 +136,12 @@ def test_postgres_starts_for_an_ordinary_user() -> None:
         )
 
     try:
-        readable = run_as_nobody("import outbox_temporal.servers.postgres").returncode == 0
+        readable = run_without_rights("import outbox_temporal.servers.postgres").returncode == 0
     except PermissionError:
         readable = False
     if not readable:
         pytest.skip("an ordinary user cannot run this interpreter or read this checkout")
-    done = run_as_nobody(program)
+    done = run_without_rights(program)
     assert done.returncode == 0, done.stderr
     assert "postgresql://" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Modules that a setting names: whatever is wrong with them is one line that names the setting."""
+"""Modules that a setting names: each fault in them is one line that names the setting."""
 
 from __future__ import annotations
 

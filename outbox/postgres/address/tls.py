@@ -21,8 +21,8 @@ SYSTEM = "system"
 _WEAK = {
     "disable": "nothing is encrypted",
     "allow": "TLS is used only if the server insists",
-    "prefer": "whoever sits between can have TLS left out",
-    "require": "what is said is encrypted, and whoever answers is believed",
+    "prefer": "an attacker on the network can turn TLS off",
+    "require": "traffic is encrypted, but the server is not verified",
 }
 
 

@@ -40,13 +40,13 @@ def main() -> None:
     build()
     with mounted(BASE) as base, mounted(IMAGE) as root:
         size_mb = (size(root) - size(base)) / 1e6
-        tell("size above the base", f"{size_mb:.0f} MB")
+        show("size above the base", f"{size_mb:.0f} MB")
         insist(size_mb <= GREATEST_SIZE_MB, f"the image is more than {GREATEST_SIZE_MB} MB larger than its base")
         described = json.loads(buildah("inspect", "--type=image", IMAGE))
         image = Image(root, described["Docker"]["config"], HOME)
         with PostgresServer.start(fsync=False) as postgres, TemporalServer.start(ui=False, in_memory=True) as temporal:
             for what, found in try_out(image, postgres.dsn(), temporal.address):
-                tell(what, found)
+                show(what, found)
 
 
 def hindrance() -> str | None:
@@ -73,7 +73,7 @@ def make_base() -> None:
     shutil.rmtree(tree, ignore_errors=True)
     apart = ("unshare", "--mount")  # it mounts in the tree, and may leave that behind
     run(*apart, "debootstrap", "--variant=minbase", "--include=python3,ca-certificates", release, tree, mirror)
-    tell("base made", f"Debian {release}")
+    show("base made", f"Debian {release}")
     with container("scratch") as name:
         buildah("add", "--quiet", name, tree, "/")
         buildah("commit", "--quiet", name, BASE)
@@ -99,7 +99,7 @@ def build() -> None:
         *(f"--secret=id=pip,src={configuration}", f"--volume={wheels}:/run/wheels:ro"),
         *("--file", ROOT / "Containerfile", "--tag", IMAGE, ROOT),
     )
-    tell("built in", f"{monotonic() - began_s:.0f} s")
+    show("built in", f"{monotonic() - began_s:.0f} s")
 
 
 def download() -> Path:
@@ -134,7 +134,7 @@ def size(tree: Path) -> int:
     return sum(entry.lstat().st_size for entry in tree.rglob("*") if entry.is_file() and not entry.is_symlink())
 
 
-def tell(what: str, found: object) -> None:
+def show(what: str, found: object) -> None:
     """One line of the report."""
     sys.stdout.write(f"{what:30} {found}\n")
     sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Tries the image as a restricted pod would run it, on real servers.
 
-That is: as process 1 of its own process namespace, as nobody's user without privileges, on a root file system that
+That is: as process 1 of its own process namespace, as the user `nobody` without privileges, on a root file system that
 cannot be written, not even /tmp, and with the image's own environment and nothing else. The network is the host's.
 """
 
@@ -102,7 +102,7 @@ class Process:
 
 
 def try_out(image: Image, dsn: str, address: str) -> Iterator[tuple[str, object]]:
-    """Try everything, telling what was found; ends the program at the first claim that fails."""
+    """Try everything, and report what was found; ends the program at the first claim that fails."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -158,7 +158,7 @@ def health(image: Image, relay: Process, servers: dict[str, str]) -> str:
 
 @contextmanager
 def running(image: Image, name: str, servers: dict[str, str], *arguments: str) -> Iterator[Process]:
-    """A relay, or another process, for the block; whatever is left of it afterwards is killed."""
+    """A relay, or another process, for the block; afterwards what is left of it is killed."""
     worker = Process(image, image.logs / f"{name}.log", arguments, {"OUTBOX_WORKER_NAME": name, **servers})
     try:
         yield worker
@@ -174,7 +174,8 @@ def commit_starts(dsn: str) -> None:
         for number in range(COMMITTED):
             sleep(max(0.0, began_s + number / RATE - monotonic()))
             connection.execute(
-                "select outbox.start_workflow('Anything', %s, 'null', task_queue => 'nobody')", [f"container-{number}"]
+                "select outbox.start_workflow('Anything', %s, 'null', task_queue => 'unserved')",
+                [f"container-{number}"],
             )
 
 
@@ -192,7 +193,7 @@ async def count_workflows(address: str) -> int:
     with anyio.move_on_after(30):
         while found < COMMITTED:
             found = (await client.count_workflows("WorkflowType = 'Anything'")).count
-            await anyio.sleep(0.2)  # how often the list is looked at: nobody tells when it has caught up
+            await anyio.sleep(0.2)  # how often the list is read: no event says when it has caught up
     return found
 
 

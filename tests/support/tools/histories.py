@@ -2,7 +2,7 @@
 
 It plays each of `tests/workflows/<family>/scenarios.py` on real servers and writes `histories/<branch>.json` there; of a
 workflow that continued as new `<branch>-2.json` and so on too. A history that is there stays, because what it holds is
-how workflows in production have begun; `--again` records it anew, which is right only before a release.
+how workflows in production have begun; `--again` records it again, which is right only before a release.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def write(path: Path, history: WorkflowHistory) -> None:
 
 
 def _without_traces(value: Any) -> Any:
-    """The same without stack traces, which tell of the recording machine's folders and decide nothing."""
+    """The same without stack traces, which show the recording machine's folders and decide nothing."""
     if isinstance(value, dict):
         return {name: _without_traces(inner) for name, inner in value.items() if name != "stackTrace"}
     return [_without_traces(inner) for inner in value] if isinstance(value, list) else value
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Record a workflow family's golden histories.")
     parser.add_argument("family", help="the folder in tests/ that has scenarios.py")
     parser.add_argument("branch", nargs="*", help="only these; all without")
-    parser.add_argument("--again", action="store_true", help="record anew what is there")
+    parser.add_argument("--again", action="store_true", help="record again what is there")
     arguments = parser.parse_args()
     anyio.run(partial(record, arguments.family, arguments.branch, again=arguments.again))
 

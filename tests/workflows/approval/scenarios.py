@@ -127,7 +127,7 @@ async def unsent_mail(stage: Stage) -> str:
     async with stage.worker():
         handle = await begin(stage, mail_within_s=BRIEFLY_S)
         await standing(handle, lambda found: found.revision == 2)
-        stage.mend_mail()
+        stage.repair_mail()
         await handle.execute_update(ApprovalWorkflow.approve, command(ALICE))
         await handle.result()
     return handle.id

@@ -214,5 +214,5 @@ async def test_the_schema_is_made_and_used_by_any_login_that_may_make_roles() ->
                 assert await connection.fetch("select from app.tenant") == []
                 assert await connection.fetch("select from app.event_chain") == []
         await migrate(others)
-        with pytest.raises(DatabaseRefused, match=r"made by somebody else: .* run: grant app_tenant to other"):
+        with pytest.raises(DatabaseRefused, match=r"made by another login: .* run: grant app_tenant to other"):
             await migrate(others, lineage=APPLICATION)

@@ -37,15 +37,15 @@ class OrganizationBootstrapWorkflow(CancellableSaga):
     @workflow.init
     def __init__(self, *given: object) -> None:
         self._bootstrap, self._faults = begun(Bootstrap, given, faults)
-        told = partial(UndoBootstrap, self._bootstrap)
-        self._saga = Saga(self._bootstrap.tenant_id, "system", self._bootstrap.patience, told)
+        order = partial(UndoBootstrap, self._bootstrap)
+        self._saga = Saga(self._bootstrap.tenant_id, "system", self._bootstrap.patience, order)
 
     @workflow.run
     async def run(self, *given: object) -> Bootstrapped:  # noqa: ARG002 - the constructor has taken it
         """Return what was made, or that it was cancelled by a command.
 
         Fails, with everything undone, with ApplicationError of type InvalidRequest, Refused, TenantDeleted,
-        DatabaseRefused or StepFailed (no time left for it); or NotUndone, whose details name what is left.
+        DatabaseRefused or StepFailed (no time left for it); or NotUndone; its details name what is left.
         """
         refuse(self._faults)
         cancelled = Bootstrapped("cancelled", self._bootstrap.organization_id)

@@ -52,10 +52,10 @@ class Saga:
     """What was begun, done and undone, for one run of a workflow."""
 
     def __init__(
-        self, tenant_id: str, actor: str, patience: SagaTimeouts, told: Callable[[Undo], object] = lambda undo: undo
+        self, tenant_id: str, actor: str, patience: SagaTimeouts, argument: Callable[[Undo], object] = lambda undo: undo
     ) -> None:
-        """`told` makes the argument of an undoing activity from what every family is told."""
-        self._tenant_id, self._actor, self._patience, self._told = tenant_id, actor, patience, told
+        """`argument` makes the argument of an undoing activity from the order that all families share."""
+        self._tenant_id, self._actor, self._patience, self._argument = tenant_id, actor, patience, argument
         self._steps: asyncio.Task[Any] | None = None
         self._to_undo: list[SagaStep] = []
         self._cancel: Cancel | None = None
@@ -196,7 +196,7 @@ class Saga:
         order = Undo(self._tenant_id, step.name, actor, self._error, self._step, self._cancelled, [*self._left])
         await workflow.execute_activity(
             step.undo or "",
-            self._told(order),
+            self._argument(order),
             activity_id=f"undo-{step.name}",
             schedule_to_close_timeout=patience.of(within_s),
             start_to_close_timeout=patience.of(patience.attempt_s),

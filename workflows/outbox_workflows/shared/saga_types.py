@@ -81,4 +81,4 @@ class Undo:
     cancelled: bool = False
     """Whether the workflow was cancelled. Otherwise that step failed."""
     left: list[str] = field(default_factory=list)
-    """Steps whose undoing was given up so far."""
+    """Steps that could not be undone so far."""
