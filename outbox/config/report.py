@@ -30,7 +30,7 @@ class Survey:
 
     reading: config.LoadedSettings
     sink: SinkFactory | None
-    """None where it cannot be found."""
+    """None if it cannot be found."""
     faults: tuple[str, ...]
     sink_faults: tuple[str, ...]
     """Of the sink's own settings."""

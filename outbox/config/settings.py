@@ -216,7 +216,7 @@ class Settings(BaseModel):
         return self._listening or self._database
 
     def realtime(self) -> tuple[RealtimeSettings, Token] | None:
-        """What the Realtime source needs; None where it is not configured."""
+        """What the Realtime source needs; None if it is not configured."""
         if self.supabase_url is None or self.supabase_service_role_key is None:
             return None
         return (

@@ -21,7 +21,7 @@ class Blocker:
     cure: str
     """SQL that ends it."""
     age_s: float | None
-    """Of its transaction; None where this login may not see it."""
+    """Of its transaction; None if this login may not see it."""
     certain: bool
     """Whether it keeps all others out; else it may hold rows."""
 

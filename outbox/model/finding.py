@@ -23,11 +23,11 @@ class Finding:
     grade: Grade
     detail: str
     cure: str | None = None
-    """What to do: lines to be copied, commands or SQL, where such do it. None where nothing is wrong."""
+    """What to do: lines to be copied, commands or SQL, where such do it. None if nothing is wrong."""
 
     @property
     def reason_untried(self) -> str | None:
-        """Why it could not even be tried; None where it was."""
+        """Why it could not even be tried; None if it was."""
         return self.detail.removeprefix(_UNTRIED) if self.detail.startswith(_UNTRIED) else None
 
 

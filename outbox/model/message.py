@@ -22,7 +22,7 @@ FRONT: Place = (-inf, 0)
 """Before every message."""
 
 CLAIM_BYTES = 8 * 2**20
-"""A claim takes no further message when it has so many bytes: half a second on a link of 16 MB/s."""
+"""A claim takes no further message when it has this many bytes: half a second on a link of 16 MB/s."""
 
 
 class Message(NamedTuple):

@@ -175,7 +175,7 @@ class Examiner(Protocol):
     """What a sink's factory has in addition if `outbox doctor` is to say more about the sink than its probe."""
 
     async def examine(self, context: SinkContext, demand: Demand | None) -> list[Finding]:
-        """Examine the sink's settings and its other side; `demand` is None where the outbox cannot be read.
+        """Examine the sink's settings and its other side; `demand` is None if the outbox cannot be read.
 
         It raises nothing. What cannot be tried, it says with the reason, and goes on.
         """

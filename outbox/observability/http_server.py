@@ -1,6 +1,6 @@
 """A small HTTP server in threads of its own, so that it can report that the event loop is stuck.
 
-Python's own server does the protocol. What is added are bounds: so many connections at once, so long for each request
+Python's own server does the protocol. This adds bounds: on connections at once, and on the time for each request
 and for each answer, and one request on each connection. A connection too many ends the oldest one that only sends or
 reads slowly, so slow clients cannot keep a probe out.
 """

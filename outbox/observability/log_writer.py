@@ -49,7 +49,7 @@ class LogWriter:
             self._change.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written, for so many seconds at most; return whether it is."""
+        """Wait until all is written, for this many seconds at most; return whether it is."""
         with self._change:
             return self._change.wait_for(lambda: not (self._lines or self._writing or self._unsaid), timeout_s)
 

@@ -23,7 +23,7 @@ class Filter:
     reason: str | None = None
     key: str | None = None
     older_than_s: float | None = None
-    """Dead for more than so many seconds, by the database's clock."""
+    """Dead for more than this many seconds, by the database's clock."""
     newer_than_s: float | None = None
     message_ids: Sequence[UUID] | None = None
 

@@ -201,7 +201,7 @@ async def require_current(
 def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> str | None:
     """Raise SchemaError, with the cure, unless this version can work with a schema of this register.
 
-    Returns None where the schema is exactly this version's, and a remark where it is newer and still serves it.
+    Returns None if the schema is exactly this version's, and a remark where it is newer and still serves it.
     """
     own = lineage.name(schema)
     steps = _compared(register, own, lineage, refuse=True)
@@ -215,7 +215,7 @@ def require_register(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lin
 
 
 def remark(steps: Iterable[Step], schema: str) -> str | None:
-    """What to say of a schema that is newer and serves this version; None where it is not newer."""
+    """What to say of a schema that is newer and serves this version; None if it is not newer."""
     newer = ", ".join(step.label for step in steps if step.state == "newer")
     return f"schema {schema!r} is newer than this version ({newer}), and still serves it" if newer else None
 

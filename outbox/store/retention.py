@@ -66,7 +66,7 @@ class Retention(Statements):
             return int(await self._pool.fetchval(self._sql("maintenance/forget_keys"), limit))
 
     async def prunable(self, history_s: float, dead_s: float | None) -> Prunable:
-        """Count what is older than so many seconds: of the history, and of the dead letters unless None."""
+        """Count what is older than this many seconds: of the history, and of the dead letters unless None."""
         async with self._errors("look for what is old"):
             [[text]] = await self._pool.fetch_slowly(
                 self._sql("maintenance/prunable"), history_s, dead_s, timeout_s=_COUNT_TIMEOUT_S
@@ -96,6 +96,6 @@ class Retention(Statements):
             return int(await self._pool.fetchval(self._sql("maintenance/prune_dead_letters"), before, limit))
 
     async def forget_workers(self, silent_s: float) -> int:
-        """Forget workers not heard of for so many seconds, at least a day; return how many."""
+        """Forget workers not heard of for this many seconds, at least a day; return how many."""
         async with self._errors("forget workers"):
             return len(await self._pool.fetch(self._sql("maintenance/forget_workers"), silent_s))

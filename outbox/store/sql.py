@@ -46,7 +46,7 @@ def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
 
 @cache
 def call(function: str, arguments: int = 0, schema: str = DEFAULT_SCHEMA) -> str:
-    """Return the statement that calls a function of a schema with so many arguments."""
+    """Return the statement that calls a function of a schema with this many arguments."""
     placeholders = ", ".join(f"${n}" for n in range(1, arguments + 1))
     return in_schema(f"select * from outbox.{function}({placeholders})", schema)  # noqa: S608 - both are names in code
 

@@ -82,7 +82,7 @@ async def test_a_foreign_command_spoils_nothing_and_takes_no_name_of_ours(tmp_pa
     (tmp_path / "foreign.py").write_text(code, encoding="utf-8")
     path = {"PYTHONPATH": str(tmp_path)}
     assert (await outbox(None, "mine", **path)).out == "foreign\n"
-    assert "Show what waits" in (await outbox(None, "status", "--help", **path)).out
+    assert "Show waiting messages" in (await outbox(None, "status", "--help", **path)).out
     listed = await outbox(None, "--help", **path)
     assert (listed.code, "Traceback" in listed.err) == (0, False)
     assert "not available" in listed.out

@@ -59,7 +59,7 @@ async def test_the_original_goes_on(database: str, copy: str) -> None:
         await relay.wait_completed(3)
     assert not wrong(await examined(database))
     done = await outbox(database, "adopt")
-    assert (done.code, done.out) == (0, "this database is the outbox's home: no copy\n")
+    assert (done.code, done.out) == (0, "this database is no copy: nothing to adopt\n")
 
 
 async def test_an_adopted_copy_is_in_doubt_about_what_the_original_delivered(copy: str) -> None:

@@ -42,7 +42,7 @@ class Common:
         None, "File, or folder, for the result with all measurements, the environment and the settings."
     )
     plots: Path | None = option(None, "Folder for plots, PNG and SVG.")
-    brief: bool = option(default=False, text="Only see whether it works.")
+    brief: bool = option(default=False, text="Only check that it works.")
     yes: bool = option(
         default=False, text="Empty the outbox tables of --dsn without asking, also if messages wait there."
     )

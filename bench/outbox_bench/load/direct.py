@@ -42,7 +42,7 @@ def request(namespace: str, message_id: UUID, workflow_id: str) -> StartWorkflow
 
 
 async def start_many(client: Client, kind: Kind, count: int, concurrency: int) -> None:
-    """Start so many workflows, each of `concurrency` loops the next as soon as its last is acknowledged.
+    """Start this many workflows, each of `concurrency` loops the next as soon as its last is acknowledged.
 
     `raw` calls the service as the sink does; `client` is `Client.start_workflow`, as applications do.
     """

@@ -74,7 +74,7 @@ class Watch:
             await self._news.wait()
 
     async def rate(self, count: int) -> float:
-        """Wait for so many completions; return messages a second from the first claim on."""
+        """Wait for this many completions; return messages a second from the first claim on."""
         await self.until(lambda: self.completed >= count)
         return self.completed / (self.ended_s - self.began_s)
 
@@ -108,7 +108,7 @@ async def empty(connection: Connection) -> None:
 
 
 async def fill(connection: Connection, rows: int) -> None:
-    """Commit so many messages at once, of 112 bytes of payload each, past the checks of `outbox.enqueue`."""
+    """Commit this many messages at once, of 112 bytes of payload each, past the checks of `outbox.enqueue`."""
     if rows:
         await connection.execute(_FILL, rows, TOPIC)
 

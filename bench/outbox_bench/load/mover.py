@@ -94,7 +94,7 @@ async def relay() -> None:
 
 
 async def direct(kind: Kind, count: int, concurrency: int) -> None:
-    """Start so many workflows without the outbox."""
+    """Start this many workflows without the outbox."""
     from outbox_bench.load.direct import start_many  # noqa: PLC0415 - the SDK: a worker with another sink does without
     from outbox_temporal.sdk.client import connect  # noqa: PLC0415 - as above
 

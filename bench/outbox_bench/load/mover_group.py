@@ -103,7 +103,7 @@ async def movers(number: int, what: Sequence[str], environment: Mapping[str, str
 
 
 async def move(started: Sequence[MoverProcess], count: int, moved_all: Callable[[], None] | None = None) -> Move:
-    """Have them begin, and end once so many messages have been moved; `moved_all` is called before they end."""
+    """Have them begin, and end once this many messages have been moved; `moved_all` is called before they end."""
     moved = 0
 
     async def follow(mover: MoverProcess, scope: anyio.CancelScope) -> None:

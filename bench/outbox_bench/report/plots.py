@@ -176,7 +176,7 @@ def _cdf(axes: Axes, curves: dict[str, list[float]]) -> None:
 
 
 def _spread(count: int) -> list[int]:
-    """Which of so many ordered values to draw: evenly over the scale of per cents, the slowest all of them."""
+    """Which of this many ordered values to draw: evenly over the scale of per cents, the slowest all of them."""
     if count <= _POINTS:
         return list(range(count))
     return sorted({int(count * (1 - (0.5 / count) ** (step / _POINTS))) for step in range(_POINTS)} | {count - 1})

@@ -196,7 +196,7 @@ def _where(connections: int, company: str) -> str:
 
 
 async def _repeat(dsn: str, way: ProducerWay, connections: int, seconds: float) -> tuple[list[float], float]:
-    """Repeat the transaction on so many connections; return the seconds of each, and of all together."""
+    """Repeat the transaction on this many connections; return the seconds of each, and of all together."""
     taken_s: list[float] = []
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(_connection(dsn, way)) for _ in range(connections)]

@@ -63,7 +63,7 @@ class ThroughputOptions:
     runs: int = option(5, brief=1)
     concurrency: int = option(64, "Deliveries, or calls of a loop, at once.")
     keys: int = option(
-        10_000, "Measure messages that are spread over so many keys, in turn with messages without.", brief=200
+        10_000, "Measure messages that are spread over this many keys, in turn with messages without.", brief=200
     )
     tenants: int = option(0, "The same for tenants.")
     stub_latency_ms: float = option(0.0, "What the stub takes for an answer, at least.")
@@ -139,7 +139,7 @@ class Bench:
         return moved.rate
 
     async def loop(self, kind: str, count: int, *, address: str, where: str) -> float:
-        """Start so many workflows without the outbox; return starts a second."""
+        """Start this many workflows without the outbox; return starts a second."""
         what = [kind, str(count), str(self.options.concurrency)]
         async with movers(1, what, {"TEMPORAL_ADDRESS": address}) as started:
             moved = await move(started, count)
@@ -223,7 +223,7 @@ def relay_environment(dsn: str, address: str, concurrency: int) -> dict[str, str
 
 
 async def prepare(connection: Connection, rows: int, *, keys: int = 0, tenants: int = 0) -> None:
-    """Leave exactly so many messages behind, pending, spread over so many keys and tenants; 0 for none."""
+    """Leave exactly this many messages behind, pending, spread over these numbers of keys and tenants; 0: none."""
     await empty(connection)
     await connection.execute(_FILL, rows, TOPIC, TEXT, keys, tenants, WORKFLOW, TASK_QUEUE)
     await settle_down(connection)

@@ -13,9 +13,9 @@ from outbox.store.rules import Rules
 def adopt() -> None:
     """Let workers claim in a restored or copied database.
 
-    A copy starts paused, because the original may still deliver the same messages. Say this once the original is out of
-    use, or Temporal is another one. After a restore run `outbox audit` first.
+    A copy starts paused, because the original may still deliver the same messages. Adopt it when the original is out
+    of use, or when the copy uses another Temporal. After a restore run `outbox audit` first.
     """
     was_copy = ask(partial(with_store, config.load(), Rules, lambda rules: rules.adopt()))
-    said = "adopted: workers claim here from now on" if was_copy else "this database is the outbox's home: no copy"
+    said = "adopted: workers claim here from now on" if was_copy else "this database is no copy: nothing to adopt"
     sys.stdout.write(f"{said}\n")

@@ -23,7 +23,7 @@ from outbox.cli.format import NEVER_CUT
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Examine all that a worker needs, and print the cure of what is wrong; exit 1 unless it is safe to start."""
+    """Check everything that a worker needs, and print the cure for each fault; exit 1 unless it is safe to start."""
     found = survey()
     groups = ask(partial(examine, found.reading, found.sink, found.faults, found.sink_faults))
     safe = is_safe(groups)

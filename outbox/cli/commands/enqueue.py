@@ -37,7 +37,7 @@ class MessageOptions:
     payload: Annotated[str | None, typer.Argument(help="Payload as JSON.")] = None
     key: Annotated[str | None, typer.Option(help="Key: its messages go one at a time, in order.")] = None
     commit_order: Annotated[
-        bool, typer.Option("--commit-order", help="Wait for others who enqueue so for this key.")
+        bool, typer.Option("--commit-order", help="Wait for other producers that use it for this key.")
     ] = False
     tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to: tenants take turns.")] = None
     headers: Annotated[str | None, typer.Option(help="Headers as a JSON object.")] = None
@@ -47,15 +47,13 @@ class MessageOptions:
     ] = None
     dedup_key: Annotated[str | None, typer.Option(help="Add nothing while an unsettled message has this key.")] = None
     dedup_window: Annotated[
-        str | None, typer.Option(metavar="INTERVAL", help="And for so long after its delivery. Default: 1 hour.")
+        str | None, typer.Option(metavar="INTERVAL", help="And for this time after its delivery. Default: 1 hour.")
     ] = None
     available_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Earliest delivery, as PostgreSQL reads a timestamp.")
     ] = None
-    expires_at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Too late after this: not delivered any more.")
-    ] = None
-    on_expiry: Annotated[str | None, typer.Option(help="What becomes of it then: bury (default) or discard.")] = None
+    expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="Not delivered after this time.")] = None
+    on_expiry: Annotated[str | None, typer.Option(help="What happens to it then: bury (default) or discard.")] = None
     priority: Annotated[int | None, typer.Option(help="0 to 9. Default: 0.", min=0, max=9)] = None
 
 

@@ -34,8 +34,8 @@ def mode(
 ) -> None:
     """Show what wakes each worker, or switch all of them.
 
-    Running workers obey within a second. The switch is kept in the database and holds, also for workers that start
-    later, until it is set to default.
+    Running workers switch within a second. The database keeps the mode, also for workers that start later, until it is
+    set to default.
     """
     if wanted is not None and wanted not in (*MODES, "default"):
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")

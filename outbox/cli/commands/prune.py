@@ -50,13 +50,13 @@ def prune(
         typer.Option(
             parser=duration_s,
             metavar="AGE",
-            help="Drop days of history that ended so long ago. Else: OUTBOX_HISTORY_DAYS.",
+            help="Drop days of history that are older than this. Default: OUTBOX_HISTORY_DAYS.",
         ),
     ] = None,
     dead_older_than: Annotated[
         float | None,
         typer.Option(
-            parser=duration_s, metavar="AGE", help="Delete dead letters that died so long ago: 90d. Else: none."
+            parser=duration_s, metavar="AGE", help="Delete dead letters that are older than this: 90d. Default: none."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count exactly what would go, and do nothing.")] = False,

@@ -15,7 +15,7 @@ from outbox.model.message import Pause
 from outbox.store.rules import Rules
 
 _LARGEST_BURST = 1_000_000
-Topic = Annotated[str | None, typer.Option(help="Only this topic, or prefix.* for all that begin so.")]
+Topic = Annotated[str | None, typer.Option(help="Only this topic, or prefix.* for all that begin with it.")]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.")]
 
 
@@ -38,7 +38,7 @@ def resume(topic: Topic = None, key: Key = None) -> None:
 
 
 def limit(
-    topic: Annotated[str, typer.Argument(help="A topic, or prefix.* for all that begin so, together.")],
+    topic: Annotated[str, typer.Argument(help="A topic, or prefix.* for all that begin with it, together.")],
     rate: Annotated[float | None, typer.Argument(help="Messages a second, across all workers.")] = None,
     burst: Annotated[int | None, typer.Option(min=1, help="Messages at once. Default: one second's worth.")] = None,
     off: Annotated[bool, typer.Option("--off", help="Lift the limit.")] = False,

@@ -40,7 +40,7 @@ _SCHEMA_WITHIN_S, _LEAST_S, _MARGIN_S = 0.4, 0.3, 0.4
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what waits, what failed, and who works, within two seconds."""
+    """Show waiting messages, failures and workers, within two seconds."""
     report = ask(partial(_report, config.load()))
     if as_json:
         sys.stdout.buffer.write(json_output(report, indent=True))

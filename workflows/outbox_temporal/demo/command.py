@@ -43,8 +43,8 @@ def demo(
 ) -> None:
     """See it work: orders are committed, and become workflows.
 
-    PostgreSQL and Temporal come from their wheels, in temporary directories. DATABASE_URL and TEMPORAL_ADDRESS, where
-    set, name servers to use instead; the outbox schema is then made there, and stays.
+    PostgreSQL and Temporal come from their wheels, in temporary directories. If DATABASE_URL or
+    TEMPORAL_ADDRESS is set, the demo uses that server; the outbox schema is then made there, and stays.
     """
     logs.configure("ERROR", "text")
     good = anyio.run(partial(_demo, orders, rate, keep=keep), backend_options={"use_uvloop": os.name == "posix"})

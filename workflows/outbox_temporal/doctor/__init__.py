@@ -23,7 +23,7 @@ _SHARE = 0.45
 
 
 async def examine(context: SinkContext, demand: Demand | None) -> list[Finding]:
-    """Examine everything; `demand` is None where the outbox cannot be read. Raises nothing."""
+    """Examine everything; `demand` is None if the outbox cannot be read. Raises nothing."""
     faults = list(_faults())
     if faults:
         return [*faults, *(check.untried("Temporal's settings cannot be used") for check in CHECKS[1:])]

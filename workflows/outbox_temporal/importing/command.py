@@ -57,7 +57,7 @@ def import_rows(
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one transaction.")] = 500,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Roll back without being asked.")] = False,
 ) -> None:
-    """Move active workflows out of another engine's tables into messages, each row once; run again, it goes on.
+    """Move active workflows out of another engine's tables into messages, each row once. A second run goes on.
 
     Exit codes: 0 every row is moved, or in order, or taken back; 1 rows were refused, are not in order, or stay; 2 the
     mapping or a setting is wrong; 3 schema; 130 interrupted, the same command goes on.

@@ -61,7 +61,7 @@ class Moved(NamedTuple):
     workflow: str
     workflow_id: str
     fate: str | None
-    """`waiting`, `in flight`, `dead`, or the history's outcome; None where the outbox knows no more."""
+    """`waiting`, `in flight`, `dead`, or the history's outcome; None if the outbox knows no more."""
     tried: bool
     """Whether a worker has ever held the message."""
     error: str | None
@@ -106,7 +106,7 @@ class Books(Statements):
     async def lock_import(self, connection: Connection, import_id: int) -> tuple[bool, int] | None:
         """Keep other runs of an import out until the transaction ends.
 
-        Returns whether it is being rolled back, and how many rollbacks have begun; None where the import is gone.
+        Returns whether it is being rolled back, and how many rollbacks have begun; None if the import is gone.
         """
         row = await connection.fetchrow(self._sql("imports/lock"), import_id)
         return None if row is None else (row["rolling_back"], row["rollbacks"])

@@ -177,7 +177,7 @@ class _MappingCheck:
         return name
 
     def _table(self, model: type[M], name: str) -> M | None:
-        """A table as its model; None where it has faults."""
+        """A table as its model; None if it has faults."""
         table = self._file.document.get(name, {})
         if not isinstance(table, dict):
             self._fault((name,), f"{name} must be a table: write [{name}], and its fields below")

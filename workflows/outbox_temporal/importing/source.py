@@ -42,7 +42,7 @@ class RowSource:
         return int(found)
 
     async def batches(self, size: int) -> AsyncIterator[list[Row]]:
-        """The rows, so many at a time."""
+        """The rows, this many at a time."""
         identity = f"{_ROW}.{_quoted(self._mapping.source.identity)}"
         with _query_faults(self._mapping, "order the rows by their identity"):
             await self._connection.execute(

@@ -59,7 +59,7 @@ class Repaired:
 async def repair(
     client: Client, application: Application, *, since: timedelta | None = None, dry_run: bool = False
 ) -> AsyncIterator[Repaired]:
-    """End what is pending although its workflow has ended, within so long or as far back as Temporal keeps workflows.
+    """End what is pending although its workflow has ended, within this time or as far back as Temporal keeps workflows.
 
     Each row becomes `failed`, with an entry of the audit trail and an event, in one transaction. Where `dry_run`,
     nothing is changed. Raises RPCError, DatabaseUnavailable or DatabaseRefused.
@@ -90,7 +90,7 @@ async def _latest(client: Client, workflow_id: str) -> WorkflowExecution | None:
 
 
 async def _read(client: Client, ended: WorkflowExecution, how: str) -> Repaired | None:
-    """What the workflow was about, by its history; None where that names no approval that could have a row."""
+    """What the workflow was about, by its history; None if that names no approval that could have a row."""
     handle = client.get_workflow_handle(ended.id, run_id=ended.run_id)
     first = await anext(handle.fetch_history_events(page_size=1))
     given = first.workflow_execution_started_event_attributes.input.payloads

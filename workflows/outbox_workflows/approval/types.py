@@ -89,7 +89,7 @@ class Request:
     step_timeout_s: float = 30.0
     """If a step's worker sends no heartbeat for this long, another worker gets the step."""
     mail_within_s: float = 3600.0
-    """A mail that cannot be sent for so long is noted as unsent; the approval goes on."""
+    """A mail that cannot be sent for this long is noted as unsent; the approval goes on."""
     earlier: Earlier | None = None
     """Only from continue-as-new."""
 

@@ -105,7 +105,7 @@ class DeletionOrder(TenantOrder):
     """A TenantDeletion's order."""
 
     grace_s: float = 0.0
-    """The tenant is suspended for so long, during which the deletion can be cancelled; then its data goes."""
+    """The tenant is suspended for this long, during which the deletion can be cancelled; then its data goes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ from outbox_workflows.worker.health import serving
 from outbox_workflows.worker.runner import WorkflowWorker
 from outbox_workflows.worker.settings import WorkflowSettings
 
-app = typer.Typer(help="Carry out the workflows that the outbox starts.", no_args_is_help=True)
+app = typer.Typer(help="Run the included workflows that the outbox starts.", no_args_is_help=True)
 
 
 @app.callback()
 def _root() -> None:
-    """Carry out the workflows that the outbox starts."""
+    """Run the included workflows that the outbox starts."""
 
 
 @app.command()

@@ -13,7 +13,7 @@ from outbox.postgres.address import Environment, Faults
 
 
 def read() -> SinkSettings:
-    """Its settings and what is wrong with them; none where its libraries are not installed."""
+    """Its settings and what is wrong with them; none if its libraries are not installed."""
     try:
         from outbox_workflows.worker.settings import WorkflowSettings, environment_name  # noqa: PLC0415 - see above
     except ImportError:

@@ -86,7 +86,7 @@ class WorkflowSettings(BaseModel):
 
 
 def load(**flags: object) -> WorkflowSettings:
-    """Read the environment; `flags` are the command line's, None where not given. Raises ConfigurationError."""
+    """Read the environment; `flags` are the command line's, None if not given. Raises ConfigurationError."""
     return fields.load(WorkflowSettings, **flags)
 
 

@@ -74,7 +74,7 @@ class Sightings:
         return self.acknowledged[message_id]
 
     async def settlements(self, count: int) -> None:
-        """Wait until so many messages are settled."""
+        """Wait until this many messages are settled."""
         await self._until(lambda: len(self.settled) >= count)
 
     async def subscribed(self, source: str) -> None:

@@ -42,10 +42,10 @@ class Chosen:
     older_than: Annotated[
         float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for longer: 90m, 2d.")
     ] = None
-    newer_than: Annotated[float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for less long.")] = (
-        None
-    )
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, those that died last.")] = None
+    newer_than: Annotated[
+        float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for a shorter time.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many: those that died last.")] = None
 
     @property
     def filter(self) -> Filter:
