@@ -51,6 +51,7 @@ class ScenarioRun:
             async with cancelled_on_signal(self._interrupt):
                 try:
                     await self._scenario.measure(lab, self._options, self._report, show)
+                    show("done", 1.0)
                 except Exception as error:  # noqa: BLE001 - it is raised again when what was measured has been shown
                     self.error = error
             took_s = monotonic() - began_s

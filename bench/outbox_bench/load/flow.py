@@ -24,7 +24,6 @@ from temporalio.client import Client
 from outbox_bench.load import executions
 from outbox_bench.load.direct import TASK_QUEUE, WORKFLOW
 from outbox_bench.load.in_process import connected, empty
-from outbox_bench.report.figures import add_note, add_total
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.temporal_stub.frontend import FrontendOptions
 from outbox_bench.temporal_stub.server import StubFrontend
@@ -76,11 +75,11 @@ class FlowRecord:
 
     def judge(self, report: Measurements) -> None:
         """Add one run's figures on what became of the events. What is lost or doubled counts over all runs together."""
-        add_total(report, "events lost", "events", float(self.lost), NONE)
-        add_total(report, "events doubled", "events", float(self.doubled), NONE)
-        add_total(report, "events sent", "events", float(len(self.due_s)))
+        report.total("events lost", "events", float(self.lost), NONE)
+        report.total("events doubled", "events", float(self.doubled), NONE)
+        report.total("events sent", "events", float(len(self.due_s)))
         if self.left:
-            add_note(report, f"{self.left} messages were not settled {_SETTLED_WITHIN_S:g} s after the last event")
+            report.note(f"{self.left} messages were not settled {_SETTLED_WITHIN_S:g} s after the last event")
 
 
 class Flow:
@@ -148,8 +147,7 @@ async def count(client: Client) -> int:
 @asynccontextmanager
 async def frontend(report: Measurements) -> AsyncIterator[StubFrontend]:
     """The frontend that takes the starts, for the block, and a note that says which it is."""
-    add_note(
-        report,
+    report.note(
         "the frontend is outbox_bench.temporal_stub.frontend, a stand-in for Temporal's in a process of its own, on "
         "this machine: it "
         "remembers workflow ids and request ids as Temporal does, counts what it begins, and executes nothing",

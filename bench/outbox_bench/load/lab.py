@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from outbox.store.migrations import migrate
 from outbox_temporal.servers.postgres import PostgresServer, running
 from outbox_temporal.servers.temporal import TemporalServer
 
@@ -51,6 +52,12 @@ class Lab:
             self._dsn = server.dsn()
             self.embedded.append("PostgreSQL")
         return self._dsn
+
+    async def outbox(self) -> str:
+        """URL of the database, with the current schema of the outbox in it."""
+        dsn = await self.database()
+        await migrate(dsn)
+        return dsn
 
     async def temporal(self) -> str:
         """host:port of Temporal's frontend."""

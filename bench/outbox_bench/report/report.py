@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Measurements:
-    """What one scenario found, and under which circumstances."""
+    """What one scenario found, and under which circumstances. It is filled run by run: an interruption loses little."""
 
     scenario: str
     """The command's name: `latency`, `throughput`, …"""
@@ -61,15 +61,39 @@ class Measurements:
 
     def measured(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
         """Add one run's value to the figure of this name."""
+        self._runs(name, unit, goal).append(value)
+
+    def total(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+        """Add one run's value to one number over all runs. What must never happen must not vanish in a median."""
+        runs = self._runs(name, unit, goal)
+        runs[:] = [sum(runs) + value]
+
+    def longest(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
+        """Keep the largest value of all runs."""
+        runs = self._runs(name, unit, goal)
+        runs[:] = [max([*runs, value])]
+
+    def _runs(self, name: str, unit: str, goal: Goal | None) -> list[float]:
+        """The runs of the figure of this name, which begins here if it is new."""
         figure = next((figure for figure in self.figures if figure.name == name), None)
         if figure is None:
             figure = Figure(name, unit, [], goal)
             self.figures.append(figure)
-        figure.runs.append(value)
+        return figure.runs
 
     def sampled(self, name: str, values: Iterable[float]) -> None:
         """Add one run's single measurements, in milliseconds. `group: name` has a table show them by groups."""
         self.samples.setdefault(name, []).extend(values)
+
+    def note(self, text: str) -> None:
+        """Add a note, unless it is there already."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def ms(seconds: Iterable[float]) -> list[float]:
+    """These times in milliseconds."""
+    return [1000 * each for each in seconds]
 
 
 ShowProgress = Callable[[str, float], None]

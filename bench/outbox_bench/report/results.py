@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from outbox.model.errors import ConfigurationError
-from outbox_bench.report.report import Figure, Goal, Measurements
+from outbox_bench.report.report import Measurements
 
 _FORMAT = 1
 
@@ -27,6 +28,9 @@ class Result:
     interrupted: bool = False
 
 
+_RESULT = TypeAdapter(Result)
+
+
 def now() -> str:
     """This second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -34,7 +38,7 @@ def now() -> str:
 
 def rounded(result: Result) -> Result:
     """The result with the digits that are kept, so that what is shown now is what will be shown again."""
-    return _parsed(_short(asdict(result)))
+    return _RESULT.validate_python(_short(asdict(result)))
 
 
 def keep(result: Result, path: Path) -> Path:
@@ -59,7 +63,7 @@ def load(path: Path) -> Result:
         body = orjson.loads(path.read_bytes())
         if body["format"] != _FORMAT:
             raise ConfigurationError(f"{path} has format {body['format']}, and this version reads {_FORMAT}")
-        return _parsed(body)
+        return _RESULT.validate_python(body)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -69,19 +73,6 @@ def load(path: Path) -> Result:
 def load_all(folder: Path) -> list[Result]:
     """Every kept result of a folder, by name."""
     return [load(path) for path in sorted(folder.glob("*.json"))]
-
-
-def _parsed(body: dict[str, Any]) -> Result:
-    report = body["report"]
-    figures = [
-        Figure(each["name"], each["unit"], each["runs"], Goal(**each["goal"]) if each["goal"] else None)
-        for each in report["figures"]
-    ]
-    series = {name: [(x, y) for x, y in points] for name, points in report["series"].items()}
-    measurements = Measurements(
-        report["scenario"], report["title"], figures, report["samples"], series, report["settings"], report["notes"]
-    )
-    return Result(measurements, body["environment"], body["ended"], body["took_s"], body["interrupted"])
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold

@@ -19,11 +19,9 @@ import anyio
 
 from outbox.config import settings as config
 from outbox.store.messages import Store
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, fill, relay_at_work, settle_down
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.figures import add_run, add_samples
-from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.report.report import Goal, Measurements, ms
 from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
@@ -56,14 +54,7 @@ OPTIONS = BacklogOptions
 
 async def measure(lab: Lab, options: BacklogOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Drain at each size in turn, run after run."""
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {
-        "sizes": list(options.sizes),
-        "drained": options.drained,
-        "drains": options.drains,
-        "runs": options.runs,
-    }
+    dsn = await lab.outbox()
     smallest, *others = sorted(options.sizes)
     turns = list(product(range(options.runs), others or [smallest]))
     async with connected(dsn) as connection:
@@ -75,9 +66,8 @@ async def measure(lab: Lab, options: BacklogOptions, report: Measurements, show:
                 _draw(report, sorted(options.sizes))
             if size != smallest:
                 ratio = f"drain rate, {size:,} ÷ {smallest:,} waiting"
-                add_run(report, ratio, "×", rates[size] / rates[smallest], GOAL)
+                report.measured(ratio, "×", rates[size] / rates[smallest], GOAL)
         await empty(connection)
-    show("done", 1.0)
 
 
 async def _at_size(
@@ -97,12 +87,12 @@ async def _at_size(
         rates.append(rate)
         claims_s += claimed
         waited_s += waited
-    add_run(report, f"drain rate, {size:,} waiting", "rows/s", median(rates))
-    add_run(report, f"claim, {size:,} waiting", "ms", 1000 * median(claims_s))
-    add_samples(report, f"claim, {size:,} waiting", claims_s)
+    report.measured(f"drain rate, {size:,} waiting", "rows/s", median(rates))
+    report.measured(f"claim, {size:,} waiting", "ms", 1000 * median(claims_s))
+    report.sampled(f"claim, {size:,} waiting", ms(claims_s))
     if waited_s:
-        add_run(report, f"urgent message, {size:,} waiting", "ms", 1000 * median(waited_s))
-        add_samples(report, f"urgent message, {size:,} waiting", waited_s)
+        report.measured(f"urgent message, {size:,} waiting", "ms", 1000 * median(waited_s))
+        report.sampled(f"urgent message, {size:,} waiting", ms(waited_s))
     return median(rates)
 
 
@@ -170,7 +160,7 @@ async def _explain(connection: Connection, size: int, report: Measurements) -> N
         await store.claim(settings.batch, lease_s=settings.lease_s, worker_id=0)
     except _ExplainedError as explained:
         buffers = explained.plan["Shared Hit Blocks"] + explained.plan["Shared Read Blocks"]
-        add_run(report, f"buffers of a claim, {size:,} waiting", "buffers", buffers)
+        report.measured(f"buffers of a claim, {size:,} waiting", "buffers", buffers)
     finally:
         await transaction.rollback()
     report.settings["claim of"] = settings.batch

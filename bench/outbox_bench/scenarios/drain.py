@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import anyio
 from temporalio.client import Client
 
-from outbox.store.migrations import migrate
 from outbox_bench.load.flow import NONE, FlowRecord, count, frontend, ledger, steady_flow
 from outbox_bench.load.in_process import connected
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
-from outbox_bench.report.figures import add_longest, add_run, add_total
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.scenarios.options import option
 
@@ -46,22 +44,20 @@ OPTIONS = DrainOptions
 
 async def measure(lab: Lab, options: DrainOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Drain one worker after the other."""
-    dsn = await lab.database()
-    await migrate(dsn)
+    dsn = await lab.outbox()
     async with frontend(report) as stub, connected(dsn) as connection:
         client = await Client.connect(stub.address)
         for run in range(options.runs):
             show(f"run {run + 1} of {options.runs}", run / options.runs)
             code, took_s, found = await _drain(dsn, stub.address, connection, client, options)
             judge(report, code, took_s, found)
-    show("done", 1.0)
 
 
 def judge(report: Measurements, code: int, took_s: float, found: FlowRecord) -> None:
     """Add one run's figures: the exit code, the seconds from SIGTERM to the end, and what became of the events."""
-    add_run(report, "SIGTERM to the process's end", "s", took_s, GOAL)
-    add_longest(report, "SIGTERM to the process's end, longest", "s", took_s, GOAL)
-    add_total(report, "exits other than 0", "exits", float(code != 0), NONE)
+    report.measured("SIGTERM to the process's end", "s", took_s, GOAL)
+    report.longest("SIGTERM to the process's end, longest", "s", took_s, GOAL)
+    report.total("exits other than 0", "exits", float(code != 0), NONE)
     found.judge(report)
 
 

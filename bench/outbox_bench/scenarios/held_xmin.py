@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import Watch, connected, empty, fill, relay_at_work, settle_down
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.scenarios.options import option
 
@@ -50,16 +48,14 @@ async def held_xmin(dsn: str, observer: Connection, report: Measurements) -> Asy
         await holder.execute(_HOLD)
         await holder.fetchval("select count(*) from outbox.message")
         if not await observer.fetchval(_HELD, holder.get_server_pid()):
-            add_note(report, "the session that should hold a snapshot holds none, or may not be seen")
+            report.note("the session that should hold a snapshot holds none, or may not be seen")
         yield
         await holder.execute("rollback")
 
 
 async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Run both ways in turn, the one that begins changing from run to run."""
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {"rounds": options.rounds, "messages a round": options.messages, "runs": options.runs}
+    dsn = await lab.outbox()
     curves: dict[str, list[list[float]]] = {FREE: [], HELD: []}
     for run in range(options.runs):
         for turn, way in enumerate((FREE, HELD) if run % 2 == 0 else (HELD, FREE)):
@@ -73,9 +69,8 @@ async def measure(lab: Lab, options: HeldXminOptions, report: Measurements, show
             _draw(report, curves, options)
         free, held = curves[FREE][-1], curves[HELD][-1]
         # Equal numbers of messages: the whole run's rate is the harmonic mean of its rounds'.
-        add_run(report, "drain rate, xmin held ÷ not", "×", _whole(held) / _whole(free), GOAL)
-        add_run(report, "drain rate at the end, xmin held ÷ not", "×", _end(held) / _end(free))
-    show("done", 1.0)
+        report.measured("drain rate, xmin held ÷ not", "×", _whole(held) / _whole(free), GOAL)
+        report.measured("drain rate at the end, xmin held ÷ not", "×", _end(held) / _end(free))
 
 
 async def _flow(
@@ -97,9 +92,9 @@ async def _flow(
             else:
                 async with held_xmin(dsn, observer, report):
                     await _rounds(connection, watch, options, rates, progress)
-        add_run(report, f"drain rate, {way}", "rows/s", _whole(rates))
-        add_run(report, f"dead rows at the end, {way}", "rows", await connection.fetchval(_DEAD))
-        add_run(report, f"hot table and its indexes at the end, {way}", "MiB", await connection.fetchval(_SIZE) / 2**20)
+        report.measured(f"drain rate, {way}", "rows/s", _whole(rates))
+        report.measured(f"dead rows at the end, {way}", "rows", await connection.fetchval(_DEAD))
+        report.measured(f"hot table and its indexes at the end, {way}", "MiB", await connection.fetchval(_SIZE) / 2**20)
         await empty(connection)
 
 

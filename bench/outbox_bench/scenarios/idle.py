@@ -17,11 +17,9 @@ import asyncpg
 import psutil
 
 from outbox.model.errors import OutboxError
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
-from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.scenarios.options import option
 
@@ -66,10 +64,8 @@ OPTIONS = IdleOptions
 
 async def measure(lab: Lab, options: IdleOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Watch one worker after the other."""
-    dsn = await lab.database()
-    await migrate(dsn)
+    dsn = await lab.outbox()
     temporal = {"TEMPORAL_ADDRESS": await lab.temporal()} if options.sink.startswith("outbox_temporal.") else {}
-    report.settings |= {"modes": list(options.modes), "sink": options.sink, "seconds watched": options.watch_s}
     turns = list(product(range(options.runs), options.modes))
     async with connected(dsn) as connection:
         await empty(connection)
@@ -82,8 +78,7 @@ async def measure(lab: Lab, options: IdleOptions, report: Measurements, show: Ca
                 costs = await _watch(connection, statements, psutil.Process(worker.pid), options.watch_s)
             for unit, cost in costs.items():
                 goal = GOALS[unit] if mode in _JUDGED else None
-                add_run(report, f"idle, {mode}: {unit}", unit, cost, goal)
-    show("done", 1.0)
+                report.measured(f"idle, {mode}: {unit}", unit, cost, goal)
 
 
 async def _deliver_one(connection: Connection) -> None:
@@ -119,8 +114,7 @@ async def _counter(connection: Connection, report: Measurements) -> tuple[str, s
     try:
         await connection.fetchval(_CALLS)
     except asyncpg.PostgresError:
-        add_note(
-            report,
+        report.note(
             "statements are the database's transactions (pg_stat_statements is not available): "
             "each of the worker's is one, and everything else that works in the database counts too",
         )

@@ -65,7 +65,6 @@ OPTIONS = PeersOptions
 
 async def measure(lab: Lab, options: PeersOptions, report: Measurements, show: ShowProgress) -> None:
     """Fill the report in place. The server must allow to create databases; they are dropped at the end."""
-    report.settings |= {"jobs": options.jobs, "pickups": options.pickups, "starts": options.starts}
     wanted = [peer for peer in PEERS if not options.only or peer.name in options.only]
     show("installing the peers", 0.0)
     cache = Cache(options.cache.absolute())

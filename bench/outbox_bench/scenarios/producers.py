@@ -21,12 +21,10 @@ import anyio
 import asyncpg
 
 from outbox import producer
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
-from outbox_bench.report.figures import add_note, add_run, add_samples
-from outbox_bench.report.report import Measurements
+from outbox_bench.report.report import Measurements, ms
 from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
@@ -136,13 +134,7 @@ async def measure(
     lab: Lab, options: ProducersOptions, report: Measurements, show: Callable[[str, float], None]
 ) -> None:
     """Take every way in turn, at every number of connections, without and with a worker, run after run."""
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {
-        "connections": list(options.connections),
-        "seconds each": options.seconds,
-        "runs": options.runs,
-    }
+    dsn = await lab.outbox()
     async with connected(dsn) as admin, _tables(admin):
         ways = await _possible(admin, report)
         turns = list(product(range(options.runs), (ALONE, LISTENING), options.connections))
@@ -150,7 +142,6 @@ async def measure(
             show(f"run {run + 1}: {connections} connections, {company}", turn / len(turns))
             await _round(dsn, admin, ways, company, connections, options, report)
             _draw(report, ways, options.connections)
-    show("done", 1.0)
 
 
 async def _round(
@@ -180,14 +171,14 @@ async def _round(
             taken_s, took_s = found[way.name]
             times_s[way.name] = connections * took_s / len(taken_s)
             if way.name == way.plain:
-                add_run(report, f"{way.name}: {where}", "transactions/s", len(taken_s) / took_s)
+                report.measured(f"{way.name}: {where}", "transactions/s", len(taken_s) / took_s)
             else:
                 plain_s = times_s[way.plain]
-                add_run(report, f"{way.name} ÷ plain: {where}", "×", times_s[way.name] / plain_s)
+                report.measured(f"{way.name} ÷ plain: {where}", "×", times_s[way.name] / plain_s)
                 if connections == min(options.connections):
-                    add_run(report, f"{way.name}, added: {where}", "ms", 1000 * (times_s[way.name] - plain_s))
+                    report.measured(f"{way.name}, added: {where}", "ms", 1000 * (times_s[way.name] - plain_s))
             if connections == min(options.connections):
-                add_samples(report, f"{way.name}: {where}", taken_s)
+                report.sampled(f"{way.name}: {where}", ms(taken_s))
     await empty(admin)
 
 
@@ -252,13 +243,13 @@ async def _possible(admin: Connection, report: Measurements) -> list[ProducerWay
     ways = list(WAYS)
     if find_spec("psycopg") is None:
         ways = [way for way in ways if way.driver != "psycopg"]
-        add_note(report, "psycopg is not installed: the Python producer was measured over asyncpg only")
+        report.note("psycopg is not installed: the Python producer was measured over asyncpg only")
     try:
         await admin.execute(f"begin; {_SILENT.replace('set', 'set local')}; rollback")
     except asyncpg.InsufficientPrivilegeError:
         await admin.execute("rollback")
         ways = [way for way in ways if way.prepare != _SILENT]
-        add_note(report, "enqueue without NOTIFY needs the right to set session_replication_role: not measured")
+        report.note("enqueue without NOTIFY needs the right to set session_replication_role: not measured")
     return ways
 
 

@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from outbox.store.migrations import migrate
 from outbox_bench.load.gate_proxy import door
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
-from outbox_bench.report.figures import add_longest, add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.scenarios.options import option
 
@@ -43,11 +41,10 @@ OPTIONS = ReadyOptions
 
 async def measure(lab: Lab, options: ReadyOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Start one worker after the other, in turn before and after its servers."""
-    dsn, temporal = await lab.database(), await lab.temporal()
-    await migrate(dsn)
+    dsn, temporal = await lab.outbox(), await lab.temporal()
     parts = urlsplit(dsn)
     if parts.hostname is None:
-        add_note(report, "servers that come later are not measured: the database's URL names no host")
+        report.note("servers that come later are not measured: the database's URL names no host")
     for run in range(options.runs):
         show(f"run {run + 1} of {options.runs}: servers first", run / options.runs)
         _add(report, SERVERS_FIRST, await _servers_first(dsn, temporal))
@@ -55,12 +52,11 @@ async def measure(lab: Lab, options: ReadyOptions, report: Measurements, show: C
             show(f"run {run + 1} of {options.runs}: worker first", (run + 0.3) / options.runs)
             database = f"{parts.hostname}:{parts.port or 5432}"
             _add(report, WORKER_FIRST, await _worker_first(dsn, database, temporal, options.away_s))
-    show("done", 1.0)
 
 
 def _add(report: Measurements, name: str, took_s: float) -> None:
-    add_run(report, name, "s", took_s, GOAL)
-    add_longest(report, f"{name}, longest", "s", took_s, GOAL)
+    report.measured(name, "s", took_s, GOAL)
+    report.longest(f"{name}, longest", "s", took_s, GOAL)
 
 
 async def _servers_first(dsn: str, temporal: str) -> float:

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, relay_at_work
 from outbox_bench.load.lab import Lab
-from outbox_bench.report.figures import add_run, add_samples
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.report.report import Goal, Measurements, ms
 from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
@@ -53,9 +51,7 @@ async def measure(
     lab: Lab, options: RestrictedOptions, report: Measurements, show: Callable[[str, float], None]
 ) -> None:
     """Measure each alone and beside the others, in turn, run after run."""
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {"waiting": options.waiting, "runs": options.runs, "seconds between others": options.every_s}
+    dsn = await lab.outbox()
     async with connected(dsn) as connection:
         for run in range(options.runs):
             show(f"run {run + 1}: a hot key", run / options.runs)
@@ -63,17 +59,16 @@ async def measure(
             show(f"run {run + 1}: a large tenant", (run + 0.5) / options.runs)
             await _tenants(dsn, connection, options, report)
         await empty(connection)
-    show("done", 1.0)
 
 
 async def _hot_key(dsn: str, connection: Connection, options: RestrictedOptions, report: Measurements) -> None:
     p99s = []
     for beside, waiting in (("alone", 0), ("beside a hot key", options.waiting)):
         latencies_s = await _latencies_s(dsn, connection, options, waiting, report)
-        add_samples(report, f"other keys, {beside}", latencies_s)
+        report.sampled(f"other keys, {beside}", ms(latencies_s))
         p99s.append(percentile(latencies_s, 99))
-        add_run(report, f"other keys {beside}, p99", "ms", 1000 * p99s[-1])
-    add_run(report, "other keys: beside a hot key ÷ alone, p99", "×", p99s[1] / p99s[0], GOAL)
+        report.measured(f"other keys {beside}, p99", "ms", 1000 * p99s[-1])
+    report.measured("other keys: beside a hot key ÷ alone, p99", "×", p99s[1] / p99s[0], GOAL)
 
 
 async def _latencies_s(
@@ -100,9 +95,9 @@ async def _latencies_s(
 async def _tenants(dsn: str, connection: Connection, options: RestrictedOptions, report: Measurements) -> None:
     alone_s = await _small_tenant_s(dsn, connection, 0)
     behind_s = await _small_tenant_s(dsn, connection, options.waiting)
-    add_run(report, f"a tenant's {_SMALL} messages alone", "ms", 1000 * alone_s)
-    add_run(report, f"a tenant's {_SMALL} messages behind another's", "ms", 1000 * behind_s)
-    add_run(report, "a small tenant: behind a large one ÷ alone", "×", behind_s / alone_s, GOAL)
+    report.measured(f"a tenant's {_SMALL} messages alone", "ms", 1000 * alone_s)
+    report.measured(f"a tenant's {_SMALL} messages behind another's", "ms", 1000 * behind_s)
+    report.measured("a small tenant: behind a large one ÷ alone", "×", behind_s / alone_s, GOAL)
 
 
 async def _small_tenant_s(dsn: str, connection: Connection, waiting: int) -> float:

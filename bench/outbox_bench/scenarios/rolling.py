@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 from temporalio.client import Client
 
-from outbox.store.migrations import migrate
 from outbox_bench.load.flow import NONE, FlowRecord, count, frontend, ledger, steady_flow
 from outbox_bench.load.in_process import connected
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import WorkerProcess, worker_process
-from outbox_bench.report.figures import add_note, add_run, add_samples, add_total
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Goal, Measurements
+from outbox_bench.report.report import Goal, Measurements, ms
 from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
@@ -62,15 +60,13 @@ class Update(NamedTuple):
 
 async def measure(lab: Lab, options: RollingOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Roll one update after the other."""
-    dsn = await lab.database()
-    await migrate(dsn)
+    dsn = await lab.outbox()
     async with frontend(report) as stub, connected(dsn) as connection:
         client = await Client.connect(stub.address)
         for run in range(options.runs):
             show(f"run {run + 1} of {options.runs}", run / options.runs)
             update, found = await _update(dsn, stub.address, connection, client, options)
             judge(report, update, found)
-    show("done", 1.0)
 
 
 def judge(report: Measurements, update: Update, found: FlowRecord) -> None:
@@ -78,17 +74,17 @@ def judge(report: Measurements, update: Update, found: FlowRecord) -> None:
     begin_s, end_s = update.steps_s[0], update.steps_s[-1]
     before_s, during_s = found.latencies_s(update.begin_s, begin_s), found.latencies_s(begin_s, end_s)
     p99_before_s, p99_during_s = percentile(before_s, 99), percentile(during_s, 99)
-    add_run(report, "event → start, p99: during ÷ before", "×", p99_during_s / p99_before_s, GOAL)
-    add_run(report, "event → start, p99 before", "ms", 1000 * p99_before_s)
-    add_run(report, "event → start, p99 during", "ms", 1000 * p99_during_s)
+    report.measured("event → start, p99: during ÷ before", "×", p99_during_s / p99_before_s, GOAL)
+    report.measured("event → start, p99 before", "ms", 1000 * p99_before_s)
+    report.measured("event → start, p99 during", "ms", 1000 * p99_during_s)
     found.judge(report)
-    add_total(report, "exits other than 0", "exits", float(sum(code != 0 for code in update.codes)), NONE)
+    report.total("exits other than 0", "exits", float(sum(code != 0 for code in update.codes)), NONE)
     if p99_before_s > _OVERLOADED_S:
-        add_note(report, "overloaded: this machine did not keep up with the events even before the update")
+        report.note("overloaded: this machine did not keep up with the events even before the update")
     for began_s, ended_s in pairwise(update.steps_s):
-        add_run(report, "one worker replaced in", "s", ended_s - began_s)
-    add_samples(report, "event → start, before", before_s)
-    add_samples(report, "event → start, during", during_s)
+        report.measured("one worker replaced in", "s", ended_s - began_s)
+    report.sampled("event → start, before", ms(before_s))
+    report.sampled("event → start, during", ms(during_s))
     report.series = {
         name: [(second, 1000 * percentile(values_s, percent)) for second, values_s in _by_second(found, begin_s, end_s)]
         for name, percent in (("p50", 50.0), ("p99", 99.0))

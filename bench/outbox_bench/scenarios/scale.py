@@ -13,11 +13,9 @@ from functools import partial
 from itertools import product
 
 from outbox.model.errors import ConfigurationError
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import connected, empty
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import move, movers
-from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Measurements
 from outbox_bench.scenarios.options import option
 from outbox_bench.scenarios.throughput import prepare, relay_environment
@@ -48,10 +46,8 @@ async def measure(lab: Lab, options: ScaleOptions, report: Measurements, show: C
     """Drain with each number of workers in turn, run after run."""
     if unknown := [sink for sink in options.sinks if sink not in ("null", "stub")]:
         raise ConfigurationError(f"--sinks: there is no {unknown[0]!r}: use null, stub")
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {"workers": list(options.workers), "runs": options.runs, "concurrency": options.concurrency}
-    report.settings |= {"messages": {"null": options.rows, "stub": options.stub_rows}, "processors": os.cpu_count()}
+    dsn = await lab.outbox()
+    report.settings["processors"] = os.cpu_count()
     turns = list(product(options.sinks, range(options.runs), options.workers))
     fewest = min(options.workers)
     rates: dict[str, list[float]] = {}
@@ -64,13 +60,12 @@ async def measure(lab: Lab, options: ScaleOptions, report: Measurements, show: C
             async with movers(number, ["relay"], environment) as started:
                 moved = await move(started, rows)
             curve = f"{sink} sink"
-            add_run(report, f"{curve}, {_workers(number)}", "messages/s", moved.rate)
+            report.measured(f"{curve}, {_workers(number)}", "messages/s", moved.rate)
             rates.setdefault(_workers(number) + sink, []).append(moved.rate)
             if number != fewest and (alone := rates.get(_workers(fewest) + sink)):
-                add_run(report, f"{curve}, {_workers(number)} ÷ {_workers(fewest)}", "×", moved.rate / alone[-1])
+                report.measured(f"{curve}, {_workers(number)} ÷ {_workers(fewest)}", "×", moved.rate / alone[-1])
             _draw(report, curve, options.workers)
         await empty(connection)
-    show("done", 1.0)
 
 
 @asynccontextmanager
@@ -81,8 +76,7 @@ async def _addresses(options: ScaleOptions, report: Measurements) -> AsyncIterat
         return
     async with running(partial(StubFrontend.start)) as stub:
         report.settings["stub"] = " ".join(stub.options.arguments())
-        add_note(
-            report,
+        report.note(
             "stub: outbox_bench.temporal_stub.frontend in a process of its own, which executes nothing and answers "
             "at once",
         )

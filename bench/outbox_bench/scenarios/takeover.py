@@ -18,12 +18,10 @@ from uuid import UUID
 import anyio
 
 from outbox.model.events import Event, SourceReady
-from outbox.store.migrations import migrate
 from outbox_bench.load.in_process import TOPIC, Watch, connected, empty, fill, relay_at_work
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.processes import worker_process
-from outbox_bench.report.figures import add_note, add_run, add_samples
-from outbox_bench.report.report import Figure, Goal, Measurements
+from outbox_bench.report.report import Figure, Goal, Measurements, ms
 from outbox_bench.scenarios.options import option
 
 if TYPE_CHECKING:
@@ -78,14 +76,7 @@ class _Survivor(Watch):
 
 async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, show: Callable[[str, float], None]) -> None:
     """Kill one worker after the other."""
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {
-        "kills": options.kills,
-        "messages held": options.messages,
-        "lease, s": options.lease_s,
-        "mode": options.mode,
-    }
+    dsn = await lab.outbox()
     waited_s: list[float] = []
     by_lease = 0
     async with connected(dsn) as connection:
@@ -100,7 +91,6 @@ async def measure(lab: Lab, options: TakeoverOptions, report: Measurements, show
             by_lease += took_s > left_s - _NEAR_S
             _report_so_far(report, waited_s, by_lease)
         await empty(connection)
-    show("done", 1.0)
 
 
 async def _kill(
@@ -124,15 +114,15 @@ async def _kill(
             await anyio.sleep(random.uniform(0.0, _CHANCE_S))  # noqa: S311 - no secret
             leases, left_s = await _leased(connection)
             if leases < options.messages:
-                add_note(report, "a kill is left out: the worker lost its leases before it was killed")
+                report.note("a kill is left out: the worker lost its leases before it was killed")
                 return None
             killed_s = monotonic()
             await victim.kill()
             with anyio.move_on_after(left_s + _SURPLUS_S):
                 await survivor.until(lambda: len(survivor.claimed_s) >= options.messages)
-                add_samples(report, "kill to claim", [at_s - killed_s for at_s in survivor.claimed_s.values()])
+                report.sampled("kill to claim", ms(at_s - killed_s for at_s in survivor.claimed_s.values()))
                 return max(survivor.claimed_s.values()) - killed_s, left_s
-    add_note(report, f"after a kill no worker had taken over {_SURPLUS_S:g} s after the end of the leases")
+    report.note(f"after a kill no worker had taken over {_SURPLUS_S:g} s after the end of the leases")
     return None
 
 
@@ -148,7 +138,7 @@ def _report_so_far(report: Measurements, waited_s: list[float], by_lease: int) -
     report.figures.clear()
     report.notes[:] = [note for note in report.notes if _BY_LEASE not in note]
     if by_lease:
-        add_note(report, f"{by_lease} of {len(waited_s)} {_BY_LEASE}")
+        report.note(f"{by_lease} of {len(waited_s)} {_BY_LEASE}")
     report.figures.append(Figure("kill -9 to takeover", "s", list(waited_s), GOAL))
     ranked = sorted(waited_s)
-    add_run(report, "kill -9 to takeover, p99", "s", ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], GOAL)
+    report.measured("kill -9 to takeover, p99", "s", ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], GOAL)

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from outbox.model.errors import ConfigurationError
-from outbox.store.migrations import migrate
 from outbox_bench.load.costs import Counters, Processor, postgres_process
 from outbox_bench.load.direct import TASK_QUEUE, TEXT, WORKFLOW
 from outbox_bench.load.in_process import TOPIC, connected, empty, settle_down
 from outbox_bench.load.lab import Lab
 from outbox_bench.load.mover_group import Move, move, movers
-from outbox_bench.report.figures import add_note, add_run
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.scenarios.options import option
 from outbox_bench.temporal_stub.frontend import FrontendOptions
@@ -81,17 +79,15 @@ async def measure(lab: Lab, options: ThroughputOptions, report: Measurements, sh
     scenarios = {"null": _null, "stub": _stub, "temporal": _temporal}
     if unknown := [sink for sink in options.sinks if sink not in scenarios]:
         raise ConfigurationError(f"--sinks: there is no {unknown[0]!r}: use {', '.join(scenarios)}")
-    dsn = await lab.database()
-    await migrate(dsn)
-    report.settings |= {"runs": options.runs, "concurrency": options.concurrency, "payload bytes": len(TEXT) + 13}
+    dsn = await lab.outbox()
+    report.settings["payload bytes"] = len(TEXT) + 13
     async with connected(dsn) as connection:
         bench = Bench(lab, dsn, connection, await postgres_process(connection), options, report)
         if bench.postgres is None:
-            add_note(report, "PostgreSQL runs elsewhere: its processor time is not measured")
+            report.note("PostgreSQL runs elsewhere: its processor time is not measured")
         for place, sink in enumerate(options.sinks):
             await scenarios[sink](bench, partial(_within, show, place, len(options.sinks)))
         await empty(connection)
-    show("done", 1.0)
 
 
 def _within(show: ShowProgress, place: int, places: int, what: str, share: float) -> None:
@@ -112,7 +108,7 @@ class Bench:
 
     def figure(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
         """Add one run's value."""
-        add_run(self.report, name, unit, value, goal)
+        self.report.measured(name, unit, value, goal)
 
     async def relay(
         self, label: str, rows: int, *, keys: int = 0, tenants: int = 0, address: str = "", goal: Goal | None = None
@@ -151,12 +147,11 @@ class Bench:
         """A figure that includes second attempts is another figure."""
         returned = sum(account.returned for account in moved.accounts)
         if returned:
-            add_note(self.report, f"{label}: {returned} messages of a run were not delivered at the first attempt")
+            self.report.note(f"{label}: {returned} messages of a run were not delivered at the first attempt")
 
 
 async def _null(bench: Bench, show: ShowProgress) -> None:
     options = bench.options
-    bench.report.settings["messages, null"] = options.rows
     for run in range(options.runs):
         show(f"null sink, run {run + 1}", run / options.runs)
         rate = await bench.relay("null sink", options.rows, goal=GOALS["null"])
@@ -170,9 +165,8 @@ async def _stub(bench: Bench, show: ShowProgress) -> None:
     options, report = bench.options, bench.report
     frontend = FrontendOptions(latency_ms=options.stub_latency_ms, jitter_ms=options.stub_jitter_ms)
     latency = f"{frontend.latency_ms:g} ms and a lognormal median of {frontend.jitter_ms:g} ms on top"
-    report.settings |= {"starts, stub": options.stub_rows, "stub": " ".join(frontend.arguments())}
-    add_note(
-        report,
+    report.settings["stub"] = " ".join(frontend.arguments())
+    report.note(
         "stub: outbox_bench.temporal_stub.frontend in a process of its own, which executes nothing; "
         f"it answers after {latency}",
     )
@@ -190,9 +184,9 @@ async def _temporal(bench: Bench, show: ShowProgress) -> None:
     options, report = bench.options, bench.report
     address = await bench.lab.temporal()
     own = "Temporal dev server" in bench.lab.embedded
-    report.settings |= {"starts, temporal": options.temporal_rows, "temporal": "dev server" if own else address}
+    report.settings["temporal"] = "dev server" if own else address
     if own:
-        add_note(report, "temporal: the CLI's dev server in memory, which has one history shard")
+        report.note("temporal: the CLI's dev server in memory, which has one history shard")
     for run in range(options.runs):
         await _beside_loops(bench, run, show, rows=options.temporal_rows, address=address, where="temporal")
 

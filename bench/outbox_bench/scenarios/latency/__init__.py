@@ -23,7 +23,6 @@ import asyncpg
 from temporalio.client import Client
 
 from outbox.config import settings as config
-from outbox.store.migrations import migrate
 from outbox_bench.load import executions
 from outbox_bench.load.arrivals import arrive, schedule
 from outbox_bench.load.definitions import WORKFLOW
@@ -74,8 +73,7 @@ OPTIONS = LatencyOptions
 async def measure(lab: Lab, options: LatencyOptions, report: Measurements, show: ShowProgress) -> None:
     """Measure every mode in turn, run by run."""
     show("starting PostgreSQL and Temporal", 0.0)
-    dsn, os.environ["TEMPORAL_ADDRESS"] = await lab.database(), await lab.temporal()
-    await migrate(dsn)
+    dsn, os.environ["TEMPORAL_ADDRESS"] = await lab.outbox(), await lab.temporal()
     modes = _modes(dsn, options, report)
     client = await connect()
     async with asyncpg.create_pool(dsn, min_size=4, max_size=_CONNECTIONS, reset=_keep) as pool:
@@ -87,7 +85,6 @@ async def measure(lab: Lab, options: LatencyOptions, report: Measurements, show:
                 show(f"run {run + 1} of {options.runs}, mode {mode}", (number + share) / len(steps))
 
             await bench.run(mode, report, passed)
-    show("done", 1.0)
 
 
 def _modes(dsn: str, options: LatencyOptions, report: Measurements) -> list[Mode]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from outbox_bench.report.percentiles import percentile
-from outbox_bench.report.report import Goal
+from outbox_bench.report.report import Goal, ms
 from outbox_bench.scenarios.latency import clocks
 from outbox_bench.scenarios.latency.clocks import Offset
 
@@ -73,12 +72,12 @@ class LatencyMeasurement:
         """From the moment for which it was due to Temporal's acknowledgement: late senders hide nothing."""
         group = f"{self.mode}, {self.rate:g}/s, from when it was due"
         got = seen.acknowledged
-        events = _ms(got[e.message_id] - e.due_s for e in self.events if e.message_id in got)
-        directs = _ms(direct.acknowledged_s - direct.due_s for direct in self.directs)
+        events = ms(got[e.message_id] - e.due_s for e in self.events if e.message_id in got)
+        directs = ms(direct.acknowledged_s - direct.due_s for direct in self.directs)
         report.sampled(f"{group}: event → start acknowledged", events)
         report.sampled(f"{group}: direct start", directs)
         sent: list[Event | Direct] = [*self.events, *self.directs]
-        report.sampled(f"{group}: sent late by", _ms(each.began_s - each.due_s for each in sent))
+        report.sampled(f"{group}: sent late by", ms(each.began_s - each.due_s for each in sent))
         if not (events and directs):
             return
         goal = _AS_FAST_AS_DIRECT if self.mode == "listen" else None
@@ -94,21 +93,21 @@ class LatencyMeasurement:
     def _fill_stages(self, report: Measurements, seen: Sightings) -> None:
         """From before the insert, and from the answer to the commit, to every later moment that was seen."""
         before, after = f"{self.mode}, from before the insert", f"{self.mode}, from the commit"
-        report.sampled(f"{before}: committed", _ms(event.committed_s - event.began_s for event in self.events))
+        report.sampled(f"{before}: committed", ms(event.committed_s - event.began_s for event in self.events))
         for name, moments in self._moments(seen).items():
             pairs = [(event, moments[event.message_id]) for event in self.events if event.message_id in moments]
             if pairs:
-                report.sampled(f"{before}: {name}", _ms(moment - event.began_s for event, moment in pairs))
-                since = _ms(moment - event.committed_s for event, moment in pairs)
+                report.sampled(f"{before}: {name}", ms(moment - event.began_s for event, moment in pairs))
+                since = ms(moment - event.committed_s for event, moment in pairs)
                 report.sampled(f"{after}: {name}", since)
                 if name == "hint received" and self.mode == "listen":
                     report.measured("listen: commit → hint, p50", "ms", percentile(since, 50), Goal("≤", 1.0))
         direct = f"{self.mode}, direct start"
-        report.sampled(f"{direct}: acknowledged", _ms(each.acknowledged_s - each.began_s for each in self.directs))
+        report.sampled(f"{direct}: acknowledged", ms(each.acknowledged_s - each.began_s for each in self.directs))
         for name, times in self._by_temporal().items():
             known = [(each, times[each.workflow_id]) for each in self.directs if each.workflow_id in times]
             if known:
-                report.sampled(f"{direct}: {name}", _ms(moment - each.began_s for each, moment in known))
+                report.sampled(f"{direct}: {name}", ms(moment - each.began_s for each, moment in known))
 
     def _moments(self, seen: Sightings) -> dict[str, dict[UUID, float]]:
         """Every stage's moments by message, in the order of the stages."""
@@ -159,7 +158,7 @@ class LatencyMeasurement:
         """One at a time."""
         if not self.alone_events_s:
             return
-        events, directs = _ms(self.alone_events_s), _ms(self.alone_directs_s)
+        events, directs = ms(self.alone_events_s), ms(self.alone_directs_s)
         report.sampled(f"{self.mode}, one at a time: event → start acknowledged", events)
         report.sampled(f"{self.mode}, one at a time: direct start", directs)
         for percent in (50, 99):
@@ -172,7 +171,3 @@ class LatencyMeasurement:
         for name, offset in (("database", self.database), ("Temporal", self._temporal_clock())):
             if offset is not None:
                 report.settings[f"clock of {name}"] = str(offset)
-
-
-def _ms(seconds: Iterable[float]) -> list[float]:
-    return [1000 * each for each in seconds]
