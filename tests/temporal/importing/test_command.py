@@ -53,6 +53,24 @@ async def test_an_import_from_elsewhere_writes_its_report_and_exits_0(
     assert report["counts"] == {"moved": 0, "already there": 10, "refused": 0}
 
 
+async def test_what_no_worker_with_these_settings_may_start_is_a_warning(database: str, tmp_path: Path) -> None:
+    await build(database, 10)
+    path = written(tmp_path, MAPPING.replace("[start]", '[start]\nnamespace = "elsewhere"'))
+    how = {"OUTBOX_TEMPORAL_ALLOWED_WORKFLOWS": "Simple*", "TEMPORAL_NAMESPACE": "elsewhere"}
+    code, _, err = await ended(start(database, path, "--dry-run", cwd=tmp_path))
+    assert (code, err.count("warning: ")) == (0, 1)
+    assert (
+        "outbox: warning: namespace 'elsewhere' is not allowed to this worker: add it to "
+        "OUTBOX_TEMPORAL_ALLOWED_NAMESPACES, or correct the message; with these settings its messages become dead letters\n"
+    ) in err
+    code, _, err = await ended(start(database, path, "--report", "r.json", cwd=tmp_path, **how))
+    assert (code, "'elsewhere'" in err) == (0, False)
+    [warning] = orjson.loads((tmp_path / "r.json").read_bytes())["warnings"]
+    assert "workflow type 'Approval' is not allowed to this worker" in warning
+    assert warning in err
+    assert (await counts(database))["message"] == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -29,6 +29,9 @@ from outbox_temporal.importing.source import FLAG, opened
 from outbox_temporal.importing.temporal_lookup import temporal
 from outbox_temporal.importing.verify import verify
 from outbox_temporal.importing.view import SHOWN, progress, show
+from outbox_temporal.sink import settings as sink_settings
+from outbox_temporal.sink.allow_list import Allowed
+from outbox_temporal.sink.frontend import DEFAULT_NAMESPACE, profile
 
 Advance = Callable[[int], object]
 Work = Callable[[ImportMapping, ImportReport, Books], Awaitable[None]]
@@ -100,7 +103,8 @@ async def _move(
 ) -> None:
     """Move the rows, or only say what would become of them."""
     async with opened(chosen, dsn, foreign=foreign) as source:
-        mover = RowMover(chosen, books, result, dry_run=dry_run)
+        allowed = Allowed(sink_settings.load(), profile().namespace or DEFAULT_NAMESPACE)
+        mover = RowMover(chosen, books, result, allowed, dry_run=dry_run)
         result.rows = await source.count()
         async with _watched(result, "looked at" if dry_run else "done with") as (stop, advance):
             await mover.run(source, batch, stop, advance)
@@ -162,6 +166,8 @@ def _show(result: ImportReport, path: Path | None) -> None:
         path = Path(f"{result.name}.report.json")
     show(result, path)
     sys.stdout.flush()
+    for warning in result.warnings:
+        sys.stderr.write(f"outbox: warning: {warning}\n")
     if path is not None:
         result.write(path)
     if result.interrupted:

@@ -14,6 +14,7 @@ from outbox_temporal.importing.mapping import ImportMapping
 from outbox_temporal.importing.report import ImportReport, RowFault
 from outbox_temporal.importing.rows import Planned, RowRefusal, planned
 from outbox_temporal.importing.source import RowSource
+from outbox_temporal.sink.allow_list import Allowed
 
 SAMPLES = 3
 _MOST_BYTES = 16 * 1024 * 1024
@@ -26,10 +27,13 @@ Workflow = tuple[str, str]
 class RowMover:
     """Moves the rows of one import, or with `dry_run` finds out what would become of them."""
 
-    def __init__(self, mapping: ImportMapping, books: Books, report: ImportReport, *, dry_run: bool) -> None:
+    def __init__(
+        self, mapping: ImportMapping, books: Books, report: ImportReport, allowed: Allowed, *, dry_run: bool
+    ) -> None:
         self._mapping = mapping
         self._books = books
         self._report = report
+        self._allowed = allowed
         self._dry_run = dry_run
         self._moves = "would be moved" if dry_run else "moved"
         report.counts = dict.fromkeys((self._moves, "already there", "refused"), 0)
@@ -44,6 +48,7 @@ class RowMover:
             if stop.asked:
                 return
             plans = [planned(self._mapping, row) for row in rows]
+            self._warn(plans)
             for part in _parts(plans):
                 await (self._judge(part) if self._dry_run else self._move(part))
             advance(len(rows))
@@ -74,6 +79,12 @@ class RowMover:
                 f"{pending} workflows of {name!r} are still to be ended by the last rollback, which would end "
                 "those started now in their place: let a worker deliver its messages first"
             )
+
+    def _warn(self, plans: Sequence[Planned | RowRefusal]) -> None:
+        """Warn of what a worker with these settings would not carry out; another worker may be allowed to."""
+        for plan in plans:
+            if isinstance(plan, Planned) and (fault := self._allowed.fault(plan.wish)):
+                self._report.warn(f"{fault}; with these settings its messages become dead letters")
 
     async def _move(self, plans: Sequence[Planned | RowRefusal]) -> None:
         """Move a part of a batch. Where PostgreSQL refuses it, find out which rows are to blame, and move the rest."""

@@ -12,6 +12,8 @@ from outbox.model.errors import OutboxError
 from outbox.model.json_output import json_output
 from outbox_temporal.importing.mapping import ImportMapping
 
+_MOST_WARNINGS = 20
+
 
 class RowFault(NamedTuple):
     """A row that a person should look at."""
@@ -37,6 +39,8 @@ class ImportReport:
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[RowFault] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What will go wrong later, unless somebody sees to it."""
     interrupted: bool = False
     begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun_s: float = field(default_factory=monotonic)
@@ -55,6 +59,11 @@ class ImportReport:
         self.count(finding.what)
         self.findings.append(finding)
 
+    def warn(self, text: str) -> None:
+        """Keep a warning, once; of many the first."""
+        if text not in self.warnings and len(self.warnings) < _MOST_WARNINGS:
+            self.warnings.append(text)
+
     def write(self, path: Path) -> None:
         """Write the whole report as JSON. Raises OutboxError."""
         whole = {
@@ -69,6 +78,7 @@ class ImportReport:
             "counts": self.counts,
             "findings": [finding._asdict() for finding in self.findings],
             "samples": self.samples,
+            "warnings": self.warnings,
         }
         try:
             path.write_bytes(json_output(whole, indent=True))

@@ -10,6 +10,7 @@ import orjson
 
 from outbox.model.message import Message
 from outbox_temporal.importing.mapping import ImportMapping
+from outbox_temporal.sink.allow_list import RequestedAction, wish_of
 from outbox_temporal.target.json_text import Uncut, members
 from outbox_temporal.target.target import Target
 from outbox_temporal.target.templates import Fields, Placeholder, Template, Unfilled, cut
@@ -40,6 +41,8 @@ class Planned(NamedTuple):
     message: dict[str, Any]
     """The arguments of `enqueue_many`."""
     payload_bytes: int
+    wish: RequestedAction
+    """What its start will ask of Temporal."""
 
 
 class RowRefusal(NamedTuple):
@@ -81,7 +84,8 @@ def _planned(mapping: ImportMapping, row: Row) -> Planned:
         if target.arguments == "many" and not payload.lstrip().startswith(b"["):
             raise ValueError("the input is not an array, and the mapping says arguments = 'many'")
         message["payload"] = orjson.Fragment(payload)
-    return Planned(identity, target.workflow or "", target.workflow_id, target.namespace or "", message, size)
+    wish = wish_of(target, target.workflow_id)
+    return Planned(identity, target.workflow or "", target.workflow_id, target.namespace or "", message, size, wish)
 
 
 def _identity(mapping: ImportMapping, row: Row) -> str:

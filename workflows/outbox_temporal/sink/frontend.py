@@ -24,6 +24,7 @@ from outbox.model.errors import ConfigurationError
 from outbox_temporal.sink import settings
 
 DEFAULT_ADDRESS = "localhost:7233"
+DEFAULT_NAMESPACE = "default"
 _ADDRESS = re.compile(r"[^\s:/@]+:[0-9]{1,5}|\[[0-9A-Fa-f:.%]+\]:[0-9]{1,5}")
 _YES_OR_NO = ("true", "false", "1", "0")
 KEEP_ALIVE = KeepAliveConfig(interval_millis=11_000, timeout_millis=5_000)
@@ -96,7 +97,7 @@ def options(found: ClientConfigProfile) -> dict[str, Any]:
     The SDK would look at an address and a certificate when it connects, which is when the first message is delivered.
     """
     with _named_as_temporals():
-        chosen: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "namespace": "default"}
+        chosen: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "namespace": DEFAULT_NAMESPACE}
         chosen |= dict(found.to_client_connect_config())
     address = str(chosen["target_host"])
     if not _ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:

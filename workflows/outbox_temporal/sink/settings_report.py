@@ -12,7 +12,7 @@ from outbox.model.errors import ConfigurationError
 from outbox.model.mask import MASK
 from outbox.model.sink import Setting, SinkSettings
 from outbox_temporal.sink import settings
-from outbox_temporal.sink.frontend import DEFAULT_ADDRESS, options, profile
+from outbox_temporal.sink.frontend import DEFAULT_ADDRESS, DEFAULT_NAMESPACE, options, profile
 from outbox_temporal.target.table import Routes
 
 _DEFAULT_FILE = "the file where Temporal's tools look"
@@ -62,7 +62,7 @@ def _temporal(found: ClientConfigProfile) -> Iterator[Setting]:
         return Setting(name, default if value is None else shown, origin)
 
     yield setting("TEMPORAL_ADDRESS", found.address, DEFAULT_ADDRESS)
-    yield setting("TEMPORAL_NAMESPACE", found.namespace, "default")
+    yield setting("TEMPORAL_NAMESPACE", found.namespace, DEFAULT_NAMESPACE)
     yield setting("TEMPORAL_API_KEY", found.api_key)
     tls = found.tls
     asked = None if tls is None or tls.disabled is None else not tls.disabled
