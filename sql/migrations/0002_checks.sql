@@ -116,6 +116,9 @@ begin
     if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
         perform outbox.check_escapes(place, payload, headers, target);
     end if;
+    if bytes > 1000 and bytes - octet_length(replace(written, ',', '')) >= 500 then
+        perform outbox.check_parts(place, payload, headers, target);
+    end if;
 end
 $$;
 comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called for what is long or has escapes.';
@@ -187,6 +190,34 @@ exception when data_exception then
 end
 $$;
 comment on function outbox.check_escapes is 'Refuses half of a surrogate pair, which is no character, and in headers and targets the character U+0000.';
+
+-- Each part costs a kilobyte of a worker's memory on its way to Temporal, however short its text is.
+create function outbox.check_parts(place text, payload json, headers json, target json) returns void
+language plpgsql
+as $$
+declare
+    retry_policy constant json := target -> 'retry_policy';
+    name         text;
+    parts        bigint;
+begin
+    for name, parts in
+        select 'args', case when target ->> 'arguments' = 'many' and json_typeof(payload) = 'array' then json_array_length(payload) end
+        union all
+        select 'retry_policy.' || r.key, json_array_length(r.value)
+        from json_each(case when json_typeof(retry_policy) = 'object' then retry_policy end) r
+        where json_typeof(r.value) = 'array'
+        union all
+        select o.name, (select count(*) from json_object_keys(o.value))
+        from (values ('headers', headers), ('memo', target -> 'memo'), ('search_attributes', target -> 'search_attributes')) o (name, value)
+        where json_typeof(o.value) = 'object'
+    loop
+        if parts > 500 then
+            perform outbox.refuse(format('%s%s: %s elements, the limit is 500', place, name, parts), 'put them into one value');
+        end if;
+    end loop;
+end
+$$;
+comment on function outbox.check_parts is 'Refuses more arguments, headers or fields than a request to Temporal should have.';
 
 create function outbox.check_headers(place text, headers json) returns void
 language plpgsql

@@ -22,6 +22,8 @@ begin
         perform outbox.refuse('give either input (one argument) or args (a JSON array of several), not both');
     elsif args is not null and json_typeof(args) <> 'array' then
         perform outbox.refuse('args must be a JSON array', 'use input for a single argument');
+    elsif json_array_length(args) > 500 then
+        perform outbox.refuse(format('args: %s elements, the limit is 500', json_array_length(args)), 'send one array as input');
     end if;
     return case when args is not null then 'many' when input is not null then 'one' else 'none' end;
 end

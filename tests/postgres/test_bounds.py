@@ -257,6 +257,37 @@ async def test_json_that_is_too_deep_for_its_readers_is_refused(db: Connection, 
     await db.execute(*places("[" * 490 + "1" + "]" * 490)[place])
 
 
+PARTS = {
+    "args": ("select outbox.start_workflow('W', 'w', args => $1)", "[{}]"),
+    "signal_args": ("select outbox.signal_with_start_workflow('W', 'w', 's', signal_args => $1)", "[{}]"),
+    "args in payload": (
+        "select outbox.enqueue('t', $1, target => "
+        """'{"operation": "signal_workflow", "workflow_id": "w", "signal": "s", "arguments": "many"}')""",
+        "[{}]",
+    ),
+    "headers": ("select outbox.enqueue('t', headers => $1)", "{{{}}}"),
+    "memo": ("select outbox.start_workflow('W', 'w', memo => $1)", "{{{}}}"),
+    "search_attributes": ("select outbox.start_workflow('W', 'w', search_attributes => $1)", "{{{}}}"),
+    "retry_policy": (
+        "select outbox.start_workflow('W', 'w', retry_policy => $1)",
+        '{{"non_retryable_error_types": [{}]}}',
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PARTS)
+async def test_more_parts_than_500_are_refused(db: Connection, place: str) -> None:
+    statement, form = PARTS[place]
+    part = '"{0}"' if "[" in form else '"{0}": 1'
+    said = await refusal(db, statement, form.format(",".join(part.format(n) for n in range(501))))
+    assert said.endswith(": 501 elements, the limit is 500")
+    await db.execute(statement, form.format(",".join(part.format(n) for n in range(500))))
+
+
+async def test_payload_of_one_argument_may_have_many_elements(db: Connection) -> None:
+    await db.execute("select outbox.start_workflow('W', 'w', input => $1)", json.dumps(list(range(10_000))))
+
+
 async def test_many_brackets_beside_one_another_are_not_deep(db: Connection) -> None:
     await db.execute(
         "select outbox.enqueue('t', $1)", json.dumps([[{"a": [f"{NUL} {HALF}{LOW_HALF}"]}]] * 1000).replace(r"\\", "\\")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from temporalio.converter import DataConverter
 
 from outbox.model.message import Message
 from outbox.model.sink import Rejected
+from outbox_temporal.sink.payloads import InvalidMessage
 from outbox_temporal.sink.requests import Requests
 from outbox_temporal.target.target import Command, parse
 from tests.temporal.conftest import message, start
@@ -79,6 +81,23 @@ def test_what_is_wrong_with_a_target_is_said_each_time(text: str, where: str) ->
         refused = parse(text)
         assert isinstance(refused, Rejected)
         assert refused.detail.startswith(f"{where}:"), refused.detail
+
+
+@pytest.mark.parametrize("field", ["memo", "search_attributes"])
+def test_target_with_more_fields_than_500_is_refused(field: str) -> None:
+    texts = [orjson.dumps(start("wf", **{field: dict.fromkeys(map(str, range(n)), 1)})).decode() for n in (500, 501)]
+    assert isinstance(parse(texts[0]), Command)
+    assert parse(texts[1]) == Rejected("INVALID_TARGET", f"target.{field}: has more than 500 fields")
+
+
+async def test_more_arguments_or_headers_than_500_are_refused(requests: Requests) -> None:
+    many = message(start("wf", arguments="many"), list(range(500)), headers=dict.fromkeys(map(str, range(500)), "x"))
+    built = await requests.start(many, command_of(many))
+    assert len(built.input.payloads) == len(built.header.fields) == 500
+    for payload, headers in ([0] * 501, {}), ([], dict.fromkeys(map(str, range(501)), "x")):
+        sent = message(start("wf", arguments="many"), payload, headers=headers)
+        with pytest.raises(InvalidMessage, match="has more than 500"):
+            await requests.start(sent, command_of(sent))
 
 
 def test_targets_that_are_alike_keep_their_own_workflow_ids() -> None:

@@ -10,7 +10,7 @@ from temporalio.api.common.v1 import Header, Payload, SearchAttributes
 from temporalio.api.common.v1 import RetryPolicy as RetryPolicyRequest
 
 from outbox.model.message import Message
-from outbox_temporal.target.json_text import Uncut, members
+from outbox_temporal.target.json_text import MOST_PARTS, Uncut, members
 from outbox_temporal.target.target import RetryPolicy
 
 JSON = {"encoding": b"json/plain"}
@@ -40,7 +40,7 @@ def header(message: Message) -> Header:
     if message.headers == "{}":
         return Header()
     try:
-        headers = members(message.headers)
+        headers = members(message.headers, MOST_PARTS)
     except Uncut as error:
         raise InvalidHeaders(f"headers: the text {error}") from None
     trace = {name: headers.pop(name) for name in _TRACE_FIELDS if name in headers}

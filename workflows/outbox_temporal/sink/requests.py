@@ -37,7 +37,7 @@ from outbox_temporal.sink.payloads import (
     search_attributes,
 )
 from outbox_temporal.target.byte_cache import ByteCache
-from outbox_temporal.target.json_text import Uncut, elements, members
+from outbox_temporal.target.json_text import MOST_PARTS, Uncut, elements, members
 from outbox_temporal.target.target import MEMO_KEY, Command, Target
 
 _START_BYTES = 4096
@@ -262,7 +262,7 @@ class Requests:
     async def _many(self, array: str, workflow_id: str, namespace: str) -> Payloads | None:
         """The elements of an array, each an argument with the producer's bytes."""
         try:
-            texts = elements(array)
+            texts = elements(array, MOST_PARTS)
         except Uncut as error:
             raise InvalidPayload(f"several arguments must be a JSON array: the payload {error}") from None
         payloads = [Payload(metadata=JSON, data=text.encode()) for text in texts]

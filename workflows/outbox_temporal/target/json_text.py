@@ -14,18 +14,27 @@ _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _AFTER = re.compile(r"[ \t\n\r]*([,\]}])[ \t\n\r]*")
 
 
+MOST_PARTS = 500
+"""Arguments, headers, fields of a memo or search attributes that one message may have.
+
+Each costs a kilobyte on its way to Temporal, and its text may have two bytes. The producer functions' limit too.
+"""
+
+
 class Uncut(ValueError):
     """The text is not what it should be. The message says what it is, without quoting it."""
 
 
-def elements(text: str) -> list[str]:
-    """The texts of a JSON array's elements. Raises Uncut."""
+def elements(text: str, most: int | None = None) -> list[str]:
+    """The texts of a JSON array's elements. Raises Uncut, also for more than `most`."""
     found: list[str] = []
     opened = _OPEN.match(text)
     if opened is None or opened[1] != "[":
         raise Uncut("is not an array")
     place, mark = opened.end(), opened[2] or ","
     while mark == ",":
+        if len(found) == most:
+            raise Uncut(f"has more than {most} elements")
         end = _end(text, place)
         found.append(text[place:end])
         place, mark = _after(text, end)
@@ -34,14 +43,19 @@ def elements(text: str) -> list[str]:
     return found
 
 
-def members(text: str) -> dict[str, str]:
-    """The texts of a JSON object's values by their names; of equal names the last one counts. Raises Uncut."""
+def members(text: str, most: int | None = None) -> dict[str, str]:
+    """The texts of a JSON object's values by their names; of equal names the last one counts.
+
+    Raises Uncut, also for more than `most`.
+    """
     found: dict[str, str] = {}
     opened = _OPEN.match(text)
     if opened is None or opened[1] != "{":
         raise Uncut("is not an object")
     place, mark = opened.end(), opened[2] or ","
     while mark == ",":
+        if len(found) == most:
+            raise Uncut(f"has more than {most} fields")
         plain = _NAME.match(text, place)
         name, place = (plain[1], plain.end()) if plain is not None else _escaped_name(text, place)
         end = _end(text, place)

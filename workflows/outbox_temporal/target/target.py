@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from outbox.model.sink import Rejected
 from outbox_temporal.target.byte_cache import ByteCache
-from outbox_temporal.target.json_text import members
+from outbox_temporal.target.json_text import MOST_PARTS, members
 
 Operation = Literal[
     "start_workflow", "signal_workflow", "signal_with_start_workflow", "cancel_workflow", "terminate_workflow"
@@ -78,7 +78,7 @@ class RetryPolicy(_Part):
     backoff_coefficient: float | None = Field(None, ge=1, allow_inf_nan=False)
     maximum_interval_s: Seconds | None = None
     maximum_attempts: int | None = Field(None, ge=0, le=2**31 - 1)
-    non_retryable_error_types: list[str] = []
+    non_retryable_error_types: Annotated[list[str], Field(max_length=MOST_PARTS)] = []
 
     @model_validator(mode="after")
     def _check_intervals(self) -> RetryPolicy:
@@ -196,7 +196,9 @@ def _parsed_with_trees(text: str) -> Command | Rejected:
         fields = members(text)
         for where in _TREES:
             if where in fields:
-                trees[where] = {name: _value(part, where) for name, part in members(fields.pop(where)).items()}
+                trees[where] = {
+                    name: _value(part, where) for name, part in members(fields.pop(where), MOST_PARTS).items()
+                }
         where = "memo"
         _without_ours(trees.get(where, {}))
     except ValueError as error:
