@@ -35,7 +35,7 @@ select
         (moment.going and plain.due) or leased.by_others
         or exists (select from outbox.message m where m.in_flight and m.leased_until > moment.now and m.worker_id = any (others.ids))) as held
 from moment, plain, others, lateral (
-    -- Leased messages keep their place in the order: as many are read here as are leased.
+    -- Leased messages keep their place in the order, so as many are read here as are leased.
     select min(m.leased_until) as until, coalesce(bool_or(m.worker_id = any (others.ids)), false) as by_others
     from outbox.message m
     where not plain.due and not m.restricted and m.due_at <= moment.now and m.leased_until > moment.now

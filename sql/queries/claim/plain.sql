@@ -24,7 +24,7 @@ set leased_until = coalesce($4, now()) + make_interval(secs => $2),
 where m.ctid = any ((
     select case
         when t.bytes <= $7 then t.places
-        else (  -- almost never: to add up row by row costs each message more
+        else (  -- rare: to add up row by row costs more for each message
             select array_agg(p.place)
             from (select u.place, sum(x.bytes) over (order by u.nth) - x.bytes as before
                   from unnest(t.places) with ordinality as u (place, nth),

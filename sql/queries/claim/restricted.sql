@@ -1,27 +1,27 @@
 -- Lease up to $1 restricted messages: those with a key, a tenant, or a topic that is limited or paused.
 --
--- They stand in lanes, one for each tenant, or without a tenant for each key. Lanes take turns, beginning behind lane $6; a tenant's gets
--- an equal share of $1, a key's at most $7. Whoever is found in a lane is leased, or leaves it:
---   · paused: parked under the pause's number until that is over;
---   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under that one's lock;
---     without it, that one is just going. Should that one be parked behind others itself, it is called;
+-- They are in lanes: one for each tenant, and without a tenant one for each key. Lanes take turns, beginning behind lane $6. A tenant's
+-- lane gets an equal share of $1, a key's at most $7. The claim leases each message that it finds, or parks it if it may not run yet:
+--   · paused: parked under the pause's number until the pause ends;
+--   · behind another message of its key: parked until that one is deleted (outbox.call_next). It is parked only under the lock of that
+--     message; without that lock, that message is just leaving. If that message is itself parked behind others, it is called;
 --   · over its topic's limit: given a time, and parked until then.
--- So every message is met once or twice however many wait. A suspect (claim/plain.sql) goes before all others, and alone.
+-- So each message is read once or twice, however many wait. A suspect, a message with which workers died, goes first and alone.
 --
--- Of a key up to $7 messages go together: the first ones, with nothing between them that may not go now, asleep or not. Only the last
--- of such a series is "in_flight", which keeps the key for its worker, by a unique index: two claims that both see the key free at the same
--- moment collide on it, and one of them is repeated. The others stay in the lane as they are, so that their lease touches no index; and
--- the lane of a key is passed over while one of the key is in flight, so that nobody behind it needs to be parked. Nobody is parked
--- behind one of a series except behind its last, because the others call nobody when they leave.
+-- Up to $7 messages of a key go together: the first ones, if each of them may go now, parked behind each other or not. Only the last of
+-- such a series is "in_flight". A unique index on it keeps the key for its worker: if two claims find the key free at the same moment, one
+-- fails on the index and is repeated. The others stay in the lane unchanged, so that their lease is written to no index. The lane of a
+-- key is skipped while a message of the key is in flight, so that none behind it must be parked. A message is parked only behind the
+-- last of a series, because the deletion of the others calls none.
 --
--- Numbers repeat where the sequence was left behind, by a restore for example: then the message id decides.
+-- If the sequence was left behind, by a restore for example, numbers repeat. Then the message id decides.
 --
--- The columns are claim/plain.sql's, and "lane" is where to begin next time. "more" asks for another claim at once, and only after one that
--- changed something: else somebody holds a lock, and "next_due_s" asks for patience.
+-- The columns are those of claim/plain.sql; "lane" is where to begin next time. "more" is true if another claim is worthwhile at once:
+-- only if this one changed something. Otherwise another transaction holds a lock, and "next_due_s" is a short pause.
 --
 -- $1 int: limit · $2 float: lease in seconds · $3 bigint: worker · $4 int: suspect after · $5 timestamptz: now, null for the server's ·
--- $6 text: lane behind which to begin, '' for the first · $7 int: messages of one key that may go together · $8 bigint: bytes after which to take
--- no more, at least 1
+-- $6 text: lane behind which to begin, '' for the first · $7 int: messages of one key that may go together · $8 bigint: bytes after which
+-- to take no more, at least 1
 with recursive moment as materialized (
     select coalesce($5, now()) as now
 ),
@@ -40,11 +40,11 @@ seen as (
     set seen_at = clock_timestamp()
     where e.rule_id = any (array(select s.rule_id from outbox.ended_rule s where s.seen_at is null for update skip locked))
 ),
-forgotten as (  -- not at once: a claim that began before the rule's end was seen may still park under it
+forgotten as (  -- not at once: a claim that began before may still park messages under the rule
     delete from outbox.ended_rule e
     where e.seen_at < now() - interval '1 minute' and not exists (select from outbox.message m where m.parked = e.rule_id)
 ),
-filed as (  -- also what its worker has not settled in time: it may still, but nothing waits for that
+filed as (  -- also messages that a worker did not settle in time: it still may, but nothing waits for it
     update outbox.message m
     set ready = true, in_flight = false, worker_id = null
     where m.ctid = any (array(
@@ -65,7 +65,7 @@ turn as (
          from outbox.message m
          where m.restricted and m.ready and not t.round and outbox.lane(m.tenant, m.key) > t.lane
          order by outbox.lane(m.tenant, m.key) limit 1)
-        union all  -- and once around: both ends of the walk are bounds of an index scan
+        union all  -- and once around; both ends are bounds of an index scan
         (select outbox.lane(m.tenant, m.key), case when m.tenant is null then m.key end, true
          from outbox.message m
          where m.restricted and m.ready
@@ -126,7 +126,7 @@ ruled as materialized (
     from candidate c
     where c.rank <= $1 and c.before < $8
 ),
-front as materialized (  -- the first of each key: who is in flight, and the others in their order
+front as materialized (  -- of each key: the message in flight, and the first ones in their order
     select k.key, (select b.message_id from outbox.message b where b.key = k.key and b.in_flight) as busy,
            l.line, l.places, l.sizes
     from (select r.key from ruled r where r.key is not null group by r.key) k
@@ -135,7 +135,7 @@ front as materialized (  -- the first of each key: who is in flight, and the oth
         from (select m.message_id, m.ctid, m.bytes from outbox.message m where m.key = k.key order by m.seq, m.message_id limit $7) n
     ) l
 ),
-asleep as materialized (  -- those who were parked behind a first one that may go now: they go with it
+asleep as materialized (  -- parked behind a first one that may go now: they go with it
     select m.ctid as place, m.message_id, m.key, m.seq
     from outbox.message m
     where m.ctid = any (array(
@@ -149,7 +149,7 @@ asleep as materialized (  -- those who were parked behind a first one that may g
                                         where r.key is null or r.message_id = any (f.line)))
             ) b
             where b.before < $8 - (select coalesce(sum(r.bytes), 0) from ruled r)))
-      and m.due_at >= 'infinity' and m.parked is null and m.deliveries < $4  -- "=" would tempt to read all who are asleep
+      and m.due_at >= 'infinity' and m.parked is null and m.deliveries < $4  -- with "=" a plan could read all parked messages
       and not ((select paused from rules) and exists (select from outbox.pause p where outbox.matches(p.topic, m.topic)))
       and not ((select limited from rules) and exists (select from outbox.topic_limit l where outbox.matches(l.topic, m.topic)))
     for update skip locked
@@ -168,7 +168,7 @@ in_line as materialized (
 looked_at as materialized (
     select i.*, coalesce(i.goes and i.head <> i.message_id, false) as follows,
            coalesce(i.goes and lead(i.goes) over (partition by i.key order by i.seq, i.message_id), false) as followed,
-           -- whoever stands in the lane of its key alone is in nobody's way behind those who go
+           -- in the lane of its key alone, a message behind those that go blocks no other
            i.pause is null and i.head <> i.message_id and not coalesce(i.goes or (i.tenant is null and first_value(i.goes) over (partition by i.key order by i.seq, i.message_id)), false) as behind
     from in_line i
 ),
@@ -190,7 +190,7 @@ at_the_front as materialized (
     from looked_at
     where pause is null and (head is null or head = message_id)
 ),
-suspect as materialized (  -- almost always none; beside one nobody asks a limit for what he would not be leased upon
+suspect as materialized (  -- almost always none; beside one, no limit is used for messages that are not leased
     select place from at_the_front where suspect order by turn, due_at, seq limit 1
 ),
 eligible as materialized (
@@ -213,7 +213,7 @@ passed as materialized (
     left join taken k on k.rule = f.rule
     where k.rule is null or f.nth <= case when f.slotted then k.slotted_taken else k.fresh_taken end
 ),
-chosen as (  -- the heads must be locked before one of them is updated, upon which they could not be any more
+chosen as (  -- the heads must be locked first: after an update they could not be
     select c.*
     from (select p.place, p.rule, not p.followed as last from passed p
           union all
@@ -246,7 +246,7 @@ claimed as (
         leased_until = (select now from moment) + make_interval(secs => $2),
         ready = m.ready and not c.last,
         in_flight = c.last,
-        parked = c.rule,  -- should it come back, it has its place before those who have no time yet
+        parked = c.rule,  -- if it comes back, it is before those that have no time yet
         claimed_at = (select now from moment),
         lease_token = (select (random() * 9e15)::bigint),
         worker_id = $3,

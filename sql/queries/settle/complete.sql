@@ -1,5 +1,5 @@
 -- Move delivered messages from the hot table to the history, each only if it is still held under the given token.
--- Returns the leases that were not: the message had passed to somebody else, and nothing was written for them.
+-- Returns the leases that were lost: another worker has claimed the message, and nothing was written.
 --
 -- What the history keeps of the targets comes from the worker, which reads them in less time. Few differ: each message says by a number
 -- which of $10 to $13 are its own.
