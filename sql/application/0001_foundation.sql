@@ -1,13 +1,13 @@
--- What every workflow family stands on: tenants kept apart by the database itself, steps that are taken once, events and an audit trail.
+-- What all workflow families use: tenants that the database itself separates, steps that run once, events and an audit trail.
 
 do $$
 begin
     create role app_tenant nologin;
 exception when duplicate_object or unique_violation then
-    null;  -- roles belong to the whole server; another database's migration has made it
+    null;  -- roles belong to the whole server; another database's migration has created it
 end $$;
 
--- Whoever creates a role may grant it, and since PostgreSQL 16 that is not yet the right to become it.
+-- A login that creates a role may grant it, but since PostgreSQL 16 may not yet become it.
 do $$
 begin
     if current_setting('server_version_num')::integer >= 160000 then
@@ -19,11 +19,11 @@ begin
     end if;
 exception when insufficient_privilege then
     raise exception using errcode = 'insufficient_privilege', message = 'role app_tenant was made by another login',
-        hint = format('have them, or a superuser, run: grant app_tenant to %I', current_user);
+        hint = format('let it, or a superuser, run: grant app_tenant to %I', current_user);
 end $$;
 
 grant usage on schema app to app_tenant;
-grant select on app.migration to app_tenant;  -- a worker looks for the version
+grant select on app.migration to app_tenant;  -- a worker reads the version
 
 comment on schema app is 'The business data of the workflows; `outbox workflows migrate` makes it.';
 
@@ -37,13 +37,13 @@ create function app.enter(tenant_id uuid) returns void
 language sql
 as $$
     select set_config('app.tenant_id', coalesce(tenant_id::text, ''), true),
-           -- Temporal hears that a step is done: then it must survive a crash of the server.
+           -- When Temporal records a step as done, it must survive a crash of the server.
            case when current_setting('synchronous_commit') not in ('on', 'remote_apply')
                then set_config('synchronous_commit', 'on', true) end,
            set_config('role', 'app_tenant', true)
 $$;
 
-comment on function app.enter(uuid) is 'Until the end of the transaction see and change one tenant''s rows only, whoever connected, superusers included.';
+comment on function app.enter(uuid) is 'Until the end of the transaction see and change one tenant''s rows only, with any login, also a superuser.';
 
 create function app.isolate(relation regclass) returns void
 language plpgsql
@@ -55,7 +55,7 @@ begin
     execute format('grant select, insert, update, delete on %s to app_tenant', relation);
 end $$;
 
-comment on function app.isolate(regclass) is 'Keep the tenants apart in a table that has a column tenant_id. For migrations.';
+comment on function app.isolate(regclass) is 'Separate the tenants in a table that has a column tenant_id. For migrations.';
 
 create table app.tenant (
     tenant_id  uuid        primary key,
@@ -81,7 +81,7 @@ begin
 end $$;
 
 comment on function app.hold_tenant(uuid, boolean) is
-    'Whoever works for a tenant holds it until the end of the transaction; whoever deletes it holds it alone, so that what came before is there to be deleted, and what comes after sees the status, which is returned.';
+    'Lock a tenant until the end of the transaction: shared for work, alone for its deletion. So all earlier work is there to be deleted, and later work sees the status, which is returned.';
 
 create table app.step (
     tenant_id   uuid        not null,
@@ -93,7 +93,7 @@ create table app.step (
     primary key (workflow_id, step)
 );
 select app.isolate('app.step');
-comment on table app.step is 'Activities that have had their effect, with what they returned: a repeated one returns it again and does nothing.';
+comment on table app.step is 'Activities that were carried out, with their results: a repeated one returns its result again and does nothing.';
 
 create table app.event (
     event_id    uuid        primary key default gen_random_uuid(),
@@ -124,4 +124,4 @@ create index audit_workflow on app.audit (tenant_id, workflow_id, audit_id);
 select app.isolate('app.audit');
 revoke update, delete on app.event, app.audit from app_tenant;
 revoke delete on app.step from app_tenant;
-comment on table app.audit is 'Who did what in which workflow: one table for all families.';
+comment on table app.audit is 'The actions of persons and the system, by workflow: one table for all families.';

@@ -1,4 +1,4 @@
--- Approvals: a row for each request, which its workflow keeps as it goes.
+-- Approvals: a row for each request, which its workflow updates.
 
 create table app.approval (
     tenant_id    uuid        not null,
@@ -25,6 +25,6 @@ create index approval_desk on app.approval (tenant_id, approver, deadline) where
 create index approval_delegated on app.approval (tenant_id, delegate, deadline) where state = 'pending' and delegate is not null;
 select app.isolate('app.approval');
 
-comment on table app.approval is 'Requests for approval, one row each, as their workflows left them last. Whose desk is it on: approver, or delegate, while the state is pending.';
-comment on column app.approval.level is 'Whose turn it is; the first approver of the chain is level 1.';
+comment on table app.approval is 'Requests for approval, one row each, as their workflows wrote them last. While the state is pending, it waits for the approver, or the delegate.';
+comment on column app.approval.level is 'The approver in the chain that it waits for; the first is level 1.';
 comment on column app.approval.revision is 'Steps so far: a late repetition of an earlier step changes nothing.';

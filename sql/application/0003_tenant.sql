@@ -1,4 +1,4 @@
--- What a tenant consists of: companies, users with their roles, and what it starts with. Every key begins with the tenant.
+-- The parts of a tenant: companies, users with their roles, and its first rows. Every key begins with the tenant.
 
 create table app.company (
     tenant_id  uuid        not null references app.tenant (tenant_id),
@@ -55,7 +55,7 @@ create table app.status (
     unique (tenant_id, kind, name)
 );
 select app.isolate('app.status');
-comment on table app.status is 'The states that a tenant''s things can be in, by kind of thing and in their place.';
+comment on table app.status is 'The states of a tenant''s objects, by kind of object, in order.';
 
 create table app.billing_plan (
     tenant_id       uuid    not null references app.tenant (tenant_id),
@@ -104,7 +104,7 @@ begin atomic
 end;
 
 comment on function app.tables_of_a_tenant() is
-    'Every table with a tenant''s rows, whoever made it, so that none refers to one before it; without tenant itself and the journal: step, event, audit.';
+    'Every table with a tenant''s rows, also those of others, in an order in which none refers to one before it; without tenant itself and the journal: step, event, audit.';
 
 create function app.delete_rows(relation text, most integer) returns integer
 language plpgsql

@@ -1,4 +1,4 @@
--- Organisations, their invitations, and a view in which the way of each event can be read.
+-- Organisations, their invitations, and a view that shows what happened to each event.
 
 create table app.organization (
     organization_id uuid        primary key,
@@ -13,7 +13,7 @@ create table app.organization (
 );
 create unique index organization_domain on app.organization (domain) where status in ('bootstrapping', 'active');
 select app.isolate('app.organization');
-comment on table app.organization is 'Organisations. One that failed or was cancelled was undone, and says why.';
+comment on table app.organization is 'Organisations. If one failed or was cancelled, it was undone, and its row says why.';
 
 create table app.invitation (
     invitation_id   uuid        primary key default gen_random_uuid(),
@@ -28,7 +28,7 @@ create table app.invitation (
     unique (organization_id, email)
 );
 select app.isolate('app.invitation');
-comment on column app.invitation.token is 'What accepts the invitation. It is forgotten when it is mailed; token_hash, its SHA-256, stays.';
+comment on column app.invitation.token is 'The secret that accepts the invitation. It is deleted when it is mailed; token_hash, its SHA-256, stays.';
 
 create function app.organization_bootstrap_fault(data jsonb) returns text
 language plpgsql immutable
@@ -68,7 +68,7 @@ begin
     end if;
     return new;
 end $$;
-comment on function app.check_organization_bootstrap() is 'Refuses, in the transaction of whoever writes it, an event with which no bootstrap can begin.';
+comment on function app.check_organization_bootstrap() is 'Refuses an event with which no bootstrap can begin, in the transaction that writes it.';
 
 create trigger check_organization_bootstrap before insert on app.event
 for each row when (new.type = 'organization.bootstrap.initiated') execute function app.check_organization_bootstrap();
@@ -96,10 +96,10 @@ left join lateral (
     select l.* from outbox.message_life l where l.message_id = e.event_id
     offset 0  -- looked up for each event, by the indexes of the three tables
 ) m on true
--- The messages are read with the rights of the view's owner, for whom the tenants' policies may not count.
+-- The messages are read with the rights of the view's owner, for which the tenants' policies may not apply.
 where e.tenant_id = app.current_tenant()
 window chain as (partition by e.tenant_id, e.stream order by e.seq);
 
 comment on view app.event_chain is
-    'The events of each stream of the tenant that was entered, in order, with their times and what became of their messages. Workflow and run are those that the message started, or else those that told of the event.';
+    'The events of each stream of the tenant that was entered, in order, with their times and the outcome of their messages. Workflow and run are those that the message started, or else those that wrote the event.';
 grant select on app.event_chain to app_tenant;

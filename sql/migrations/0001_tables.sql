@@ -44,9 +44,9 @@ create table outbox.message (
     enqueued_by  text        not null default session_user,
     constraint restricted check (restricted or (key is null and tenant is null))
 )
--- Rows live for milliseconds. Half of each page is kept free, so that a lease is written beside its message and in no index (HOT). Vacuum
--- comes after 2000 dead rows and a hundredth of the table, and takes no pauses: each run reads every index from end to end, which costs
--- nothing in a small table, and must not come every few seconds while a million wait. The data of large payloads goes by the same.
+-- Rows live for milliseconds. Half of each page is kept free, so that a lease is written to the page of its message and to no index (HOT).
+-- Vacuum runs after 2000 dead rows plus a hundredth of the table, without pauses. Each run reads every index completely. That costs
+-- nothing in a small table, and must not happen every few seconds while a million wait. The same holds for the data of large payloads.
 with (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.01,
@@ -57,30 +57,30 @@ with (
 );
 
 comment on table outbox.message is 'Unsettled messages: waiting, scheduled, or leased to a worker.';
-comment on column outbox.message.message_id is 'Identity for ever; the request id towards Temporal.';
-comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal; it says nothing about commit order. Where it repeats, message_id decides.';
+comment on column outbox.message.message_id is 'Its identity for ever; also the request id for Temporal.';
+comment on column outbox.message.seq is 'The order in which the database numbered the messages. Gaps are normal, and it is not the order of commits. If it repeats, message_id decides.';
 comment on column outbox.message.due_at is
-    'When a worker may claim the row, and the order of claiming. Of restricted messages that a worker holds: the end of the lease.';
-comment on column outbox.message.available_at is 'When the producer wants it delivered at the earliest.';
-comment on column outbox.message.leased_until is 'The end of the lease, null while no worker holds the row. An abandoned row is free again by itself.';
+    'When a worker may claim the row, and the order of claiming. For a restricted message that a worker holds: the end of the lease.';
+comment on column outbox.message.available_at is 'The earliest time of delivery, as the producer wants it.';
+comment on column outbox.message.leased_until is 'The end of the lease, null while no worker holds the row. An abandoned row is free after that.';
 comment on column outbox.message.lease_token is
-    'Fencing token of the claim that holds the row, null while nobody does: a settle that carries another finds no row. Random, so that no crash or failover repeats it.';
-comment on column outbox.message.deliveries is 'Claims since the last known outcome: rises when a worker dies with the message.';
+    'Fencing token of the claim that holds the row, null if none does: a settle with another token finds no row. Random, so that no crash or failover repeats it.';
+comment on column outbox.message.deliveries is 'Claims since the last known outcome: it grows when workers die with the message.';
 comment on column outbox.message.attempts is 'How often the message itself failed. Outages, throttling and lost leases do not count.';
-comment on column outbox.message.bytes is 'Payload, headers and target as text, in bytes, so that a claim knows what it would bring without reading it.';
-comment on column outbox.message.errors is 'What went wrong so far: the first error and the latest nineteen.';
+comment on column outbox.message.bytes is 'Payload, headers and target as text, in bytes, so that a claim can bound its size without reading them.';
+comment on column outbox.message.errors is 'The errors so far: the first and the latest nineteen.';
 
-comment on column outbox.message.enqueued_by is 'The login that enqueued it. It may take it back.';
+comment on column outbox.message.enqueued_by is 'The login that enqueued it, and may cancel it.';
 
 comment on column outbox.message.key is 'Messages with the same key are delivered one at a time, in the order of seq.';
-comment on column outbox.message.tenant is 'Whose message it is: tenants take turns.';
+comment on column outbox.message.tenant is 'The tenant that it belongs to. Tenants take turns.';
 comment on column outbox.message.restricted is 'Whether it has a key or a tenant, or its topic was limited or paused: then claim/restricted.sql claims it.';
-comment on column outbox.message.ready is 'Of restricted messages: whether it stands in its lane. Else it waits for due_at, for its turn, or for its worker.';
-comment on column outbox.message.in_flight is 'Of restricted messages: whether a worker holds it. Of those with the same key, one.';
-comment on column outbox.message.parked is 'The rule that keeps it: a pause, or the limit that has given it the time in due_at.';
+comment on column outbox.message.ready is 'For a restricted message: whether it is in its lane. Otherwise it waits for due_at, for its turn, or for its worker.';
+comment on column outbox.message.in_flight is 'For a restricted message: whether a worker holds it. Only one message of a key.';
+comment on column outbox.message.parked is 'The rule that parks it: a pause, or the limit that has given it the time in due_at.';
 
--- The claim's order and the index's order are one, and what is scheduled lies beyond `now`. Restricted messages are not in the way
--- of others. No index knows the columns in which the plain claim writes a lease.
+-- The claim and the index have the same order, and scheduled messages come after `now`. Restricted messages are in other indexes. No
+-- index has the columns in which the plain claim writes a lease.
 create index message_due on outbox.message (due_at, seq) where not restricted;
 create index message_lane on outbox.message (outbox.lane(tenant, key), due_at, seq) where restricted and ready;
 create index message_waiting on outbox.message (due_at) where restricted and not ready and due_at < 'infinity';
@@ -88,8 +88,8 @@ create index message_asleep on outbox.message (key, seq, message_id) where due_a
 create index message_parked on outbox.message (parked) where parked is not null;
 create index message_key on outbox.message (key, seq, message_id) where key is not null;
 
--- The promise of order: of a key's messages one is in flight. Messages without a key are not in each other's way: to this index no null
--- is like another. It is also where claim/outlook.sql finds the restricted messages that workers hold.
+-- The guarantee of order: only one message of a key is in flight. Messages without a key do not conflict, because in this index no null
+-- equals another. It is also where claim/outlook.sql finds the restricted messages that workers hold.
 create unique index message_in_flight on outbox.message (key) where in_flight;
 create unique index message_dedup on outbox.message (dedup_key) where dedup_key is not null;
 
@@ -118,13 +118,13 @@ partition by range (settled_at);
 create index history_message on outbox.history (message_id);
 
 comment on table outbox.history is 'Settled messages without their payload (Temporal has it), in daily partitions by settled_at, in UTC.';
-comment on column outbox.history.namespace is 'Of deliveries: the namespace that the target named; null for the worker''s own, or its route''s.';
-comment on column outbox.history.task_queue is 'Of deliveries: the task queue that the target named; null for the worker''s own, or its route''s.';
-comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, and was to be forgotten then; or a dead letter that was discarded or pruned. cancelled: by outbox.cancel.';
+comment on column outbox.history.namespace is 'Of a delivery: the namespace in the target; null for the worker''s own, or its route''s.';
+comment on column outbox.history.task_queue is 'Of a delivery: the task queue in the target; null for the worker''s own, or its route''s.';
+comment on column outbox.history.outcome is 'duplicate: another message had started that workflow id before. discarded: it expired, with on_expiry discard; or a dead letter that was discarded or pruned. cancelled: by outbox.cancel.';
 
--- Catches what no daily partition takes, so that a settle never fails because a partition is missing.
+-- For rows that no daily partition takes, so that a settle never fails because a partition is missing.
 create table outbox.history_default partition of outbox.history default;
--- It has no key, and a publication for all tables would refuse to delete from it.
+-- It has no key, and with a publication for all tables a delete from it would fail.
 alter table outbox.history_default replica identity full;
 
 create table outbox.dead_letter (
@@ -154,9 +154,9 @@ create table outbox.dead_letter (
 );
 create index dead_letter_died on outbox.dead_letter (died_at);
 
-comment on table outbox.dead_letter is 'Messages that will not be delivered unless somebody puts them back, whole, with every error.';
+comment on table outbox.dead_letter is 'Whole messages that are not delivered unless a person puts them back, with their errors.';
 comment on column outbox.dead_letter.reason is
-    'rejected: it can never succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: its turn came after expires_at.';
+    'rejected: it cannot succeed as it is. exhausted: it failed max_attempts times. quarantined: workers died with it max_deliveries times. expired: it was claimed after expires_at.';
 
 create table outbox.delivered_key (
     dedup_key  text        primary key,
@@ -164,7 +164,7 @@ create table outbox.delivered_key (
     until      timestamptz not null
 );
 create index delivered_key_until on outbox.delivered_key (until);
-comment on table outbox.delivered_key is 'Dedup keys of delivered messages, which keep their like away until the end of their window.';
+comment on table outbox.delivered_key is 'Dedup keys of delivered messages. Until the end of its window, a message with the same dedup key is not added.';
 
 create table outbox.worker (
     worker_id  bigint      generated always as identity primary key,
@@ -179,11 +179,11 @@ create table outbox.worker (
     detail     jsonb       not null default '{}'
 );
 create index worker_presence on outbox.worker (worker_id) where presence is not null;
-comment on table outbox.worker is 'Worker processes. seen_at is their heartbeat; stopped_at is set by an orderly shutdown only.';
-comment on column outbox.worker.state is 'What it said of itself, or dead: another one saw it die, and has heard nothing of it since.';
+comment on table outbox.worker is 'Worker processes. seen_at is their heartbeat; only an orderly shutdown sets stopped_at.';
+comment on column outbox.worker.state is 'What the worker last reported; or dead: another worker saw it end, and there was no heartbeat since.';
 comment on column outbox.worker.presence is
-    'The advisory lock that a session of the worker holds while the process lives. Null where it has none, behind a pooler for instance: then only time tells of its death.';
-comment on column outbox.worker.present_at is 'When that session took the lock.';
+    'The advisory lock that a session of the worker holds while the process lives. Null if it has none, behind a pooler for example: then only a missing heartbeat shows that it ended.';
+comment on column outbox.worker.present_at is 'When the session took that lock.';
 
 create table outbox.control (
     name       text        primary key check (name ~ '^[a-z][a-z0-9_.]*$'),
@@ -191,13 +191,13 @@ create table outbox.control (
     changed_at timestamptz not null default now(),
     changed_by text        not null default session_user
 );
-comment on table outbox.control is 'Switches for every running worker at once. Workers read it with each heartbeat.';
+comment on table outbox.control is 'Switches for all running workers. Workers read it with each heartbeat.';
 
--- PostgreSQL itself empties an unlogged table when it recovers from a crash, and when a standby is promoted; a restart in order keeps it.
--- So this row is gone after everything that may have taken back what a worker wrote last.
+-- PostgreSQL itself empties an unlogged table when it recovers from a crash, and when a standby is promoted. An orderly restart keeps it.
+-- So this row is gone after each event that may have undone the last writes of a worker.
 create unlogged table outbox.uptime (
     only_row boolean     primary key default true check (only_row),
     since    timestamptz not null default now()
 );
 insert into outbox.uptime default values;
-comment on table outbox.uptime is 'Since when no claim has been lost in a crash or a failover. Without a row: perhaps just now. Workers restore it.';
+comment on table outbox.uptime is 'Since when no claim was lost in a crash or a failover. No row: perhaps a moment ago. Workers restore the row.';

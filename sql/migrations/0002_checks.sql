@@ -35,7 +35,7 @@ begin
     if key = '' or dedup_key = '' or tenant = '' or octet_length(concat(key, dedup_key, tenant)) > 1000 then
         perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
     end if;
-    -- Most messages are this ordinary. One condition costs less than the many that follow.
+    -- Most messages pass here. One condition costs less than the many that follow.
     if topic <> '' and octet_length(topic) <= 255 and priority between 0 and 9 and headers::text = '{}' and available_at is null
        and expires_at is null and on_expiry = 'bury' and dedup_window between interval '0' and interval '36000 days' then
         return bytes;
@@ -67,7 +67,7 @@ begin
     return bytes;
 end
 $$;
-comment on function outbox.check_message is 'Refuses what may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
+comment on function outbox.check_message is 'Refuses a message that may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
 
 create function outbox.check_name(place text, name text, value text) returns void
 language plpgsql
@@ -75,7 +75,7 @@ as $$
 begin
     if value = '' then
         perform outbox.refuse(format('%s%s must not be empty', place, name), 'pass null for none');
-    elsif octet_length(value) > 1000 then  -- an index entry has room for no more than 2700 bytes
+    elsif octet_length(value) > 1000 then  -- an index entry has room for 2700 bytes
         perform outbox.refuse(format('%s%s is %s bytes long, the limit is 1000', place, name, octet_length(value)));
     end if;
 end
@@ -121,14 +121,14 @@ begin
     end if;
 end
 $$;
-comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called for what is long or has escapes.';
+comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called if it is long or has escapes.';
 
--- Sizes are those of the JSON as text, in bytes. Temporal takes 2 MiB for a payload and for a memo, and 4 MiB for a request.
+-- Sizes are those of the JSON as text, in bytes. Temporal accepts 2 MiB for a payload and for a memo, and 4 MiB for a request.
 create function outbox.check_size(place text, payload json, headers json, target json) returns void
 language plpgsql
 as $$
 begin
-    if octet_length(payload::text) > 2096128 then  -- 2 MiB, less what the payload's encoding adds
+    if octet_length(payload::text) > 2096128 then  -- 2 MiB, minus what the payload's encoding adds
         perform outbox.refuse(format('%spayload is %s bytes long, the limit is 2096128', place, octet_length(payload::text)),
                               'store it elsewhere and send its address');
     elsif octet_length(headers::text) > 65536 then
@@ -141,9 +141,9 @@ begin
             outbox.check_depth(place, 'target', target);
 end
 $$;
-comment on function outbox.check_size is 'Refuses JSON that is too long or too deep. Called for what is long, or has many brackets.';
+comment on function outbox.check_size is 'Refuses JSON that is too long or too deep. Called if it is long, or has many brackets.';
 
--- Python's json reads about 990 levels less the depth of its caller, orjson 1024, Java's Jackson 1000, PHP 512.
+-- Python's json reads about 990 levels minus the depth of its caller, orjson 1024, Java's Jackson 1000, PHP 512.
 create function outbox.check_depth(place text, name text, value json) returns void
 language plpgsql
 as $$
@@ -156,7 +156,7 @@ begin
     if opened <= 500 then
         return;
     end if;
-    -- Of siblings only one can be on the way to the deepest value. In text such a pattern takes off no more than the bracket that it counted.
+    -- Of siblings only one can be on the way to the deepest value. In a string such a pattern removes only the bracket that it counted.
     compact := replace(written, ', ', ',');
     if opened - (2 * octet_length(compact) - octet_length(replace(compact, '},{', '')) - octet_length(replace(compact, '],[', ''))) / 3 <= 500 then
         return;
@@ -180,7 +180,7 @@ declare
     name  text;
     fault text;
 begin
-    -- A path that leads nowhere has the text read to its end, escapes included. A payload is handed on as it is, so \u0000 may stand in it.
+    -- With a path that leads nowhere, all of the text is read, with its escapes. A payload is passed on unchanged: it may have \u0000.
     name := 'payload'; perform replace(payload::text, E'\\u0000', E'\\u0001')::json -> 0;
     name := 'headers'; perform headers -> 0;
     name := 'target'; perform target -> 0;
@@ -189,7 +189,7 @@ exception when data_exception then
     perform outbox.refuse(format('%s%s is no valid Unicode: %s', place, name, fault), 'leave the character out, or send it as base64');
 end
 $$;
-comment on function outbox.check_escapes is 'Refuses half of a surrogate pair, which is no character, and in headers and targets the character U+0000.';
+comment on function outbox.check_escapes is 'Refuses half of a surrogate pair, which is no character, and U+0000 in headers and targets.';
 
 -- Each part costs a kilobyte of a worker's memory on its way to Temporal, however short its text is.
 create function outbox.check_parts(place text, payload json, headers json, target json) returns void
@@ -243,7 +243,7 @@ create function outbox.check_target(place text, given json) returns void
 language plpgsql
 as $$
 declare
-    target      constant jsonb := given;  -- read once; this also refuses characters that PostgreSQL cannot hold, such as \u0000
+    target      constant jsonb := given;  -- read once; this also refuses characters that PostgreSQL cannot store, such as \u0000
     operation   constant text := target ->> 'operation';
     workflow_id constant text := target ->> 'workflow_id';
 begin
@@ -289,6 +289,20 @@ begin
         perform outbox.check_durations(place || operation, given),
                 outbox.check_durations(place || operation || ': retry_policy', (target -> 'retry_policy')::json);
     end if;
+end
+$$;
+
+create function outbox.check_types(place text, target jsonb) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    foreach name in array '{workflow_id,workflow,signal,arguments,signal_arguments,task_queue,namespace,run_id,reason,summary,details}'::text[] loop
+        if jsonb_typeof(target -> name) not in ('string', 'null') then
+            perform outbox.refuse(format('%s: %s must be a string', place, name));
+        end if;
+    end loop;
 end
 $$;
 
@@ -381,7 +395,7 @@ begin
         where d.key = any ('{execution_timeout_s,run_timeout_s,task_timeout_s,start_delay_s,initial_interval_s,maximum_interval_s}')
     loop
         continue when value = 'null';
-        -- The length and the exponent are bounded first, so that the cast cannot fail.
+        -- Length and exponent are checked first, so that the cast cannot fail.
         if value !~ '^[0-9]{1,30}([.][0-9]{1,30})?([eE][-+]?[0-9]{1,2})?$' or value::numeric > 3155760000 then
             perform outbox.refuse(format('%s: %s is %s, it must be a number of seconds between 0 and 3155760000 (100 years)',
                                          place, name, left(value, 40)));
@@ -389,7 +403,7 @@ begin
     end loop;
 end
 $$;
-comment on function outbox.check_durations is 'Refuses durations of a target, or of its retry_policy, that are no seconds between 0 and 100 years.';
+comment on function outbox.check_durations is 'Refuses durations of a target, or of its retry_policy, that are not seconds between 0 and 100 years.';
 
 create function outbox.check_names(place text, message json) returns void
 language plpgsql

@@ -6,7 +6,7 @@
 create function outbox.new_message_id() returns uuid
 language sql volatile parallel safe
 begin atomic
-    -- UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits. Sorts by time, so the primary key grows at its end.
+    -- UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits. It sorts by time, so the primary key grows at its end.
     select encode(
         set_bit(set_bit(
             overlay(uuid_send(gen_random_uuid())
@@ -20,12 +20,12 @@ comment on function outbox.new_message_id() is 'A new message id: a time-ordered
 create function outbox.due_at(available_at timestamptz, priority integer, now timestamptz) returns timestamptz
 language sql immutable parallel safe
 begin atomic
-    -- Priority is a head start: a message of priority p that is available at once takes its place among those that came up to
-    -- p minutes before it. Nothing starves, because nothing enqueued later than that can overtake.
+    -- Priority is a head start: a message of priority p that is available at once overtakes those that came up to p minutes before
+    -- it. None waits for ever, because none that is enqueued later than that can overtake.
     select case when available_at > now then available_at else now - make_interval(secs => 60 * priority) end;
 end;
 
--- Whose keys and dedup keys are meant: everyone's, or with scope_keys() the calling login's own.
+-- The scope of keys and dedup keys: one for all logins, or with scope_keys() one for each login.
 create function outbox.scoped(name text) returns text
 language sql stable parallel safe
 begin atomic
@@ -41,7 +41,7 @@ begin
         create or replace function outbox.scoped(name text) returns text
         language sql stable parallel safe
         begin atomic
-            -- No login's prefix begins with another's, whatever the names hold.
+            -- No login's prefix begins with another's, with any names.
             select replace(replace(session_user, '%', '%25'), ':', '%3A') || ':' || name;
         end;
     else
@@ -54,9 +54,9 @@ begin
 end
 $$;
 comment on function outbox.scope_keys(enabled boolean) is
-    'Give each login keys and dedup keys of its own from now on, by writing its name before them, or end that. For the owner of the schema.';
+    'From now on give each login keys and dedup keys of its own, by writing its name before them; or end that. For the owner of the schema.';
 
--- Any login may take an advisory lock, also one of ours: so no wait for one goes on for ever.
+-- Any login may take an advisory lock, also one of ours. So each wait for one ends.
 create function outbox.lock_name(name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -69,14 +69,14 @@ exception when lock_not_available then
         hint = 'end it: pg_blocking_pids() of a session that waits names it';
 end
 $$;
-comment on function outbox.lock_name is 'Be the only transaction with this lock until its end. Waits for at most 30 seconds.';
+comment on function outbox.lock_name is 'Take this lock until the end of the transaction. Waits for at most 30 seconds.';
 
 create function outbox.lock_key(key text) returns void
 language sql
 begin atomic
     select outbox.lock_name('outbox.key ' || key);
 end;
-comment on function outbox.lock_key is 'Holds other transactions that enqueue for this key in commit_order, so that the order of numbers is the order of commits.';
+comment on function outbox.lock_key is 'Other transactions that enqueue for this key with commit_order wait, so that the order of numbers is the order of commits.';
 
 create function outbox.delivered_lately(dedup_key text) returns uuid
 language sql stable
@@ -85,7 +85,7 @@ begin atomic
 end;
 comment on function outbox.delivered_lately is 'The message that was delivered under this dedup_key less than its window ago.';
 
--- One id is one message. A repeat of it is ignored, so it must be a repeat: else a message would be lost without an error.
+-- One id is one message. A second message of an id is ignored, so it must be the same message: otherwise one would be lost silently.
 create function outbox.check_same(place text, message_id uuid, topic text, target json, payload json) returns void
 language plpgsql
 as $$
@@ -103,8 +103,8 @@ begin
 end
 $$;
 
--- Adds a message unless another one stands for it: one that waits with its id or dedup_key, or one delivered under its dedup_key lately.
--- given_id is the id that the producer gave, if it gave one.
+-- Adds a message, unless an unsettled message has its id or dedup_key, or one was delivered under its dedup_key within the window.
+-- given_id is the producer's id for it, if any.
 create function outbox.add_once(
     given_id uuid, seq bigint, id uuid, due timestamptz, start timestamptz, now timestamptz, bytes integer, priority integer, topic text,
     tenant text, key text, dedup_key text, dedup_window interval, expires_at timestamptz, on_expiry text, target json, headers json,
@@ -130,18 +130,18 @@ begin
             on conflict do nothing
             returning m.message_id into taken;
             if found then
-                -- After the insert, not before: the message that had the key until then left it with the commit that delivered it, and
-                -- this statement sees that commit.
+                -- After the insert, not before: the message that had the key gave it up in the commit that delivered it, and this statement
+                -- sees that commit.
                 earlier := case when dedup_key is not null then outbox.delivered_lately(dedup_key) end;
                 if earlier is null then
                     return taken;
                 end if;
-                raise exception using errcode = 'OBDUP';  -- takes the insert back
+                raise exception using errcode = 'OBDUP';  -- undoes the insert
             end if;
         exception when sqlstate 'OBDUP' then
             return earlier;
         end;
-        -- The row that stands in the way may be settled before it can be read: then there is room again.
+        -- The row in conflict may be settled before it can be read: then the insert is tried again.
         select m.message_id into taken
         from outbox.message m
         where m.message_id = id or m.dedup_key = dedup_key
@@ -228,7 +228,7 @@ begin
             outbox.new_message_id() as new_id,
             r.message_id,
             r.topic,
-            e.message -> 'payload' as payload,  -- as it was written, which a record would not keep
+            e.message -> 'payload' as payload,  -- as written; a record would change it
             outbox.scoped(r.key) as key,
             coalesce(r.headers, '{}') as headers,
             r.target,
@@ -241,7 +241,7 @@ begin
             r.expires_at,
             coalesce(r.on_expiry, 'bury') as on_expiry,
             clock_timestamp() as now,
-            -- A message that may meet its like, or waits for a key's lock, takes the careful way, and then all do.
+            -- If one message may be a repeat, or waits for a key's lock, all take the careful way.
             bool_and(r.message_id is null and r.dedup_key is null and coalesce(not r.commit_order, true)) over () as all_new
         from json_array_elements(messages) with ordinality as e (message, place),
              outbox.check_names(format('messages[%s]: ', e.place - 1), e.message),
@@ -267,8 +267,8 @@ begin
         where c.all_new
         order by c.place
     )
-    -- The careful way: each lock is taken in one order, whatever the array's is, so that two transactions with the same keys wait for one
-    -- another and do not deadlock. First the locks of keys, then the numbers in the array's order, then the rows by their dedup keys.
+    -- The careful way: all locks are taken in one order, not the array's, so that two transactions with the same keys do not deadlock.
+    -- First the locks of keys, then the numbers in the array's order, then the rows by their dedup keys.
     select m.id
     from (
         select n.place,
@@ -291,7 +291,7 @@ begin
     ) m
     order by m.place;
 exception when data_exception then
-    if sqlstate <> '22023' then  -- a value that its type does not take: find out whose
+    if sqlstate <> '22023' then  -- a value that its type does not take: find its message
         perform outbox.check_values(format('messages[%s]: ', e.place - 1), e.message)
         from json_array_elements(messages) with ordinality as e (message, place);
     end if;
@@ -299,4 +299,4 @@ exception when data_exception then
 end
 $$;
 comment on function outbox.enqueue_many is
-    'Enqueue a JSON array of messages in one statement and return their ids in its order. Each object takes the names of enqueue''s parameters.';
+    'Enqueue a JSON array of messages in one statement and return their ids in its order. The names in each object are those of enqueue''s parameters.';

@@ -1,18 +1,4 @@
--- What producers call for Temporal: one function for each operation. Each writes the target and calls enqueue.
-
-create function outbox.check_types(place text, target jsonb) returns void
-language plpgsql
-as $$
-declare
-    name text;
-begin
-    foreach name in array '{workflow_id,workflow,signal,arguments,signal_arguments,task_queue,namespace,run_id,reason,summary,details}'::text[] loop
-        if jsonb_typeof(target -> name) not in ('string', 'null') then
-            perform outbox.refuse(format('%s: %s must be a string', place, name));
-        end if;
-    end loop;
-end
-$$;
+-- The functions that producers call for Temporal, one for each operation. Each writes the target and calls enqueue.
 
 create function outbox.arguments(input json, args json) returns text
 language plpgsql

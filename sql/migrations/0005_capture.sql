@@ -1,16 +1,15 @@
--- Capture: a table feeds the outbox, with no change to those who write it.
+-- Capture: each row written to a table becomes a message, without a change to the programs that write it.
 --
 -- A capture is one statement-level trigger per operation, each with a function of its own that outbox.capture() writes: one insert
--- per statement, however many rows. The definition is the trigger's argument, so the catalogue itself is the list of captures:
--- pg_dump carries it, and a table that is dropped takes its captures along. Only functions stay behind then; the next call drops
--- them.
+-- per statement, for any number of rows. The definition is the trigger's argument, so the catalogue itself is the list of captures:
+-- pg_dump contains it, and its captures are dropped with a table. Only their functions remain; the next call drops them.
 --
--- The functions run with the rights of whoever installed the capture: writers of the table need none on the outbox. Their
--- search_path holds nothing that another user could put a name into. They catch no errors to put a capture's name into them, because
--- that takes a subtransaction for every statement of every writer; their own name stands in the error's context.
+-- The functions run with the rights of the role that installed the capture: writers of the table need no rights on the outbox. Their
+-- search_path has no schema in which another user could create a name. They do not catch errors to add a capture's name, because that
+-- needs a subtransaction for each statement of each writer; the error's context has the function's name.
 --
--- They insert into outbox.message themselves and call new_message_id, due_at and check_message: a migration that changes these has
--- to write them anew, by calling outbox.capture() with what outbox.captures tells.
+-- They insert into outbox.message themselves and call new_message_id, due_at and check_message. A migration that changes these has
+-- to write them again, by calling outbox.capture() with the values in outbox.captures.
 
 create view outbox.capture_trigger as
 select
@@ -31,7 +30,7 @@ from (
     where p.pronamespace = (select c.relnamespace from pg_class c where c.oid = 'outbox.message'::regclass)
       and starts_with(p.prosrc, '-- Written by outbox.capture()')
       and t.tgnargs = 1
-    offset 0  -- nobody else's arguments are read as JSON
+    offset 0  -- no other trigger's arguments are read as JSON
 ) as t;
 comment on view outbox.capture_trigger is 'The triggers of the captures. People read outbox.captures.';
 
@@ -55,9 +54,9 @@ select
     (definition ->> 'installed_at')::timestamptz as installed_at
 from outbox.capture_trigger
 group by source, name, definition;
-comment on view outbox.captures is 'The tables whose rows become messages, and the SQL expressions that say how.';
+comment on view outbox.captures is 'The tables with captures, and the SQL expressions by which their rows become messages.';
 
--- It says nothing that the catalogue does not say to everyone, and whoever owns a table may ask for its captures.
+-- All of it is in the catalogue, which everyone may read, and the owner of a table may look at its captures.
 grant select on outbox.capture_trigger, outbox.captures to public;
 
 create function outbox.capture_operations(operations text) returns text[]
@@ -76,7 +75,7 @@ begin
 end
 $$;
 
--- The rows that an operation gives to the expressions, of a table or, without one, of the statement that fired the trigger.
+-- The rows for the expressions of an operation: of a table, or without one, of the statement that fired the trigger.
 create function outbox.capture_rows(operation text, with_old boolean, source regclass default null) returns text
 language sql
 as $$
@@ -88,14 +87,14 @@ as $$
     end
 $$;
 
--- Why an expression does not do as a column of outbox.message, or null. It is planned, never run.
+-- Why an expression is no column of outbox.message, or null. It is planned, never run.
 create function outbox.capture_fault(argument text, expression text, rows text, out fault text, out cure text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $sql$
 begin
     rows := rows || ', (select text ''INSERT'' as tg_op) as t';
-    -- What WHERE takes has no aggregates and gives one value a row.
+    -- An expression that WHERE accepts has no aggregates and gives one value a row.
     execute format(E'explain select from %s where (%s\n)%s', rows, expression, case when argument <> 'when' then ' is null' end);
     if argument <> 'when' then
         execute format(E'explain insert into outbox.message (%I) select %s\n from %s', argument, expression, rows);
@@ -105,7 +104,7 @@ exception
         raise;
     when others then
         get stacked diagnostics fault = message_text, cure = pg_exception_hint;
-        fault := regexp_replace(fault, E' at or near "[^\n]*\n.*', '');  -- one line, and nothing that is not the user's
+        fault := regexp_replace(fault, E' at or near "[^\n]*\n.*', '');  -- one line, only of the user's text
         cure := coalesce(nullif(cure, ''), case
             when sqlstate in ('42703', '42702') then
                 'an argument is an SQL expression over the row: write a column as new.column, or old.column,'
@@ -119,7 +118,7 @@ exception
 end
 $sql$;
 
--- The expressions of a capture for one operation, refused unless all are good. Returns whether one needs an update's old row.
+-- Refuses bad expressions of a capture for one operation. Returns whether one needs an update's old row.
 create function outbox.check_expressions(place text, source regclass, operation text, expressions jsonb) returns boolean
 language plpgsql
 as $$
@@ -143,7 +142,7 @@ begin
 end
 $$;
 
--- What a trigger function selects: names and types of enqueue's arguments. Null is as good as left out.
+-- What a trigger function selects: names and types of enqueue's arguments. Null counts as left out.
 create function outbox.capture_columns(e jsonb) returns text
 language sql
 as $$
@@ -161,8 +160,8 @@ language sql
 as $$
     with part as (
         select
-            -- PostgreSQL writes an update's old and new row down at once, so their position pairs them. A full join behind a fence
-            -- is never a nested loop, however few rows the plan was made for.
+            -- PostgreSQL records an update's old and new row together, so their positions pair them. A full join behind a fence is
+            -- never a nested loop, also in a plan for few rows.
             case when with_old then 'with pairs as materialized (
         select o, n
         from (select row_number() over () as place, old_rows as o from old_rows) as a
@@ -172,7 +171,7 @@ as $$
     ' else '' end as pairs,
             case when with_old then 'if (select count(*) from old_rows) <> (select count(*) from new_rows) then
         perform outbox.refuse(place || ''a trigger of the table dropped rows that moved between partitions'',
-                              ''old and new rows cannot be told to belong together; write the capture without old'');
+                              ''old and new rows cannot be paired; write the capture without old'');
     end if;
     ' else '' end as check_pairs,
             outbox.capture_rows(operation, with_old) as rows,
@@ -195,17 +194,17 @@ declare
     now   timestamptz := clock_timestamp();
     added bigint;
 begin
-    %2$s-- An insert of nothing would still wake the workers.
+    %2$s-- An insert of no rows would still wake the workers.
     if not exists (%3$sselect from %4$s where %5$s) then
         return null;
     end if;
-    -- The rows come in the order in which they were written, and nothing here changes it.
+    -- The rows come in the order in which they were written, and keep it.
     %6$s;
     return null;
 end$body$,
         name, p.check_pairs, p.pairs, p.rows, p.wanted,
         case when expressions ? 'dedup_key' then
-            -- A message that may have been delivered lately takes enqueue's careful way, one by one.
+            -- Messages that may be repeats take enqueue's careful way, one by one.
             format('perform count(e.id) from (%1$sselect outbox.enqueue(g.topic, g.payload, g.key, g.headers, g.target, g.message_id,
                                               g.dedup_key, g.available_at, g.priority, g.tenant) as id
     from %2$s,
@@ -221,7 +220,7 @@ end$body$,
     outbox.check_message(place, g.topic, g.payload, g.key, g.headers, g.target, null, g.priority, g.tenant, interval ''0'', ''bury'', g.available_at, null) as bytes%3$s',
                    p.pairs, g.g, case when expressions ? 'message_id' then E'\n    on conflict do nothing' else '' end)
             || case when expressions ? 'message_id' then
-                -- Of an id that was there before, only a repeat of that message may be left out.
+                -- If an id was there before, only the same message may be left out.
                 format(E';\n    get diagnostics added = row_count;
     if added < (%1$sselect count(*) from %2$s where %3$s) then
         perform count(*) from (%1$sselect from %4$s, outbox.check_same(place, g.message_id, g.topic, g.target, g.payload) where g.message_id is not null) as e;
@@ -253,7 +252,7 @@ begin
 end
 $sql$;
 
--- Functions whose table was dropped. A trigger that another transaction is about to make comes with a function that is not seen yet.
+-- Functions of tables that were dropped. If another transaction is creating a trigger, its function is not visible yet.
 create function outbox.drop_unused_capture_functions() returns void
 language plpgsql
 as $$
@@ -289,7 +288,7 @@ begin
     if function is null and exists (select from pg_trigger t where t.tgrelid = source and t.tgname = trigger) then
         perform outbox.refuse(format('%s has another trigger %s', source, trigger), 'give the capture another name');
     end if;
-    while function is null loop  -- tables of several schemas may have one name
+    while function is null loop  -- tables in different schemas may have the same name
         select concat_ws('_', 'captured', nullif(copy, 1), name, operation, 'on', c.relname)::name into function
         from pg_class c where c.oid = source;
         if exists (select from pg_proc p where p.pronamespace = schema and p.proname = function) then

@@ -1,15 +1,15 @@
--- What each enqueue and each switch does besides: it notifies the workers, and its transaction commits durably.
+-- What each enqueue and each switch also does: it notifies the workers, and its transaction commits durably.
 --
 -- A notification is empty and only a hint; its channel is `<schema>_wakeup`. If a session listens and stays in a transaction, the
 -- server's queue of notifications fills up, and then each commit that notifies fails. So no function here notifies while the queue is
--- half full: polls find the messages meanwhile. Each of the four functions that notify has this condition itself. One function for all
+-- half full; polls find the messages meanwhile. Each of the four functions that notify has this condition itself. One function for all
 -- would cost a third of a microsecond a statement, and each role would need the right to call it.
 
 create function outbox.ring() returns trigger
 language plpgsql
 as $$
 begin
-    -- A condition, because PERFORM costs much more.
+    -- In a condition, because PERFORM costs much more.
     if pg_notification_queue_usage() < 0.5 and pg_notify(tg_table_schema || '_wakeup', '') is null then
         return null;
     end if;
@@ -39,7 +39,7 @@ begin atomic
     join pg_namespace n on n.oid = c.relnamespace
     where c.oid = 'outbox.message'::regclass and pg_notification_queue_usage() < 0.5;
 end;
-comment on function outbox.probe() is 'Sends a notification that wakes nobody and proves to listeners that notifications arrive.';
+comment on function outbox.probe() is 'Sends a notification that wakes no worker, and proves to listeners that notifications arrive.';
 
 create function outbox.tell_switch() returns trigger
 language plpgsql
@@ -51,7 +51,7 @@ begin
     return null;
 end
 $$;
-comment on function outbox.tell_switch() is 'Trigger: has the workers that listen read the control table, once the transaction commits.';
+comment on function outbox.tell_switch() is 'Trigger: the workers that listen read the control table, once the transaction commits.';
 
 create trigger switch after insert or update or delete on outbox.control
 for each statement execute function outbox.tell_switch();
@@ -72,7 +72,7 @@ $$;
 comment on function outbox.set_switch(name text, value jsonb) is 'Set a switch for every worker; null removes it. The names are in the documentation of operations.';
 
 -- Supabase's "broadcast from database": one empty message on a private channel for each inserting statement. It runs with the
--- rights of this schema's owner, because producers need none in Realtime's, and whatever goes wrong there fails no producer.
+-- rights of this schema's owner, because producers need none in Realtime's. An error there never fails a producer.
 create function outbox.broadcast() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -88,8 +88,8 @@ $$;
 revoke execute on function outbox.broadcast() from public;
 comment on function outbox.broadcast() is 'Trigger: wakes the workers that listen to Supabase Realtime''s broadcasts. Made for enable_broadcast().';
 
--- What keeps a broadcast from being written, or null. realtime.send raises nothing when it fails, so it is tried with this owner's
--- rights and rolled back, and PostgreSQL's own count of inserted rows is read: row-level security may hide a row that was written.
+-- Why a broadcast is not written, or null. realtime.send raises no error when it fails, so one is tried with this owner's rights and
+-- rolled back. PostgreSQL's own count of inserted rows is read, because row-level security may hide a row that was written.
 create function outbox.broadcast_fault() returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -120,7 +120,7 @@ begin
     end;
 end
 $$;
-comment on function outbox.broadcast_fault() is 'What keeps a broadcast through Supabase Realtime from being written, or null. Tries one and rolls it back.';
+comment on function outbox.broadcast_fault() is 'Why a broadcast through Supabase Realtime is not written, or null. Tries one and rolls it back.';
 
 create function outbox.enable_broadcast(enabled boolean default true) returns void
 language plpgsql
@@ -138,14 +138,14 @@ begin
     for each statement execute function outbox.broadcast();
 end
 $$;
-comment on function outbox.enable_broadcast(enabled boolean) is 'Have every enqueue broadcast a wake-up through Supabase Realtime, or stop it.';
+comment on function outbox.enable_broadcast(enabled boolean) is 'Let each enqueue broadcast a wake-up through Supabase Realtime, or stop that.';
 
--- Durable before delivered: what was announced outside of this database must survive a crash of the server. A commit with
--- synchronous_commit off is visible before it is on disk, so a worker could start a workflow whose message is then lost. These triggers
--- raise the setting to "on" for the transaction, where the session, role, database or server has less. "on" also waits for synchronous
--- standbys, if there are any, which "local" and "remote_write" do not fully do. Nothing is ever lowered.
+-- Durable before delivered: a message that was delivered must survive a crash of the server. A commit with synchronous_commit off is
+-- visible before it is on disk, so a worker could start a workflow, and the message be lost after that. These triggers raise the setting
+-- to "on" for the transaction, if the session, role, database or server has less. "on" also waits for synchronous standbys, if there are
+-- any; "local" and "remote_write" do not, or not fully. The setting is never lowered.
 --
--- The condition stands in the function: as the trigger's own it would be planned for each statement, which costs more than the call.
+-- The condition is in the function: as the trigger's own it would be planned for each statement, which costs more than the call.
 
 create function outbox.commit_durably() returns void
 language plpgsql
@@ -159,7 +159,7 @@ end
 $$;
 comment on function outbox.commit_durably() is 'Raises synchronous_commit to at least "on" until the end of the transaction.';
 
--- It also has no search_path of its own, which costs more than what it does.
+-- It also has no search_path of its own, which would cost more than its work.
 create function outbox.durable() returns trigger
 language plpgsql
 as $$
@@ -170,12 +170,12 @@ begin
     return null;
 end
 $$;
-comment on function outbox.durable() is 'Trigger: the transaction commits durably, whatever synchronous_commit says.';
+comment on function outbox.durable() is 'Trigger: the transaction commits durably, also if synchronous_commit is off.';
 
 create trigger durable before insert on outbox.message
 for each statement execute function outbox.durable();
 alter table outbox.message enable always trigger durable;  -- also under session_replication_role = replica
 
--- What people switch for all workers must hold after a crash too.
+-- A switch for all workers must survive a crash too.
 create trigger durable before insert or update or delete on outbox.control
 for each statement execute function outbox.durable();

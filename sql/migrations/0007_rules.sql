@@ -12,7 +12,7 @@ create table outbox.pause (
     check (num_nonnulls(topic, key) <= 1)
 );
 create unique index pause_everything on outbox.pause ((true)) where topic is null and key is null;
-comment on table outbox.pause is 'What is not delivered now: a topic (exact, or prefix.*), a key, or with neither everything.';
+comment on table outbox.pause is 'What is paused: a topic (exact, or prefix.*), a key, or with neither everything.';
 
 create trigger switch after insert or delete on outbox.pause
 for each statement execute function outbox.tell_switch();
@@ -29,24 +29,24 @@ create table outbox.topic_limit (
 )
 with (fillfactor = 50);
 comment on table outbox.topic_limit is 'Topics (exact, or prefix.*) of which at most `rate` messages a second are claimed, and `burst` at once.';
-comment on column outbox.topic_limit.rule_id is 'New whenever the limit changes, so that what was parked under the old one gets new times.';
-comment on column outbox.topic_limit.used_until is 'When the rate will have caught up with the claims so far: the theoretical arrival time of the generic cell rate algorithm.';
-comment on column outbox.topic_limit.given_until is 'The last time that was given to a message which has to wait.';
+comment on column outbox.topic_limit.rule_id is 'New when the limit changes, so that messages parked under the old one get new times.';
+comment on column outbox.topic_limit.used_until is 'When the rate allows for all claims so far: the theoretical arrival time of the generic cell rate algorithm.';
+comment on column outbox.topic_limit.given_until is 'The latest time that was given to a message that must wait.';
 
 create table outbox.ended_rule (
     rule_id  bigint      primary key,
     ended_at timestamptz not null default now(),
     seen_at  timestamptz
 );
-comment on table outbox.ended_rule is 'Pauses and limits that are over, until the claims have brought back what is parked under them.';
-comment on column outbox.ended_rule.seen_at is 'When a claim first saw it: those that began later park nothing under it.';
+comment on table outbox.ended_rule is 'Pauses and limits that have ended, until claims have called the messages that are parked under them.';
+comment on column outbox.ended_rule.seen_at is 'When a claim first saw it: claims that begin later park no message under it.';
 
 create function outbox.matches(pattern text, topic text) returns boolean
 language sql immutable parallel safe
 begin atomic
     select case when right(pattern, 1) = '*' then starts_with(topic, left(pattern, -1)) else topic = pattern end;
 end;
-comment on function outbox.matches is 'Whether a topic is meant by a pattern: itself, prefix.*, or *.';
+comment on function outbox.matches is 'Whether a pattern matches a topic: the topic itself, prefix.*, or *.';
 
 create function outbox.check_pattern(pattern text) returns void
 language plpgsql
@@ -58,7 +58,7 @@ begin
 end
 $$;
 
--- A number that no rule has, nor anything that is parked under one: a restore may have left the sequence behind.
+-- A number that no rule and no parked message has: a restore may have left the sequence behind.
 create function outbox.new_rule_id() returns bigint
 language plpgsql
 as $$
@@ -93,7 +93,7 @@ begin
     end loop;
 end
 $$;
-comment on function outbox.pause is 'Deliver nothing any more, or nothing of a topic (exact, or prefix.*) or of a key, until resume is called likewise.';
+comment on function outbox.pause is 'Deliver no messages, or none of a topic (exact, or prefix.*) or of a key, until resume is called with the same arguments.';
 
 create function outbox.resume(topic text default null, key text default null) returns boolean
 language plpgsql
@@ -150,7 +150,7 @@ begin
         insert into outbox.topic_limit as l (topic, rule_id, rate, burst)
         select limit_topic.topic, rule, limit_topic.rate, wanted where limit_topic.rate is not null
         on conflict on constraint topic_limit_pkey do update
-            -- What was claimed counts on, so that setting limits again and again gives nobody a fresh burst.
+            -- Earlier claims still count, so that setting a limit again gives no new burst.
             set rule_id = rule, rate = excluded.rate, burst = excluded.burst, given_until = '-infinity'
             where l.rate <> excluded.rate or l.burst <> excluded.burst
     )
@@ -164,7 +164,7 @@ $$;
 comment on function outbox.limit_topic is
     'Claim at most `rate` messages a second of a topic (exact, or prefix.*), and `burst` at once (default: one second''s worth). A null rate lifts the limit. Returns whether there was one.';
 
--- What a limit has left for messages that ask now: `slotted` ones, whose time was given before and has come, and `fresh` ones.
+-- How many messages a limit allows now: of `slotted` ones, which were given a time that has come, and of `fresh` ones.
 create function outbox.take_from_limit(
     rule bigint, slotted bigint, fresh bigint, now timestamptz,
     out slotted_taken bigint, out fresh_taken bigint, out slotted_from timestamptz, out fresh_from timestamptz, out step interval
@@ -178,20 +178,20 @@ declare
     earliest timestamptz;
 begin
     select * into l from outbox.topic_limit t where t.rule_id = rule for update skip locked;
-    if not found then  -- another claim is at it, or it is changed this very moment: ask again
+    if not found then  -- another transaction has the limit, or changes it: the next claim asks again
         slotted_taken := 0;
         fresh_taken := 0;
         return;
     end if;
     if l.given_until > now and not exists (
         select from outbox.message m where m.parked = rule and not m.ready and m.lease_token is null) then
-        l.given_until := now;  -- those who had the times until then were cancelled
+        l.given_until := now;  -- the messages with times until then were cancelled
     end if;
     step := make_interval(secs => 1 / l.rate);
     l.used_until := least(greatest(l.used_until, now), now + step * l.burst);
     tokens := greatest(0, l.burst - ceil(extract(epoch from l.used_until - now)::float8 * l.rate - 1e-6));
     slotted_taken := least(slotted, tokens);
-    -- Nobody overtakes those who wait for a time that they were given.
+    -- No message overtakes those that wait for the time that they were given.
     fresh_taken := case when l.given_until > now or slotted > tokens then 0 else least(fresh, tokens - slotted_taken) end;
     l.used_until := l.used_until + step * (slotted_taken + fresh_taken);
     earliest := greatest(now, l.used_until - step * (l.burst - 1)) - step;
@@ -208,13 +208,13 @@ create function outbox.call_next() returns trigger
 language plpgsql
 as $$
 begin
-    -- Most have nobody asleep behind them, and to see that is much cheaper than an update that finds none.
+    -- Most have no parked message behind them, and this check costs much less than an update that finds none.
     perform from outbox.message n where n.key = old.key and n.due_at = 'infinity' and n.parked is null order by n.seq, n.message_id limit 1;
     if not found then
         return null;
     end if;
-    -- One that somebody holds is passed over, so that no settlement waits for whoever cancels: the one called in its place will find
-    -- it before itself, and call it (claim/restricted.sql).
+    -- A locked message is skipped, so that no settlement waits for a transaction that cancels. The message called in its place finds
+    -- that one before itself, and calls it (claim/restricted.sql).
     update outbox.message m
     set due_at = least(clock_timestamp(), m.available_at), ready = true
     where m.message_id = (select n.message_id from outbox.message n
@@ -225,17 +225,17 @@ begin
     return null;
 end
 $$;
-comment on function outbox.call_next() is 'Trigger: a message with a key has left, whoever took it away; the next of its key may come.';
+comment on function outbox.call_next() is 'Trigger: a message with a key was deleted, so the next of its key is called.';
 
--- A message that waits for another of its key is parked under that other's lock. So either this trigger sees it
--- parked, or it is parked no more. Of a series only the last one is in flight, and calls: nobody is parked behind the others, which a
--- worker holds. What it has lost, and what nobody holds, has no worker_id, and calls.
+-- A message is parked behind another of its key only under that message's lock. So either this trigger sees it parked, or it is not
+-- parked any more. Of a series only the last message is in flight and calls the next: none is parked behind the others, which have a
+-- worker_id. A message that no worker holds, or that its worker has lost, has no worker_id, and calls.
 create trigger call_next after delete on outbox.message
 for each row when (old.key is not null and (old.in_flight or old.worker_id is null)) execute function outbox.call_next();
 
--- A safety net for call_next: for transactions that saw an older state of the table than they changed (repeatable read), or locked the
--- only message to be called. It looks at keys with a message that sleeps, one by one through the index, however many messages they have.
--- One call looks at a bounded number of keys, so that its time is bounded too.
+-- A safety net for call_next: for transactions that saw an older state of the table than they changed (repeatable read), or that locked
+-- the only message to be called. It looks at the keys with parked messages, one by one through the index, however many messages a key
+-- has. One call looks at a bounded number of keys, so that its time is bounded too.
 create function outbox.call_sleepers(after text default '', keys integer default 10000, out called bigint, out last text)
 language plpgsql
 as $$
@@ -266,4 +266,4 @@ begin
 end
 $$;
 comment on function outbox.call_sleepers is
-    'Call the first message of each key that waits although nothing of the key is in flight. Looks at `keys` keys behind the key `after`. Returns how many it called, and after which key to go on; null at the end. Workers do it once a minute.';
+    'Call the first message of each key that waits although none of the key is in flight. Looks at `keys` keys behind the key `after`. Returns how many it called, and the key after which to continue; null at the end. Workers do it once a minute.';

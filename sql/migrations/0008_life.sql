@@ -1,4 +1,4 @@
--- What becomes of a message after it was enqueued: its status, its history, and what people do with it.
+-- Messages after they were enqueued: their status, their history, and what people do with them.
 
 create view outbox.message_life as
 select
@@ -43,8 +43,8 @@ left join outbox.worker w on w.worker_id = d.worker_id;
 comment on view outbox.message_life is
     'Each message with its status (pending, scheduled, waiting, processing, completed, failed, cancelled, discarded), its worker, its workflow and run, and the time of each step.';
 
--- The view by itself reads the whole history for a workflow id, a key, a topic, or the latest few. An index on any of them would make each
--- settlement dearer; the index on message ids is there, and ids of version 7 begin with their time.
+-- The view alone reads the whole history for a workflow id, a key, a topic, or the latest few. An index on one of them would cost at each
+-- settlement. The index on message ids exists already, and ids of version 7 begin with their time.
 create function outbox.recent(age interval default interval '10 minutes') returns setof outbox.message_life
 language sql stable
 begin atomic
@@ -54,10 +54,10 @@ begin atomic
         substring(int8send((extract(epoch from now() - age) * 1000)::bigint) from 3) || '\x00000000000000000000'::bytea, 'hex')::uuid;
 end;
 comment on function outbox.recent(age interval) is
-    'message_life of what was enqueued within this age, by the time in its message id: it reads no older history. Ids of your own must be UUIDs of version 7.';
+    'message_life of messages enqueued within this age, by the time in their ids: it reads no older history. Your own ids must be UUIDs of version 7.';
 
--- With the rights of the schema's owner, because producers have none on its tables. A message id is no secret: enqueue() returns another
--- login's id for its dedup_key. So a login may cancel what it enqueued, and others need a right to do so.
+-- cancel runs with the rights of the schema's owner, because producers have none on its tables. A message id is no secret: enqueue()
+-- returns another login's id for its dedup_key. So a login may cancel its own messages, and needs a right for others.
 
 create function outbox.may_cancel(enqueued_by text) returns boolean
 language sql stable
@@ -95,17 +95,17 @@ begin
            'cancelled', c.topic, c.key, c.dedup_key, c.target ->> 'operation', c.target ->> 'workflow', c.target ->> 'workflow_id'
     from cancelled c;
     if found then
-        perform outbox.commit_durably();  -- who hears "cancelled" relies on it
-        perform outbox.wake();  -- another of its key may come now
+        perform outbox.commit_durably();  -- the caller relies on "cancelled"
+        perform outbox.wake();  -- the next of its key may go now
         return true;
     end if;
     return (select false from outbox.message m where m.message_id = message_id);
 end
 $$;
 comment on function outbox.cancel(message_id uuid) is
-    'Take an unsettled message back, which this login has enqueued, or may as one of the relay''s. True: it will not be delivered from now on; whether it was before, message_life and the audit say. False: a worker holds it, and it may be on its way. Null: no unsettled message has this id.';
+    'Cancel an unsettled message that this login enqueued, or with the relay''s rights any. True: it will not be delivered from now on; message_life and the audit show whether it was before. False: a worker holds it, and may be delivering it. Null: no unsettled message has this id.';
 
--- Where a dead letter stands, for everything that lists or moves them. Every argument narrows; null does not.
+-- The dead letters that match, for all that lists or moves them. Null matches all.
 create function outbox.dead_letters(
     topic       text        default null,
     kind        text        default null,
@@ -137,7 +137,7 @@ comment on function outbox.dead_letters is
 --
 -- Only an owner may do either. Workers own nothing, so both run with the rights of the schema's owner.
 
--- The lock is on the register of migrations, which only an owner and this function may lock so. Any login may take an advisory lock.
+-- The lock is on the register of migrations, which only an owner and this function may lock. Any login may take an advisory lock.
 create function outbox.change_alone(wait boolean default true) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -158,9 +158,9 @@ exception when lock_not_available then
 end
 $$;
 comment on function outbox.change_alone is
-    'Be the only one that changes the shape of this schema until the transaction ends. Without wait: false if another does.';
+    'Lock the shape of this schema until the transaction ends. Without wait: false if another transaction has the lock.';
 
--- How long history is kept at least, whatever a worker's login asks for. Only the owner changes it: a worker's login may be stolen.
+-- How long history is kept at least. A worker's login may ask for less, but only the owner changes it: a worker's login may be stolen.
 create table outbox.retention (
     one          boolean primary key default true check (one),
     history_days integer not null check (history_days >= 1)
@@ -174,7 +174,7 @@ as $$
     insert into outbox.retention (history_days) values (days)
     on conflict (one) do update set history_days = excluded.history_days
 $$;
-comment on function outbox.keep_history is 'Let workers drop history only after so many days. For the owner of the schema.';
+comment on function outbox.keep_history is 'Workers may drop history only after so many days. For the owner of the schema.';
 
 create function outbox.may_own() returns boolean
 language sql stable
@@ -190,12 +190,12 @@ as $$
     select case when outbox.may_own() then before
                 else least(before, clock_timestamp() - make_interval(days => coalesce((select r.history_days from outbox.retention r), 30))) end
 $$;
-comment on function outbox.droppable is 'This time, or an earlier one: history settled since then this login may not drop.';
+comment on function outbox.droppable is 'This time, or an earlier one: this login may not drop history that was settled after it.';
 
 create function outbox.create_history_partitions(days_ahead integer, now timestamptz default now()) returns setof text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'  -- bounds are written and read as text: else CST may be Shanghai's when written, and Chicago's when read
+set timezone = 'UTC'  -- bounds are written and read as text: otherwise CST may mean Shanghai when written, and Chicago when read
 set datestyle = 'ISO, YMD'
 set lock_timeout = '10s'
 as $$
@@ -213,11 +213,11 @@ begin
     for day in select generate_series(first, first + days_ahead, interval '1 day')::date loop
         part := 'history_' || to_char(day, 'YYYYMMDD');
         continue when to_regclass('outbox.' || part) is not null;
-        -- A settle that had chosen the default partition before this one was attached would be refused by it: let those that run
-        -- come to their end, and those that come wait. Readers go on, but attaching waits for those of the default partition.
+        -- A settle that chose the default partition before this one was attached would fail. So the settles that run come to their
+        -- end, and later ones wait. Readers continue, but attaching waits for those of the default partition.
         lock table only outbox.history in share row exclusive mode;
         execute format('create table outbox.%I (like outbox.history including all)', part);
-        -- A day that began before its partition existed has rows in the default partition: they move along.
+        -- If the day began before its partition existed, it has rows in the default partition: they move.
         execute format(
             'with moved as (delete from outbox.history_default where settled_at >= %1$L and settled_at < %2$L returning *)
              insert into outbox.%3$I select * from moved',
@@ -245,7 +245,7 @@ begin atomic
     where d.day + interval '1 day' <= before at time zone 'UTC'
     order by d.part;
 end;
-comment on function outbox.old_history_partitions is 'The daily partitions of history whose day was over by then, the oldest first.';
+comment on function outbox.old_history_partitions is 'The daily partitions of history that had ended by then, the oldest first.';
 
 create function outbox.drop_history_partition(part text, before timestamptz) returns boolean
 language plpgsql security definer
@@ -255,7 +255,7 @@ as $$
 begin
     perform outbox.change_alone();
     if not exists (select from outbox.old_history_partitions(outbox.droppable(before)) o where o.part = drop_history_partition.part) then
-        return false;  -- somebody was faster
+        return false;  -- another transaction was faster
     end if;
     execute format('drop table outbox.%I', part);
     return true;
@@ -263,7 +263,7 @@ end
 $$;
 comment on function outbox.drop_history_partition is 'Drop one of old_history_partitions, and return whether it was there.';
 
--- What no daily partition took, because its day had none.
+-- Rows that no daily partition took, because their day had none.
 create function outbox.delete_stray_history(before timestamptz, at_most bigint default null) returns bigint
 language sql security definer
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- What `outbox import` has moved here from elsewhere. A row is noted in the transaction that enqueues its message, so a run that was
--- killed goes on where it stood, wherever the rows come from.
+-- What `outbox import` has moved here from another database. A row is recorded in the transaction that enqueues its message, so a run that
+-- was killed continues where it ended.
 
 create table outbox.import (
     import_id    bigint      generated always as identity primary key,
@@ -10,9 +10,9 @@ create table outbox.import (
     begun_at     timestamptz not null default now()
 );
 comment on table outbox.import is 'Imports, by the names that their mappings give them.';
-comment on column outbox.import.identity is 'The column of the source that tells its rows apart. It must not change between runs.';
-comment on column outbox.import.rolling_back is 'Whether a rollback is under way, or broke off: meanwhile no row is moved.';
-comment on column outbox.import.rollbacks is 'How many rollbacks have begun: a run that finds another number than it began with moves, or takes back, no more.';
+comment on column outbox.import.identity is 'The column of the source that identifies a row. It must not change between runs.';
+comment on column outbox.import.rolling_back is 'Whether a rollback runs, or was interrupted: meanwhile no row is moved.';
+comment on column outbox.import.rollbacks is 'How many rollbacks have begun. A run that finds another number than at its start ends.';
 
 create table outbox.imported (
     import_id   bigint      not null references outbox.import on delete cascade,
@@ -24,8 +24,8 @@ create table outbox.imported (
     moved_at    timestamptz not null default now(),
     primary key (import_id, identity)
 );
-comment on table outbox.imported is 'Rows that were moved, each with its message. While one stands here, it is not moved again.';
-comment on column outbox.imported.namespace is 'The namespace that the mapping names; empty for the worker''s own.';
+comment on table outbox.imported is 'Rows that were moved, each with its message. A row in this table is not moved again.';
+comment on column outbox.imported.namespace is 'The namespace in the mapping; empty for the worker''s own.';
 
 -- One workflow id belongs to one row, also of imports under different names.
 create unique index imported_workflow on outbox.imported (workflow_id, namespace);

@@ -1,7 +1,7 @@
--- What the outbox knows about itself after a crash, a failover, a restore or a copy (docs/recovery.md).
+-- What the outbox records for the time after a crash, a failover, a restore or a copy (docs/recovery.md).
 
--- The worker's own commits do not wait for the disk (ADR 11): after a crash a message may look as if it had never been claimed. Nobody
--- may then say that it was not delivered.
+-- The worker's own commits do not wait for the disk (ADR 11). So after a crash a message may look as if it had never been claimed, and may
+-- have been delivered.
 
 create function outbox.note_uptime() returns void
 language sql security definer
@@ -33,7 +33,7 @@ begin
 end
 $$;
 comment on function outbox.expiry(m outbox.message) is
-    'What becomes of a message that a worker claims after its expires_at: bury or discard, as asked; doubt, if it may have been delivered before.';
+    'What to do with a message that is claimed after its expires_at: bury or discard, as the producer chose; doubt, if it may have been delivered before.';
 
 -- The place of this outbox, so that a copy of the database delivers nothing by itself.
 --
@@ -49,8 +49,8 @@ create table outbox.home (
     since             timestamptz not null default now(),
     said_by           text        not null default session_user
 );
-comment on table outbox.home is 'The server and database in which this outbox lives. No row: the first worker will write it.';
-comment on column outbox.home.system_identifier is 'What pg_control_system() calls the server; null where that may not be asked.';
+comment on table outbox.home is 'The server and database of this outbox. No row: the first worker will write it.';
+comment on column outbox.home.system_identifier is 'The server''s number in pg_control_system(); null if the login may not call that.';
 
 create function outbox.place(out system_identifier bigint, out database oid, out name text)
 language plpgsql stable
@@ -74,7 +74,7 @@ as $$
     from outbox.home h, outbox.place() p
     where h.database <> p.database or h.system_identifier <> p.system_identifier
 $$;
-comment on function outbox.home_fault() is 'Why this database is a copy of the one in which the outbox lived; null if it is not.';
+comment on function outbox.home_fault() is 'Why this database is a copy of the outbox''s; null if it is not.';
 
 create function outbox.look_home() returns text
 language plpgsql security definer
@@ -97,7 +97,7 @@ begin
 end
 $$;
 comment on function outbox.look_home() is
-    'What a worker asks before it claims: pauses everything and says why, if this database is a copy. The first worker writes down where it is.';
+    'Each worker calls it before it claims: if this database is a copy, it pauses everything and says why. The first worker records where it is.';
 
 create function outbox.adopt() returns boolean
 language plpgsql security definer
@@ -113,7 +113,7 @@ begin
         set system_identifier = excluded.system_identifier, database = excluded.database, name = excluded.name, since = now(),
             said_by = session_user;
     if was_copy then
-        -- The original may have delivered what looks unclaimed here.
+        -- The original may have delivered messages that look unclaimed here.
         insert into outbox.uptime as u (since) values (now()) on conflict on constraint uptime_pkey do update set since = excluded.since;
         perform outbox.resume() from outbox.pause p where p.topic is null and p.key is null and p.paused_by like 'outbox: %';
     end if;
@@ -142,7 +142,7 @@ as $$
     ) as s (name, highest)
 $$;
 comment on function outbox.sequences is
-    'Each sequence of this schema, the number that it gave last, and the highest that is in use. pages bounds what is read of the large tables.';
+    'Each sequence of this schema, its latest number, and the highest number in use. Of the large tables only so many pages are read.';
 
 create function outbox.advance_sequences() returns setof text
 language plpgsql
@@ -152,7 +152,7 @@ declare
     behind record;
 begin
     for behind in select s.name, s.highest from outbox.sequences() s where s.at < s.highest loop
-        -- Numbers that others draw meanwhile are lower than these by far.
+        -- Numbers that others draw meanwhile are far below these.
         perform setval(behind.name::regclass, behind.highest + 1000);
         return next behind.name;
     end loop;

@@ -1,17 +1,17 @@
 -- Least privilege: three roles without login, named after the schema (outbox_producer, outbox_worker, outbox_reader), to be granted
 -- to the logins of applications, relays and people. docs/deployment.md says what each is for.
 --
--- Roles belong to the whole server, so another database's migration may have made them, and where whoever migrates may not make any,
--- somebody else has to. So rights are given by a function that the migration runner calls at the end of every run, and that gives what
--- is missing. A migration that adds a table or a function adds it to outbox.rights().
+-- Roles belong to the whole server: another database's migration may have created them. And if the migrating login may not create roles,
+-- an administrator must. So a function gives the rights that are missing, and the migration runner calls it at the end of each run. A
+-- migration that adds a table or a function adds it to outbox.rights().
 
--- What each role may do. What is not here is the owner's alone.
+-- What each role may do. All else only the owner may.
 create function outbox.rights() returns table (role text, privilege text, object text)
 language sql stable
 as $$
     select role, privilege, object
     from (values
-        -- What says which version the schema has, at every start.
+        -- The version of the schema, which each start reads.
         ('{producer,worker,reader}'::text[], '{select}'::text[], '{migration}'::text[]),
 
         ('{producer,worker}', '{execute}',
@@ -21,7 +21,7 @@ as $$
          '{arguments, seconds, scoped, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
            check_target, check_same, check_names_of_target, check_word, check_types, check_policies, check_objects, check_time, check_interval, check_durations,
            check_json, check_size, check_depth, check_escapes, check_headers, check_search_attributes}'),
-        -- Who installs a capture needs more than these: the table, and `create` on the schema.
+        -- To install a capture, a login also needs to own the table, and `create` on the schema.
         ('{producer}', '{execute}',
          '{capture, uncapture, lock_name, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,
            capture_body, write_capture, drop_captures, drop_unused_capture_functions}'),
@@ -42,9 +42,9 @@ as $$
     ) as r (roles, privileges, objects), unnest(r.roles) as role, unnest(r.privileges) as privilege, unnest(r.objects) as object
 $$;
 comment on function outbox.rights() is
-    'What each role may do in this schema: tables, views, sequences and functions by their names. What is not told here is the owner''s alone.';
+    'What each role may do in this schema: tables, views, sequences and functions by their names. All else only the owner may.';
 
--- The statements that are wanting to make it so, for roles that are there. They also fix the search_path of each function.
+-- The statements that give the rights which are missing, for roles that exist. They also fix the search_path of each function.
 create function outbox.wanted_grants() returns setof text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -58,16 +58,16 @@ as $$
         from here, outbox.rights() r
         join pg_roles g on g.rolname = (select name from here) || '_' || r.role
     )
-    -- PostgreSQL lets everyone call a new function.
+    -- PostgreSQL lets every login call a new function.
     select format('revoke execute on function %s from public', p.oid::regprocedure)
     from here
     join pg_proc p on p.pronamespace = here.oid
     where pg_has_role(p.proowner, 'usage')
       and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
     union all
-    -- Else an operator or a function in a schema of the caller's search_path could stand in for PostgreSQL's own, and run with the caller's
-    -- rights. What is bound when it is created needs no path. What checks a part of one message has its caller's: a
-    -- setting for each of these calls would cost up to a tenth of an enqueue (ADR 17).
+    -- Otherwise an operator or a function in a schema of the caller's search_path could replace PostgreSQL's own, and run with the caller's
+    -- rights. A function with a bound body needs no path. The checks of a message use their caller's: a setting for each of these calls
+    -- would cost up to a tenth of an enqueue (ADR 17).
     select format('alter function %s set search_path = pg_catalog, pg_temp', p.oid::regprocedure)
     from here
     join pg_proc p on p.pronamespace = here.oid
@@ -84,7 +84,7 @@ as $$
     from owed o
     join pg_proc p on p.pronamespace = o.schema and p.proname = o.object
     where o.privilege = 'execute'
-      and not exists (select from aclexplode(p.proacl) a where a.grantee = o.grantee)  -- what everyone may is revoked above
+      and not exists (select from aclexplode(p.proacl) a where a.grantee = o.grantee)  -- what every login may is revoked above
     union all
     select format('grant %s on %s %s to %I', string_agg(o.privilege, ', '), case c.relkind when 'S' then 'sequence' else 'table' end,
                   c.oid::regclass, o.rolname)
@@ -95,7 +95,7 @@ as $$
                else not has_table_privilege(o.grantee, c.oid, o.privilege) end
     group by c.oid, c.relkind, o.rolname
     union all
-    -- Row-level security, which somebody may enable for Realtime's sake, hides every row from whoever has no policy; owners need none.
+    -- Row-level security, which may be enabled for Realtime, hides every row from roles without a policy. Owners need none.
     select format('create policy %s on %s for %s to %I using (true)', o.role, c.oid::regclass,
                   case when bool_or(o.privilege <> 'select') then 'all' else 'select' end, o.rolname)
     from owed o
@@ -104,7 +104,7 @@ as $$
       and not exists (select from pg_policy y where y.polrelid = c.oid and y.polname = o.role)
     group by o.role, c.oid, o.rolname
     union all
-    -- With `force` it would hide them from the owner too, as which the producers' functions run.
+    -- With `force` it would hide them from the owner too, and the producers' functions run as the owner.
     select format('drop policy if exists owner on %1$s; create policy owner on %1$s for all to %2$I using (true)', c.oid::regclass, r.rolname)
     from here
     join pg_class c on c.relnamespace = here.oid and c.relkind in ('r', 'p') and c.relname !~ '^history_[0-9]{8}$'
@@ -137,7 +137,7 @@ begin
     end loop;
     if missing <> '{}' then
         raise warning 'outbox: % may not make roles, so these are missing: %', current_user, array_to_string(missing, ', ')
-            using hint = format('to have them, let somebody who may run: %s; and then run outbox migrate again',
+            using hint = format('to have them, let an administrator run: %s; and then run outbox migrate again',
                                 (select string_agg(format('create role %I', m), '; ') from unnest(missing) m));
     end if;
 end

@@ -566,7 +566,7 @@ async def test_login_that_may_not_make_roles_migrates_and_sees_what_is_missing(e
         assert f"create role {schema}_worker" in reported
         assert "run outbox migrate again" in reported
         await fetch(limited, f"select {schema}.enqueue('t')")  # owners need no role
-        for statement in reported.partition("may run: ")[2].split("; ")[: len(ROLES)]:
+        for statement in reported.partition("administrator run: ")[2].split("; ")[: len(ROLES)]:
             await fetch(empty_database, statement)
         warnings: list[str] = []
         assert await migrate(limited, schema, warn=warnings.append) == []
