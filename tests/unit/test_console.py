@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from outbox.cli.format import progress
+from outbox.cli.progress import progress
 from outbox.model.plain_text import PlainStream
 
 
@@ -33,3 +33,14 @@ def test_a_progress_bar_moves_the_cursor_and_other_text_does_not(monkeypatch: py
     assert "evil" in shown
     assert "\x1b[2J" not in shown
     assert "2/2" in shown
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 1.0, 5.5, 5.5, 6.0])
+    monkeypatch.setattr("outbox.cli.progress.monotonic", lambda: next(times))
+    with progress("rows", 3) as advance:
+        for _ in range(3):
+            advance(1)
+    assert capsys.readouterr().err == "outbox: rows: 2 of 3\n"

@@ -14,7 +14,8 @@ from rich.filesize import decimal
 
 from outbox.cli.arguments import duration_s
 from outbox.cli.consent import consent
-from outbox.cli.format import progress, span
+from outbox.cli.format import span
+from outbox.cli.progress import progress
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping

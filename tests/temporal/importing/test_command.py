@@ -23,7 +23,7 @@ async def test_what_is_refused_is_shown_first_and_written_whole(database: str, t
     async with connected(database) as connection:
         await connection.execute("""update engine."WorkflowInstance" set context = '{' where id > 'wi-000030'""")
     code, out, err = await ended(start(database, written(tmp_path), "--dry-run", cwd=tmp_path))
-    assert (code, err) == (1, "outbox: looked at 60 of 60 rows\n")
+    assert code == 1, err
     assert "row wi-000001 would become\n{" in out
     assert out.count("\nrefused: row 'wi-") == SHOWN
     assert "… and 10 more, all of them in old-engine.report.json\n" in out

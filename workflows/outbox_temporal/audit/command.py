@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from outbox.cli.arguments import duration_s
-from outbox.cli.format import moment, progress
+from outbox.cli.format import moment
 from outbox.cli.options import with_options
+from outbox.cli.progress import progress
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.loops.signals import stopping

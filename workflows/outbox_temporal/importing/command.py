@@ -12,6 +12,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from outbox.cli.consent import consent
+from outbox.cli.progress import progress
 from outbox.cli.session import ask
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping
@@ -28,7 +29,7 @@ from outbox_temporal.importing.rollback import Rollback, Started
 from outbox_temporal.importing.source import FLAG, opened
 from outbox_temporal.importing.temporal_lookup import temporal
 from outbox_temporal.importing.verify import verify
-from outbox_temporal.importing.view import SHOWN, progress, show
+from outbox_temporal.importing.view import SHOWN, show
 from outbox_temporal.sink import settings as sink_settings
 from outbox_temporal.sink.allow_list import Allowed
 from outbox_temporal.sink.frontend import DEFAULT_NAMESPACE, profile

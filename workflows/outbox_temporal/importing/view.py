@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from outbox.cli.console import Console
@@ -19,35 +15,6 @@ from outbox_temporal.importing.report import ImportReport
 SHOWN = 20
 """Findings that stand on the screen; all are in the report."""
 _LONGEST_SAMPLE = 2000
-
-
-@contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal's standard error, elsewhere a line for each tenth. Gives the function that advances it."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _RowLines(doing, total)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-class _RowLines:
-    """Progress for a log."""
-
-    def __init__(self, doing: str, total: int) -> None:
-        self._doing = doing
-        self._total = total
-        self._done = 0
-
-    def __call__(self, count: int) -> None:
-        """Print a line for every tenth of the whole."""
-        before, self._done = self._done, self._done + count
-        if self._total and 10 * before // self._total < 10 * self._done // self._total:
-            sys.stderr.write(f"outbox: {self._doing} {self._done} of {self._total} rows\n")
-            sys.stderr.flush()
 
 
 def show(report: ImportReport, kept_in: Path | None) -> None:

@@ -17,8 +17,9 @@ from outbox.cli.batches import Tally, in_batches
 from outbox.cli.commands.dead.requeue_risk import Memory, ask_sink, in_doubt, plan
 from outbox.cli.commands.dead.view import show_dead_letter, show_dead_letters, show_risk, show_totals, write_json
 from outbox.cli.consent import consent
-from outbox.cli.format import named, progress
+from outbox.cli.format import named
 from outbox.cli.options import with_options
+from outbox.cli.progress import progress
 from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
