@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
 
 CLOSE_TIMEOUT_S = 5.0
 _WITH_TRANSACTION_TIMEOUT = 17
-_LIFT = "select set_config('transaction_timeout', '0', false) where pg_backend_pid() = $1"
+_LIFT = "select set_config('transaction_timeout', '0', false) where pg_backend_pid() operator(pg_catalog.=) $1"
 _FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 

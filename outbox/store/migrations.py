@@ -40,6 +40,8 @@ Line = tuple[int, str, str, int | None]
 It serves workers that know the migrations up to that version. None: only those that know the migration itself.
 """
 
+_FIX_NAMES = "set local search_path = pg_catalog, pg_temp"
+"""Migrations bind names, and a pooler does not take the session's path."""
 _LOCK_REGISTER = "lock table outbox.migration in exclusive mode"
 _HAS_FUNCTIONS = "select exists (select from pg_proc where pronamespace = to_regnamespace($1))"
 _MADE_MEANWHILE = {"42P06", "42P07", "42710", "23505"}
@@ -129,6 +131,7 @@ async def keep_others_out(connection: Connection, schema: str, lineage: Lineage 
     an advisory lock. A missing register is made.
     """
     own = lineage.name(schema)
+    await connection.execute(_FIX_NAMES)
     await _refuse_word(connection, own)
     try:
         with translated_errors("migrate"):

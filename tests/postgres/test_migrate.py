@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
@@ -18,12 +19,14 @@ from outbox.store.enqueue import Enqueuing
 from outbox.store.messages import Burial, Retry, Store
 from outbox.store.migrations import inspect, migrate, require_current
 from outbox.store.overview import Overview
+from outbox.store.reset import renew
 from outbox.store.retention import Retention
 from outbox.store.rules import Rules
 from outbox.store.sql import Migration, migrations
 from outbox.store.workers import Workers
 from outbox_temporal.servers.postgres import PostgresServer, running
 from tests.cli.test_cli import outbox
+from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.running import fetch
 from tests.support.sql import connected
 from tests.support.versions import VERSION
@@ -376,3 +379,39 @@ async def test_database_that_is_not_utf8_is_refused_with_the_cure(postgres: Post
                 await migrate(postgres.dsn(name))
         finally:
             await administrator.execute(f"drop database {name} with (force)")
+
+
+@needs_pgbouncer
+async def test_a_migration_through_a_pooler_binds_no_name_that_a_stranger_planted(
+    postgres: PostgresServer, empty_database: str
+) -> None:
+    """A pooler drops the session's search_path, and the migrating login may own everything."""
+    async with connected(empty_database) as stranger:
+        for operator, kinds in (
+            ("||", "text, text"),
+            ("=", "text, text"),
+            ("||", "name, name"),
+            ("=", "integer, integer"),
+        ):
+            left, right = kinds.split(", ")
+            name = f"planted_{len(operator)}_{left}"
+            returns = "boolean" if operator == "=" else "text"
+            await stranger.execute(f"""
+                create function public.{name}({kinds}) returns {returns} language plpgsql as $$ begin raise 'caught'; end $$;
+                create operator public.{operator} (leftarg = {left}, rightarg = {right}, function = public.{name});
+            """)
+        await stranger.execute(
+            f'alter database "{urlsplit(empty_database).path[1:]}" set search_path = public, pg_catalog'
+        )
+    with pgbouncer(postgres, "transaction") as bouncer:
+        through = bouncer.led(empty_database)
+        await migrate(through)
+        await fetch(through, "select outbox.enqueue('t', key => 'k')")
+        await renew(through, "outbox", force=False)
+    planted = """
+        select d.objid::regprocedure::text from pg_depend d
+        where d.refclassid = 'pg_operator'::regclass
+          and d.refobjid in (select o.oid from pg_operator o where o.oprnamespace = 'public'::regnamespace)
+          and d.classid <> 'pg_operator'::regclass
+    """
+    assert await fetch(empty_database, planted) == []
