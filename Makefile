@@ -3,10 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERSIONS ?= 14 15 16 17
 # What older PostgreSQL versions have to carry: everything that goes through SQL.
-CORE := tests/postgres/plans tests/postgres/producers \
-	$(patsubst %,tests/postgres/test_%.py,cancel capture claim restricted history_partitions message_life migrate pool producers roles settle) \
-	$(patsubst %,tests/worker/test_%.py,crowd restricted_live metrics mode relay rescue signals) \
-	$(patsubst %,tests/cli/test_%.py,dead_letters doctor prune reset)
+CORE := tests/postgres \
+	$(patsubst %,tests/worker/test_%.py,crowd failover large_messages listen_faults locks metrics mode relay rescue restricted_live signals worker) \
+	$(patsubst %,tests/cli/test_%.py,dead_letters doctor doctor_ways prune reset status)
 READY := .venv/.ready
 
 # Tests start many interpreters: without it each would compile all sources again.
