@@ -82,7 +82,7 @@ FUNCTIONS = {
             ),
             *("check_types", "check_policies", "check_objects", "check_time", "check_interval", "check_durations"),
             *("check_json", "check_size", "check_depth"),
-            *("check_escapes", "check_headers", "check_search_attributes"),
+            *("check_escapes", "check_parts", "check_headers", "check_search_attributes"),
         ),
         {PRODUCER, WORKER},
     ),
