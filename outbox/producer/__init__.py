@@ -17,127 +17,55 @@ PostgreSQL refuses is raised as the caller's own library raises it, and has fail
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
-from typing import Any, Unpack, overload
-from uuid import UUID
+from collections.abc import Iterable
+from typing import Unpack
 
 from outbox.model.errors import PayloadError
 from outbox.model.schema_name import DEFAULT_SCHEMA
-from outbox.producer.calls import NOTHING, new_call, new_messages
-from outbox.producer.drivers import AsyncConnection, SyncConnection, send, send_for_one
+from outbox.producer.calls import NOTHING, Call, new_call, new_messages
 from outbox.producer.options import EnqueueOptions, NewMessage, SignalOptions, StartOptions
+from outbox.producer.sending import returns_id, returns_ids
 
 __all__ = ["NewMessage", "PayloadError", "enqueue", "enqueue_many", "signal_workflow", "start_workflow"]
 
 
-@overload
+@returns_id
 def enqueue(
-    connection: SyncConnection,
-    topic: str,
-    payload: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[EnqueueOptions],
-) -> UUID: ...
-@overload
-def enqueue(
-    connection: AsyncConnection,
-    topic: str,
-    payload: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[EnqueueOptions],
-) -> Coroutine[Any, Any, UUID]: ...
-def enqueue(
-    connection: SyncConnection | AsyncConnection,
-    topic: str,
-    payload: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[EnqueueOptions],
-) -> UUID | Coroutine[Any, Any, UUID]:
+    topic: str, payload: object = NOTHING, *, schema: str = DEFAULT_SCHEMA, **options: Unpack[EnqueueOptions]
+) -> Call:
     """Enqueue one message and return its id: the id of the unsettled message that has its `dedup_key`, if one has."""
-    return send_for_one(connection, new_call("enqueue", schema, {"topic": topic, "payload": payload}, options))
+    return new_call("enqueue", schema, {"topic": topic, "payload": payload}, options)
 
 
-@overload
-def enqueue_many(
-    connection: SyncConnection, messages: Iterable[NewMessage], *, schema: str = DEFAULT_SCHEMA
-) -> list[UUID]: ...
-@overload
-def enqueue_many(
-    connection: AsyncConnection, messages: Iterable[NewMessage], *, schema: str = DEFAULT_SCHEMA
-) -> Coroutine[Any, Any, list[UUID]]: ...
-def enqueue_many(
-    connection: SyncConnection | AsyncConnection, messages: Iterable[NewMessage], *, schema: str = DEFAULT_SCHEMA
-) -> list[UUID] | Coroutine[Any, Any, list[UUID]]:
+@returns_ids
+def enqueue_many(messages: Iterable[NewMessage], *, schema: str = DEFAULT_SCHEMA) -> Call:
     """Enqueue messages in one statement; return their ids in this order. Each is a dict of enqueue's arguments."""
-    return send(connection, new_call("enqueue_many", schema, {"messages": new_messages(messages)}, {}))
+    return new_call("enqueue_many", schema, {"messages": new_messages(messages)}, {})
 
 
-@overload
+@returns_id
 def start_workflow(
-    connection: SyncConnection,
     workflow: str,
     workflow_id: str,
     input: object = NOTHING,
     *,
     schema: str = DEFAULT_SCHEMA,
     **options: Unpack[StartOptions],
-) -> UUID: ...
-@overload
-def start_workflow(
-    connection: AsyncConnection,
-    workflow: str,
-    workflow_id: str,
-    input: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[StartOptions],
-) -> Coroutine[Any, Any, UUID]: ...
-def start_workflow(
-    connection: SyncConnection | AsyncConnection,
-    workflow: str,
-    workflow_id: str,
-    input: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[StartOptions],
-) -> UUID | Coroutine[Any, Any, UUID]:
+) -> Call:
     """Start a workflow once the transaction has committed; return the message id. `input` is its one argument."""
     arguments = {"workflow": workflow, "workflow_id": workflow_id, "input": input}
-    return send_for_one(connection, new_call("start_workflow", schema, arguments, options))
+    return new_call("start_workflow", schema, arguments, options)
 
 
-@overload
+@returns_id
 def signal_workflow(
-    connection: SyncConnection,
     workflow_id: str,
     signal: str,
     input: object = NOTHING,
     *,
     schema: str = DEFAULT_SCHEMA,
     **options: Unpack[SignalOptions],
-) -> UUID: ...
-@overload
-def signal_workflow(
-    connection: AsyncConnection,
-    workflow_id: str,
-    signal: str,
-    input: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[SignalOptions],
-) -> Coroutine[Any, Any, UUID]: ...
-def signal_workflow(
-    connection: SyncConnection | AsyncConnection,
-    workflow_id: str,
-    signal: str,
-    input: object = NOTHING,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    **options: Unpack[SignalOptions],
-) -> UUID | Coroutine[Any, Any, UUID]:
+) -> Call:
     """Signal a workflow once the transaction has committed; return the message id. `input` is the signal's argument."""
     arguments = {"workflow_id": workflow_id, "signal": signal, "input": input}
-    return send_for_one(connection, new_call("signal_workflow", schema, arguments, options))
+    return new_call("signal_workflow", schema, arguments, options)

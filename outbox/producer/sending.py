@@ -1,0 +1,51 @@
+"""Makes a function that sends a call over a connection out of one that describes the call.
+
+Its first argument is the connection. What it returns comes at once over a synchronous connection, and as a coroutine
+over an asynchronous one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from uuid import UUID
+
+from outbox.producer.calls import Call
+from outbox.producer.drivers import AsyncConnection, SyncConnection, send, send_for_one
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Sending(Protocol[P, R_co]):
+    """A function that sends a call over a connection."""
+
+    @overload
+    def __call__(self, connection: SyncConnection, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, connection: AsyncConnection, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+
+def returns_id(describe: Callable[P, Call]) -> Sending[P, UUID]:
+    """For a call that makes one message."""
+    return cast("Sending[P, UUID]", _sending(describe, send_for_one))
+
+
+def returns_ids(describe: Callable[P, Call]) -> Sending[P, list[UUID]]:
+    """For a call that makes several messages."""
+    return cast("Sending[P, list[UUID]]", _sending(describe, send))
+
+
+def _sending(describe: Callable[..., Call], sender: Callable[[Any, Call], object]) -> Callable[..., object]:
+    @wraps(describe)
+    def sending(connection: SyncConnection | AsyncConnection, *args: object, **kwargs: object) -> object:
+        return sender(connection, describe(*args, **kwargs))
+
+    first = inspect.Parameter("connection", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    described = inspect.signature(describe)
+    sending.__signature__ = described.replace(  # type: ignore[attr-defined]  # what help() shows
+        parameters=[first, *described.parameters.values()], return_annotation=inspect.Signature.empty
+    )
+    return sending
