@@ -16,7 +16,7 @@ class Console(console.Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream itself. While a progress bar runs, rich's proxy stands before ours, and rich looks past one."""
+        """The stream itself. While a progress bar runs, rich's proxy is in front of ours, and rich skips only one."""
         found: IO[str] = super().file
         while (inner := getattr(found, "rich_proxied_file", None)) is not None:
             found = inner

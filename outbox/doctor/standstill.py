@@ -1,4 +1,4 @@
-"""Examines what stands in the way at this moment: other sessions' locks, and pauses that were perhaps forgotten."""
+"""Examines what blocks a worker at this moment: other sessions' locks, and pauses that were perhaps forgotten."""
 
 from __future__ import annotations
 

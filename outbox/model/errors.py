@@ -78,4 +78,4 @@ class DatabaseRefused(OutboxError):
 
 
 class PayloadError(OutboxError):
-    """What a producer wants to send has no JSON form. Nothing has been sent."""
+    """A producer's value has no JSON form. Nothing has been sent."""

@@ -1,4 +1,4 @@
-"""JSON for people and programs. A terminal that shows it obeys no character in it."""
+"""JSON for people and programs. It contains no character that controls a terminal."""
 
 from __future__ import annotations
 

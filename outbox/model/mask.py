@@ -1,4 +1,4 @@
-"""The text that stands for a secret where it must not be shown."""
+"""The text that is shown in place of a secret."""
 
 from __future__ import annotations
 

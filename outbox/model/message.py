@@ -13,7 +13,7 @@ LeaseId = tuple[UUID, int]
 """A message id and the token of one claim of it."""
 
 Place = tuple[float, int]
-"""Where a message stands in the order of claiming: when it fell due, in Unix seconds, and its `seq`."""
+"""A message's position in the order of claiming: when it fell due, in Unix seconds, and its `seq`."""
 
 Presence = tuple[int, int]
 """A worker id and the advisory lock under which the worker is present: another one for each of its sessions."""

@@ -59,7 +59,7 @@ class CachedAnswer(Generic[T]):
             before = self._latest
             if self._wake is None or (before is not None and before.age_s < self._lasts_s(before.value)):
                 return before
-            if not self._out:  # it returns at once, also when the loop stands still
+            if not self._out:  # it returns at once, also when the loop is stuck
                 self._out = True
                 self._wake()
             self._news.wait_for(lambda: self._latest is not before or not self._out, wait_s)

@@ -72,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _ipv6_may_be_missing() -> Iterator[None]:
-    """Pass over a kernel that knows IPv6 and has no address of it."""
+    """Skip IPv6 if the kernel supports it but has no address."""
     try:
         yield
     except OSError as error:

@@ -140,7 +140,7 @@ class WorkerState:
         return next(iter(self._lost.copy().values()), None)
 
     def overdue(self) -> str | None:
-        """Which loops have not been heard from for too long; None while all keep their promises."""
+        """Which loops have not reported in time; None while all keep their promises."""
         late_s = self.watchdog.overdue_s()
         return ", ".join(f"{who} overdue by {s:.1f} s" for who, s in late_s.items()) if late_s else None
 

@@ -17,7 +17,7 @@ from outbox.producer.payloads import json_text
 from outbox.producer.trace import current_trace, traced
 
 NOTHING: Final = object()
-"""Stands for an argument that was left out, where None means JSON's null."""
+"""Marks an argument that was left out, because None means JSON's null."""
 
 _MESSAGE = {
     "key": "text",

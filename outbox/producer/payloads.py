@@ -24,7 +24,7 @@ def json_text(name: str, value: object) -> str:
     except orjson.JSONEncodeError as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise PayloadError(
-            f"{name} has no JSON form: {cause} (use what JSON knows, dataclasses, pydantic models, datetime, UUID, "
+            f"{name} has no JSON form: {cause} (use JSON's own types, dataclasses, pydantic models, datetime, UUID, "
             "Enum or Decimal)"
         ) from error
 

@@ -27,7 +27,7 @@ BRIEF = PeersOptions(jobs=200, drain_limit_s=20, pickups=3, starts=0, runs=1, ca
 
 FAKE = """
 import asyncio
-from outbox_bench.peers.talk import obey, say
+from outbox_bench.peers.talk import serve_commands, say
 
 async def work(every):
     say(job=1, at_ns=1)
@@ -39,7 +39,7 @@ async def fail():
 async def wait():
     await asyncio.Event().wait()
 
-asyncio.run(obey({"work": work, "fail": fail, "wait": wait}))
+asyncio.run(serve_commands({"work": work, "fail": fail, "wait": wait}))
 """
 
 

@@ -79,7 +79,7 @@ b = "{key.x}"
         ("defaults = 5\n[[route]]\n" + GOOD, 1, "write [defaults]"),
         ("[defaults]\nworkflow_id = 'x'\n[[route]]\n" + GOOD, 2, "workflow_id is not known here"),
         ("[[route]]\nworkflow = 'W'\nworkflow_id = 'x'", 1, "topic is missing"),
-        ("[[route]]\ntopic = 'a*b'\nworkflow = 'W'\nworkflow_id = 'x'", 2, "* stands at the end"),
+        ("[[route]]\ntopic = 'a*b'\nworkflow = 'W'\nworkflow_id = 'x'", 2, "* must be at the end"),
         ("[[route]]\ntopic = ''\nworkflow = 'W'\nworkflow_id = 'x'", 2, "topic is ''"),
         (f"[[route]]\ntopic = '{'x' * 256}'\nworkflow = 'W'\nworkflow_id = 'x'", 2, "never reached"),
         ("[[route]]\n" + GOOD + "run_timeout_s = 5", 5, "did you mean run_timeout?"),

@@ -122,7 +122,7 @@ async def worker_process(
     probed: bool = False,
     **settings: object,
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker for the block, started and, unless not to `wait`, connected; what is left of it afterwards is killed.
+    """A worker for the block, started and, if `wait`, connected; afterwards what is left of it is killed.
 
     `probed` has it serve `/readyz`. `settings` are fields of `Settings`. They and `environment` go before
     what our own environment says.

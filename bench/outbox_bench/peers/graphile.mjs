@@ -2,7 +2,7 @@
 // once, a local queue of 500, and completions in batches without a delay.
 import { readFileSync } from "node:fs";
 import { run, makeWorkerUtils, Logger } from "graphile-worker";
-import { marks, obey, timed } from "./talk.mjs";
+import { marks, serveCommands, timed } from "./talk.mjs";
 
 const PAYLOAD = { organization_id: 42 };
 const connectionString = process.argv[2];
@@ -16,7 +16,7 @@ const worker = {
 const preset = { worker: { ...worker, connectionString, logger: new Logger(() => () => {}) } };
 const utils = await makeWorkerUtils({ preset });
 
-obey({
+serveCommands({
   async prepare() {
     await utils.migrate();
     return {

@@ -19,7 +19,7 @@ from outbox.model.message import Message
 from outbox.model.sink import Delivered, Outcome, Sink, SinkContext, Unavailable, Unclear
 from outbox.store.migrations import migrate
 from outbox.worker.worker import Worker, tune_garbage_collector
-from outbox_bench.peers.talk import Marks, obey, run, timed
+from outbox_bench.peers.talk import Marks, run, serve_commands, timed
 from outbox_temporal.sink import temporal_sink
 
 _EMPTY = "truncate outbox.message, outbox.history, outbox.dead_letter"
@@ -95,7 +95,7 @@ async def main(dsn: str, *, starts: bool) -> None:
         await tasks.start(worker.run)
 
     async with anyio.create_task_group() as tasks:
-        await obey({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
+        await serve_commands({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
 
 
 if __name__ == "__main__":

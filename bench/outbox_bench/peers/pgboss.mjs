@@ -3,7 +3,7 @@
 // It names no values for load: these were the best of batches of 100 to 2000 and 1 to 4 workers, taken in turn.
 import { readFileSync } from "node:fs";
 import { PgBoss } from "pg-boss";
-import { marks, obey, timed } from "./talk.mjs";
+import { marks, serveCommands, timed } from "./talk.mjs";
 
 const QUEUE = "noop";
 const PAYLOAD = { organization_id: 42 };
@@ -16,7 +16,7 @@ const options = {
 const boss = new PgBoss({ connectionString: process.argv[2], useListenNotify: true });
 boss.on("error", console.error);
 
-obey({
+serveCommands({
   async prepare() {
     await boss.start();
     if (!(await boss.getQueue(QUEUE))) await boss.createQueue(QUEUE, { notify: true });

@@ -24,7 +24,7 @@ from pgqueuer.queries import Queries
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
-from outbox_bench.peers.talk import Marks, obey, run, timed
+from outbox_bench.peers.talk import Marks, run, serve_commands, timed
 
 BATCH = 500
 MANAGERS = 3
@@ -61,7 +61,7 @@ async def main(dsn: str, *, starts: bool) -> None:
             working.append(asyncio.create_task(manager.run(batch_size=BATCH)))
 
     working: list[asyncio.Task[None]] = []
-    await obey({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
+    await serve_commands({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
 
 
 def _payload() -> bytes:

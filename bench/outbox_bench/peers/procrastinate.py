@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 import procrastinate
 
-from outbox_bench.peers.talk import Marks, obey, run, timed
+from outbox_bench.peers.talk import Marks, run, serve_commands, timed
 
 CONCURRENCY = 20
 DELETE = "successful"
@@ -63,7 +63,7 @@ async def main(dsn: str) -> None:
 
     working: list[asyncio.Task[None]] = []
     async with app.open_async():
-        await obey({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
+        await serve_commands({"prepare": prepare, "fill": fill, "enqueue": enqueue, "work": work})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ export async function timed(enqueue) {
   return { sent_ns, committed_ns: now() };
 }
 
-export function obey(commands) {
+export function serveCommands(commands) {
   const fail = (error) => {
     say({ failed: String(error) });
     process.exit(1);

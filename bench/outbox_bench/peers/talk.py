@@ -50,7 +50,7 @@ async def timed(enqueue: Awaitable[object]) -> dict[str, int]:
     return {"sent_ns": sent_ns, "committed_ns": time.monotonic_ns()}
 
 
-async def obey(commands: Mapping[str, Command]) -> None:
+async def serve_commands(commands: Mapping[str, Command]) -> None:
     """Run commands, one after the other, until the input ends. Then end the process, even if it is busy."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -17,5 +17,5 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def bears(count: int, percent: float) -> bool:
-    """Whether this many values say anything about this percentile: at least one of them must lie beyond it."""
+    """Whether this many values say anything about this percentile: at least one of them must be beyond it."""
     return count * (100 - percent) >= 100 - 1e-6

@@ -57,7 +57,7 @@ class Measurements:
     settings: dict[str, object] = field(default_factory=dict)
     """The requested options, and what the measured parts ran with: rates, sizes, frontend, versions of peers."""
     notes: list[str] = field(default_factory=list)
-    """What a reader must know before he believes the figures: interrupted, noisy, not run and why."""
+    """What a reader must know to judge the figures: interrupted, noisy, not run and why."""
 
     def measured(self, name: str, unit: str, value: float, goal: Goal | None = None) -> None:
         """Add one run's value to the figure of this name."""

@@ -23,7 +23,7 @@ from outbox.wakeup.selection import MODES, SWITCH
 from outbox.worker.heartbeat import HEARTBEAT_S
 
 _SWITCHED_WITHIN_S = 3.0
-"""How long the command waits for the workers to obey; those that listen do so at once, the others within a second."""
+"""How long the command waits for the workers to switch. Workers that listen do it at once, others within a second."""
 
 
 def mode(
@@ -58,7 +58,7 @@ def _statements(pool: Pool, schema: str) -> tuple[Rules, Overview]:
 
 
 async def _switch_mode(statements: tuple[Rules, Overview], *, wanted: str | None) -> list[dict[str, Any]]:
-    """Set the switch if one is wanted, and return the living workers once they obey or the time is up."""
+    """Set the switch if one is given, and return the live workers once they have switched or the time is up."""
     rules, overview = statements
     if wanted == "realtime":
         living = _living(await overview.workers())

@@ -169,7 +169,7 @@ def _show_workers(console: Console, workers: list[dict[str, Any]]) -> None:
 
 
 def _state(worker: dict[str, Any]) -> str:
-    """What it said of itself, unless its session has ended, or nothing was heard of it for long."""
+    """The state that it reported, unless its session has ended or its last heartbeat is too old."""
     if worker["lives"] is False:
         return "dead"
     silent = worker["seen_s_ago"] > _SILENT_AFTER_S

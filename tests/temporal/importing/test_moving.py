@@ -296,7 +296,7 @@ async def test_a_run_that_began_before_a_rollback_moves_nothing_after_it(
             await rolled_back(database, path)
 
     monkeypatch.setattr(RowSource, "batches", slowly)
-    with pytest.raises(OutboxError, match="the import 'old-engine' was rolled back meanwhile: import again"):
+    with pytest.raises(OutboxError, match="the import 'old-engine' was rolled back during this run: import again"):
         await moved(database, path, batch=10)
     assert (await counts(database))["message"] == kept
 

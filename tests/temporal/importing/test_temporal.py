@@ -139,7 +139,7 @@ async def test_verify_finds_every_planted_fault(database: str, path: Path, name:
     assert said["wi-000004"].startswith("waiting in the outbox: ")
     assert "NobodyKnowsThis" in said["wi-000005"]
     assert said["wi-000007"] == "another workflow type: it is a Approval, and should be a Other"
-    assert said["wi-000008"].startswith("no workflow: Temporal knows none of this id")
+    assert said["wi-000008"].startswith("no workflow: Temporal has none with this id")
     assert said["wi-000009"].startswith("workflow of other origin: ")
     assert all(finding.workflow_id for finding in report.findings)
 

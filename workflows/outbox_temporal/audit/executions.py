@@ -73,7 +73,7 @@ class Executions:
         return answer.count
 
     async def pages(self, namespace: str, query: str) -> AsyncIterator[list[Run]]:
-        """The runs that a query finds, in no order. One that ends meanwhile may come twice."""
+        """The runs that a query finds, in no order. One that ends during the query may come twice."""
         request = ListWorkflowExecutionsRequest(namespace=namespace, query=query, page_size=_PAGE)
         while True:
             answer = await self._asked(

@@ -164,7 +164,7 @@ class Audit:
         await self._judge(further)
 
     async def _confirm(self, finding: Difference, run: Run, entries: Sequence[Entry]) -> None:
-        """Add what is found of a run, unless it is gone meanwhile, of a known chain, or older than the history."""
+        """Add what is found of a run, unless it is gone by now, of a known chain, or older than the history."""
         answer = await self._executions.look(run.namespace, run.workflow_id, run.run_id)
         if answer is None or any(entry.run_id == answer.first_run_id for entry in entries if entry.run_id):
             return

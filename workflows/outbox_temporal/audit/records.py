@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """When it was claimed last. What Temporal said of a delivery, it said after this."""
     topic: str
     operation: str | None
-    """None if only its route knows; so are the following."""
+    """None if only its route says it; the same for the following."""
     workflow: str | None
     workflow_id: str | None
     run_id: str | None

@@ -39,7 +39,9 @@ _SETTLED_WITHIN_S = 60.0
 def demo(
     orders: Annotated[int, typer.Option(help="How many business transactions to run.", min=10, max=100_000)] = 300,
     rate: Annotated[float, typer.Option(help="Transactions a second.", min=1)] = 30.0,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running afterwards, until Ctrl-C.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the servers running after the demo, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """See it work: orders are committed, and become workflows.
 

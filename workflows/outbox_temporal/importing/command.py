@@ -134,7 +134,7 @@ async def _roll_back(
 
 
 async def _begun(chosen: ImportMapping, books: Books) -> Import:
-    """The import as it stands. Raises OutboxError where there is none."""
+    """The import in its present state. Raises OutboxError if there is none."""
     found = await books.read_import(chosen.name)
     if found is None:
         raise OutboxError(f"nothing has been imported as {chosen.name!r}")

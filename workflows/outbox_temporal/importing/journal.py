@@ -31,7 +31,7 @@ def rollback_topic(name: str) -> str:
 
 
 class Import(NamedTuple):
-    """An import as it stands. Field order is that of `imports/read.sql`."""
+    """An import in its present state. Field order is that of `imports/read.sql`."""
 
     import_id: int
     identity: str
@@ -61,7 +61,7 @@ class Moved(NamedTuple):
     workflow: str
     workflow_id: str
     fate: str | None
-    """`waiting`, `in flight`, `dead`, or the history's outcome; None if the outbox knows no more."""
+    """`waiting`, `in flight`, `dead`, or the history's outcome; None if the outbox has no record of it any more."""
     tried: bool
     """Whether a worker has ever held the message."""
     error: str | None

@@ -78,11 +78,11 @@ M = TypeVar("M", bound=_Table)
 
 @dataclass(frozen=True, slots=True)
 class ImportMapping:
-    """A mapping without fault, but for the columns that only the source knows."""
+    """A mapping without fault, except for the columns, which only the source can confirm."""
 
     file: TomlFile
     name: str
-    """What bookkeeping knows the import by."""
+    """The name of the import in the journal."""
     source: SourceTable
     query: str | None
     """The text of `source.query`."""
@@ -130,7 +130,7 @@ def load(path: Path) -> ImportMapping:
 
 
 class _MappingCheck:
-    """One pass over a file; `faults` grows meanwhile."""
+    """One pass over a file, which collects `faults`."""
 
     def __init__(self, file: TomlFile) -> None:
         self._file = file
@@ -272,7 +272,7 @@ class _MappingCheck:
         yield from self._placeholders(given.fields if given else {}, ("input", "fields"))
 
     def _placeholders(self, tree: object, place: Place) -> Iterator[Use]:
-        """The columns in a tree's placeholders. Faults: what stands for no column."""
+        """The columns in a tree's placeholders. Faults: placeholders that name no column."""
         if isinstance(tree, dict):
             for name, value in tree.items():
                 yield from self._placeholders(value, (*place, name))
@@ -296,7 +296,7 @@ class _MappingCheck:
                 yield Use(place, part.path[0])
             else:
                 column = part.name.split(".")[0]
-                self._fault(place, f"{{{part.name}}} stands for no column: one of that name is {{payload.{column}}}")
+                self._fault(place, f"{{{part.name}}} names no column: one of that name is {{payload.{column}}}")
 
 
 def _advice(name: str, known: Sequence[str]) -> str:

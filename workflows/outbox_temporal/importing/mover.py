@@ -100,11 +100,11 @@ class RowMover:
         import_id = self._import.import_id
         async with self._books.transaction() as connection:
             # A rollback since this run began, also one that has ended, may have left ends that are yet to be delivered.
-            stands = await self._books.lock_import(connection, import_id)
-            if stands is not None and stands[0]:
+            state = await self._books.lock_import(connection, import_id)
+            if state is not None and state[0]:
                 raise self._rolled_back()
-            if stands != (False, self._import.rollbacks):
-                raise OutboxError(f"the import {self._mapping.name!r} was rolled back meanwhile: import again")
+            if state != (False, self._import.rollbacks):
+                raise OutboxError(f"the import {self._mapping.name!r} was rolled back during this run: import again")
             known = await self._books.known_rows(import_id, *_asked(plans), connection)
             fresh, refused, already = sorted_out(plans, known, {})
             if fresh:

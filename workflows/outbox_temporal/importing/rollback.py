@@ -40,7 +40,7 @@ class RowDecision(NamedTuple):
 def verdict(row: Moved, seen: Seen | None, started: Started) -> RowDecision:
     """What to do with a row, after Temporal has answered for its workflow unless `started` is `list`.
 
-    A workflow that the row's message has started counts for more than what the outbox knows of the message.
+    A workflow that the row's message has started counts for more than the outbox's record of the message.
     """
     if row.fate == "in flight":
         return RowDecision("in flight", "a worker holds its message: run the rollback again")

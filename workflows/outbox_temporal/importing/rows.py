@@ -134,7 +134,7 @@ def _with_json_columns(mapping: ImportMapping, text: str) -> str:
 
 
 def _payload(mapping: ImportMapping, text: str, fields: Fields) -> bytes:
-    """The workflow's argument, as JSON: what stands in the row is cut out of it, as it was written."""
+    """The workflow's argument, as JSON: each value is cut out of the row's text, as it was written."""
     if mapping.column is None and mapping.columns == "*" and not mapping.fields:
         return text.encode()
     row = _columns(text)
@@ -161,7 +161,7 @@ def _filled(tree: object, row: str, fields: Fields) -> object:
 
 
 def _name(what: str, template: Template | str | None, fields: Fields) -> str | None:
-    """A key or tenant. Of a placeholder that stands alone, null is none."""
+    """A key or tenant. If a placeholder is the whole text, null means none."""
     if not isinstance(template, Template):
         return template
     try:

@@ -95,7 +95,7 @@ async def _snapshot(connection: Connection) -> AsyncIterator[None]:
 
 
 async def _relation(connection: Connection, mapping: ImportMapping) -> str:
-    """The source as it stands after `from`."""
+    """The source as text for after `from`."""
     if mapping.query is not None:
         return f"(\n{mapping.query}\n)"
     with _query_faults(mapping, "find the table"):

@@ -54,7 +54,7 @@ class Lookup:
         self._client = client
 
     async def look(self, rows: Sequence[Moved]) -> list[Seen | None]:
-        """What Temporal knows of each row's workflow; None of what it does not know. Raises OutboxError."""
+        """Temporal's record of each row's workflow; None if it has none. Raises OutboxError."""
         found: list[Seen | None] = [None] * len(rows)
         faults: list[OutboxError] = []
         limiter = anyio.CapacityLimiter(AT_ONCE)

@@ -46,7 +46,7 @@ async def pages(books: Books, import_id: int, stop: Stop) -> AsyncIterator[list[
 
 
 async def workflows_of(rows: Sequence[Moved], lookup: Lookup) -> dict[str, Seen]:
-    """What Temporal knows of the rows' workflows, by the rows' identities."""
+    """Temporal's records of the rows' workflows, by the rows' identities."""
     found = await lookup.look(rows)
     return {row.identity: seen for row, seen in zip(rows, found, strict=True) if seen is not None}
 
@@ -54,7 +54,7 @@ async def workflows_of(rows: Sequence[Moved], lookup: Lookup) -> dict[str, Seen]
 def judged(row: Moved, seen: Seen | None) -> RowFault | str:
     """What is wrong with a delivered row's workflow, or its status when all is well."""
     if seen is None:
-        text = "Temporal knows none of this id: it never was, was deleted, or ended longer ago than the retention"
+        text = "Temporal has none with this id: it never started, was deleted, or ended longer ago than the retention"
         return RowFault(row.identity, "no workflow", text, row.workflow_id)
     if not seen.ours:
         text = f"the workflow of this id was not started by message {row.message_id}"

@@ -1,6 +1,6 @@
 """Runs a Temporal worker inside structured concurrency.
 
-The SDK wants its worker shut down by an awaited call. A cancelled anyio scope cancels every await again, the shutdown's
+The SDK's worker must be shut down by an awaited call. A cancelled anyio scope cancels every await again, the shutdown's
 too, and would leave the worker registered with the core; so its task lives outside the scope and is ended under a
 shield.
 """

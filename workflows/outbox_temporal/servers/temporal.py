@@ -96,7 +96,7 @@ class TemporalServer(EmbeddedServer):
             return thread.submit(anyio.run, self._serves).result()
 
     async def _serves(self) -> bool:
-        """Whether the frontend is healthy, knows every namespace, and reaches the history service behind it."""
+        """Whether the frontend is healthy, has every namespace, and reaches the history service behind it."""
         try:
             with anyio.fail_after(2):
                 service = await ServiceClient.connect(ConnectConfig(target_host=self.address))

@@ -9,7 +9,7 @@ from outbox.model.errors import OutboxError
 
 _ADDRESS = "TEMPORAL_ADDRESS=host:7233"
 _OWN = "Transport, "
-"""Stands before what the SDK finds wrong with the client's certificate, before it connects."""
+"""The SDK's prefix for a fault of the client's certificate that it finds before it connects."""
 _WAYS = {
     rf"{_OWN}InvalidCertificate\(.*UnsupportedCertVersion": (
         "the client's certificate is of X.509 version 1, Temporal's SDK takes version 3",
@@ -47,7 +47,7 @@ _WAYS = {
         "TEMPORAL_TLS_SERVER_CA_CERT_PATH=…  # the authority's certificate",
     ),
 }
-"""Cause and cure, by what stands in the SDK's text."""
+"""Cause and cure, by a part of the SDK's text."""
 
 
 class TemporalUnreachable(OutboxError, RuntimeError):

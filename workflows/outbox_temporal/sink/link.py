@@ -64,17 +64,17 @@ class Link:
                 self.service = (await self._reach()).service
                 self._given = found
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """Note that the server has just answered. The answer itself does not matter."""
         self._heard_s = monotonic()
 
     async def missed(self, began_s: float) -> None:
-        """A call that began at the monotonic time `began_s` timed out: connect again if nothing was heard since then.
+        """A call that began at the monotonic time `began_s` timed out: connect again if no answer came since then.
 
         Of many calls that time out together only the first replaces the connection.
         """
         if began_s <= self._heard_s:
             return
-        self.heard()
+        self.answered()
         with suppress(ConfigurationError):  # settings that cannot be used now do not end what they began
             self.service = (await self._reach()).service

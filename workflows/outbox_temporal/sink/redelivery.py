@@ -192,7 +192,7 @@ class _Search:
         return is_ours(run, self._message)
 
     async def _has_signal(self, run_id: str) -> bool:
-        """Whether the closed run knows our request id: then it accepts a repeat, and refuses any other signal."""
+        """Whether the closed run has our request id: then it accepts a repeat, and refuses any other signal."""
         request = SignalWorkflowExecutionRequest(
             namespace=self._namespace,
             workflow_execution=self._execution(run_id),

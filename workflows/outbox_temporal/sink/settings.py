@@ -45,7 +45,7 @@ def _namespaces(names: list[str]) -> list[str]:
 
 
 Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-"""Names with commas between; one may end in `*`, which stands for the rest."""
+"""Names with commas between; one may end in `*`, which matches the rest."""
 
 
 Reference = Annotated[Any, BeforeValidator(load_reference)]

@@ -117,7 +117,7 @@ class TemporalSink:
         )
 
     async def deliver(self, message: Message) -> Outcome:
-        """Carry the message's target out, once, and say what is known afterwards."""
+        """Carry the message's target out, once, and return what is known then."""
         command = parse(message.target) if message.target is not None else self._routed(message)
         if not isinstance(command, Command):
             return command
@@ -147,7 +147,7 @@ class TemporalSink:
                 asking = False
             run_id = await self._send(request)
             self._connected = True
-            self._link.heard()
+            self._link.answered()
             action = None if message.target is None else _action(command.target)
             return Delivered(command.workflow_id, run_id or command.target.run_id, action=action)
         except RPCError as error:
@@ -155,7 +155,7 @@ class TemporalSink:
             if timed_out(error):
                 await self._link.missed(began_s)
             else:
-                self._link.heard()
+                self._link.answered()
             if asking:
                 return unasked(error, foreign_namespace=foreign)
             return await self._judge(error, message, command, foreign_namespace=foreign)

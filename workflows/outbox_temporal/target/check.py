@@ -46,7 +46,7 @@ def checked(file: TomlFile) -> list[Route]:
 
 
 class _Check:
-    """One pass over a file; `faults` grows meanwhile."""
+    """One pass over a file, which collects `faults`."""
 
     def __init__(self, file: TomlFile) -> None:
         self._file = file
@@ -244,12 +244,12 @@ def _fault_of_topic(topic: object) -> str | None:
         return f"topic is never reached: it is longer than {_LONGEST_TOPIC} bytes, the limit of a message's topic"
     stem = topic.removesuffix("*")
     if "*" in stem or (stem != topic and stem and not stem.endswith(".")):
-        return f"topic is {topic!r}: * stands at the end, after a dot, as in 'organization.*', or alone"
+        return f"topic is {topic!r}: * must be at the end, after a dot, as in 'organization.*', or alone"
     return None
 
 
 def warnings(route: Route) -> Iterator[str]:
-    """What a route says in vain."""
+    """Settings of a route that have no effect."""
     always = {"operation"} if isinstance(route.target, Record) else {"operation", "workflow_id", "namespace"}
     for name in sorted(route.own - always):
         if not means_something(name, route.target.operation):

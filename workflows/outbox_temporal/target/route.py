@@ -16,7 +16,7 @@ class Route:
     """One `[[route]]`: its target, and what of it is filled in from each message."""
 
     topic: str
-    """Exact, or ending in `*`, which stands for the rest."""
+    """Exact, or ending in `*`, which matches the rest."""
     line: int
     target: Target | Record
     """The target; where it has placeholders, with these in place."""

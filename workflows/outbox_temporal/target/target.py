@@ -148,9 +148,9 @@ def fault_of_workflow_id(workflow_id: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Nothing is to be carried out: the message is delivered when its line stands in the history.
+    """Nothing is to be carried out: the message is delivered when its line is in the history.
 
-    Only a route says so. A message that names a target of its own wants something of Temporal.
+    Only a route says so. A message with a target of its own is for Temporal.
     """
 
     operation: ClassVar[Literal["record"]] = "record"

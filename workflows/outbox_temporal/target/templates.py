@@ -37,7 +37,7 @@ class Placeholder:
     root: str
     path: tuple[str, ...] = ()
     as_text: bool = False
-    """Written `{name!s}`: a text also where it stands alone."""
+    """Written `{name!s}`: a text also if it is the whole value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Fields:
         self._trees: dict[str, object] = {}
 
     def value(self, placeholder: Placeholder) -> object:
-        """The field's JSON, to be written as it stands in the message. Raises Unfilled."""
+        """The field's JSON, to be written as it is in the message. Raises Unfilled."""
         value = self.scalar(placeholder)
         if placeholder.root in _OWN:
             return value
@@ -171,7 +171,7 @@ def _decoded_exactly(text: str, what: str) -> object:
 
 
 def walk(node: object, placeholder: Placeholder) -> object:
-    """What stands where a placeholder points, from a decoded tree. Raises Unfilled."""
+    """The value at a placeholder's path, from a decoded tree. Raises Unfilled."""
     for step in placeholder.path:
         if isinstance(node, dict) and step in node:
             node = node[step]
@@ -183,7 +183,7 @@ def walk(node: object, placeholder: Placeholder) -> object:
 
 
 def cut(text: str, placeholder: Placeholder) -> str:
-    """The text of what stands where a placeholder points, as it was written. Raises Unfilled, Uncut."""
+    """The text of the value at a placeholder's path, as it was written. Raises Unfilled, Uncut."""
     for step in placeholder.path:
         found = None
         if text.lstrip().startswith("{"):

@@ -24,7 +24,7 @@ class TomlFile:
     lines: dict[Place, int]
 
     def line(self, place: Place) -> int:
-        """The line of what stands at a place, or of the nearest thing around it."""
+        """The line of the value at a place, or of the nearest thing around it."""
         while place not in self.lines:
             place = place[:-1]
         return self.lines[place]
@@ -60,7 +60,7 @@ def seconds(value: object) -> float:
 
 
 def _lines(text: str) -> dict[Place, int]:
-    """The line where each key and table of a valid document stands.
+    """The line of each key and table of a valid document.
 
     The parser gives no line numbers. But each statement has its own lines, and the shortest run of lines that parses is
     one statement: so it is the parser itself that reads them one by one.

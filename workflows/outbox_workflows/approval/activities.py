@@ -46,7 +46,7 @@ class ApprovalActivities:
 
     @activity.defn(name="approval.record")
     async def record(self, step: ApprovalStep) -> None:
-        """Bring the row to where the approval stands, and add the audit entry and the event: together, and once.
+        """Bring the row to the approval's state, and add the audit entry and the event: together, and once.
 
         Raises ApplicationError of type ApprovalTaken when the row is another workflow's.
         """

@@ -55,7 +55,7 @@ class _Approval:
 
     @workflow.query
     def standing(self) -> Standing:
-        """Where the approval stands."""
+        """The state of the approval."""
         return self._case.standing
 
     @workflow.update
@@ -256,7 +256,7 @@ class ApprovalWorkflow(_Approval):
 
 @workflow.defn(name="EscalatingApproval")
 class EscalatingApproval(_Approval):
-    """A chain of approvers; who does not answer in time hands over to the next."""
+    """A chain of approvers; if one does not answer in time, the next is asked."""
 
     @workflow.init
     def __init__(self, *given: object) -> None:

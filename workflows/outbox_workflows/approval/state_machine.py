@@ -1,6 +1,6 @@
-"""One approval as it stands, and what may be done with it: pure, without Temporal and without a clock of its own.
+"""The state of one approval, and what may be done with it: pure, without Temporal and without a clock of its own.
 
-Every change is a step (`types.ApprovalStep`), made at once or refused. The workflow records the steps afterwards.
+Every change is a step (`types.ApprovalStep`), made at once or refused. The workflow records the steps later.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Case:
     """The state of one approval. Not for use before `faults` found none, but safe to make."""
 
     def __init__(self, request: Request, now: datetime, misfits: Sequence[str] = ()) -> None:
-        """`misfits` say why the request could not be read, where an empty one stands in its place."""
+        """`misfits` say why the request could not be read; `request` is then an empty one."""
         self._request = request
         self._heard: dict[str, Heard] = {}
         self._next_reminder: datetime | None = None

@@ -115,7 +115,7 @@ class SimpleRequest(Request):
 
 @dataclass(frozen=True)
 class EscalatingRequest(Request):
-    """A chain of approvers. Who does not answer in time hands over to the next; after the last it expires."""
+    """A chain of approvers. If one does not answer in time, the next is asked; after the last it expires."""
 
     approvers: list[str] = field(default_factory=list)
 

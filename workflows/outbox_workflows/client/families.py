@@ -44,10 +44,10 @@ class Approvals:
 
 
 class Approval(Running[Standing]):
-    """One approval. Commands answer with where it stands since."""
+    """One approval. Commands answer with its new state."""
 
     async def standing(self) -> Standing:
-        """Where it stands."""
+        """Its state."""
         return await self.query("standing", Standing)
 
     async def approve(self, command: ApprovalCommand) -> Standing:

@@ -103,7 +103,7 @@ class OrganizationActivities:
         try:
             return await self._application.once(UUID(bootstrap.tenant_id), str, work)
         except ApplicationError as error:
-            if error.type == "StepTaken":  # this worker was away for long, and the step is undone meanwhile
+            if error.type == "StepTaken":  # this worker was away for long, and the step is undone by now
                 await self._dns.remove(bootstrap.subdomain, bootstrap.organization_id)
             raise
 
@@ -155,7 +155,7 @@ class OrganizationActivities:
 
         async def work(connection: Connection) -> None:
             if not await connection.fetchval(_ACTIVATE, UUID(bootstrap.organization_id)):
-                refuse("Refused", "the bootstrap was given up meanwhile")
+                refuse("Refused", "the bootstrap has been given up")
             await _record(connection, bootstrap, "organization.bootstrap.completed", domain=site.domain)
 
         await self._application.once(UUID(bootstrap.tenant_id), type(None), work)

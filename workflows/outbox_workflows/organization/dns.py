@@ -34,7 +34,7 @@ class FileDns:
     """Keeps a zone as a folder, one file a name: a line that a zone file takes in with `$INCLUDE`."""
 
     def __init__(self, folder: Path, zone: str = "localhost", target: str = "localhost") -> None:
-        """`target` is the host that every name leads to. Names below localhost lead home wherever there is no DNS."""
+        """`target` is the host that every name leads to. Without DNS, names below localhost lead to this machine."""
         self._folder, self._zone, self._target = folder / zone, zone, target
 
     async def configure(self, subdomain: str, owner: str) -> str:

@@ -60,7 +60,7 @@ def read(kind: type[T], given: Sequence[object]) -> T:
 
 
 def begun(kind: type[T], given: Sequence[object], faults: Callable[[T], list[str]]) -> tuple[T, list[str]]:
-    """A workflow's request and what is wrong with it. In place of one that cannot be read stands an empty one."""
+    """A workflow's request and its faults. A request that cannot be read is replaced by an empty one."""
     try:
         request = read(kind, given)
     except Misfit as misfit:

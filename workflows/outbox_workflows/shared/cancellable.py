@@ -39,7 +39,7 @@ class CancellableSaga:
 
     @workflow.signal(name="cancel")
     def cancel_by_signal(self, *command: object) -> None:
-        """As the update `cancel`; a refusal stands in the progress."""
+        """As the update `cancel`; the progress shows a refusal."""
         self._hear(Cancel, command, self._why_not_cancel, self._cancel)
 
     def _cancel(self, command: Cancel) -> SagaProgress:

@@ -80,7 +80,7 @@ class TenantCreation(CancellableSaga):
 
     @workflow.signal(name="change")
     def change_by_signal(self, *change: object) -> None:
-        """As the update `change`; a refusal stands in the progress."""
+        """As the update `change`; the progress shows a refusal."""
         self._hear(Change, change, self._why_not_change, self._change)
 
     def _change(self, change: Change) -> SagaProgress:

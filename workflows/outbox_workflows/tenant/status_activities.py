@@ -81,7 +81,7 @@ class StandingActivities:
 
     @activity.defn
     async def condemn_tenant(self, order: TenantOrder) -> Turned:
-        """Mark a tenant as deleted, unless it was reactivated meanwhile. From here on there is no way back."""
+        """Mark a tenant as deleted, unless it has been reactivated. From here on there is no way back."""
         return await self._turn(order, "deleted", {"suspended"}, "tenant condemned")
 
     @activity.defn

@@ -12,7 +12,7 @@ from temporalio.runtime import LogForwardingConfig, LoggingConfig
 from outbox.observability.logs import pass_on
 
 _CONTEXT = ("workflow_id", "run_id", "workflow_type", "workflow_run_id", "activity_id", "activity_type", "attempt")
-"""What of Temporal's context stands in a line; the namespace and the task queue are the process's own."""
+"""The parts of Temporal's context in a line; the namespace and the task queue are the process's own."""
 
 
 def configure() -> None:

@@ -42,7 +42,7 @@ def show_totals(totals: Sequence[DeadLetterTotal]) -> None:
 
 
 def show_dead_letters(letters: Sequence[DeadLetter]) -> None:
-    """A row each, of two lines where there is little room. Nothing is cut; the id is what the next command wants."""
+    """A row each, of two lines if there is little room. Nothing is cut, because the next command needs the id."""
     if not letters:
         return
     console = _list_console()
@@ -120,7 +120,7 @@ def write_json(letters: Sequence[DeadLetter], *, whole: bool) -> None:
         for name in _JSON_COLUMNS:
             text = row.pop(name)
             if whole or name == "errors":
-                # A line break in JSON text stands between its words only, and would end our line.
+                # A line break in JSON text is only between its tokens, and would end our line.
                 row[name] = None if text is None else orjson.Fragment(text.replace("\n", " ").replace("\r", " "))
         sys.stdout.buffer.write(json_output(row))
 
