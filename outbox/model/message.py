@@ -69,7 +69,7 @@ class Message(NamedTuple):
     at_once: bool = True
     """Whether it was available when it was enqueued, so that a wake-up source should have announced it."""
     large_bytes: int | None = None
-    """Size of payload, headers and target as UTF-8, of messages above 16 KiB. None for the others."""
+    """Size of payload, headers and target as UTF-8, of messages above 4 KiB. None for the others."""
 
     @property
     def lease(self) -> LeaseId:

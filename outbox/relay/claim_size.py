@@ -1,8 +1,9 @@
 """How much one claim takes: by count as a rule, and by bytes where messages are large.
 
 A worker holds large messages up to a number of bytes, so that its memory is bounded whatever producers send. A claim
-that brings large ones is followed by one for twice as many, because what a claim locks and does not take is hidden
-from other workers while its answer travels. After a failure, which may be a time-out on a slow link, claims take half.
+that brings large ones is followed by one for twice as many as fit, because what a claim locks and does not take is
+hidden from other workers while its answer travels. After a failure, which may be a time-out on a slow link, claims
+take half.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class ClaimSize:
     def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
         self._bytes = CLAIM_BYTES
-        self._few: int | None = None
-        """The bound of the next claim's count, after one that brought large messages."""
+        self._average = 0
+        """Bytes of a message in the last batch, if it had large ones; else 0."""
 
     def limit(self) -> int:
         """How many messages to claim now; 0 while there is no room."""
         room = self._buffer.room()
-        return room if self._few is None else min(room, self._few)
+        return min(room, 1 + 2 * self.max_bytes() // self._average) if self._average else room
 
     def max_bytes(self) -> int:
         """After how many bytes a claim takes no more; at least 1."""
@@ -41,7 +42,8 @@ class ClaimSize:
 
     def claimed(self, batch: ClaimedBatch) -> None:
         """Learn from a claim's answer."""
-        self._few = 2 * len(batch.messages) if any(map(_LARGE, batch.messages)) else None
+        large_bytes = sum(filter(None, map(_LARGE, batch.messages)))
+        self._average = large_bytes // len(batch.messages) if large_bytes else 0
         self._bytes = min(CLAIM_BYTES, 2 * self._bytes)
 
     def failed(self) -> None:

@@ -24,7 +24,7 @@ class RelaySettings:
     batch: int = 500
     """Messages in one claim or settle statement, at most."""
     held_bytes: int = 32 * 2**20
-    """Bytes of messages above 16 KiB that a worker holds at once: about so many, for the last may go beyond it."""
+    """Bytes of messages above 4 KiB that a worker holds at once: about so many, for the last may go beyond it."""
     lease_s: float = 60.0
     deliver_timeout_s: float = 10.0
     poll_interval_s: float = 10.0

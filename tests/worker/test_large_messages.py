@@ -101,12 +101,14 @@ async def test_claims_that_fail_on_a_slow_link_take_less_until_they_pass(
     assert asked[:3] == [8 * MIB, 4 * MIB, 2 * MIB]
 
 
-def test_claim_after_large_ones_asks_for_twice_as_many() -> None:
+def test_claim_after_large_ones_asks_for_twice_as_many_as_fit() -> None:
     claim_size = ClaimSize(Buffer(concurrency=64, prefetch=2048, batch=500, held_bytes=32 * MIB))
     usual = claim_size.limit()
     large = Message(None, 1, "t", None, None, "{}", None, 1, 0, 0, 0.0, 1, large_bytes=MIB)  # type: ignore[arg-type]
     claim_size.claimed(ClaimedBatch([large] * 3, 0.0, 60.0, more=False))
-    assert claim_size.limit() == 6
+    assert claim_size.limit() == 1 + 2 * 8
+    claim_size.claimed(ClaimedBatch([large._replace(large_bytes=5000)] * 3, 0.0, 60.0, more=False))
+    assert claim_size.limit() == usual, "many of these fit into one claim"
     claim_size.claimed(ClaimedBatch([large._replace(large_bytes=None)] * 6, 0.0, 60.0, more=True))
     assert claim_size.limit() == usual
     claim_size.failed()

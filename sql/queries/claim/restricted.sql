@@ -260,7 +260,7 @@ claimed as (
         date_part('epoch', m.claimed_at - m.created_at) as age_s, m.lease_token, m.tenant,
         case when m.expires_at <= m.claimed_at then outbox.expiry(m) end as expired,
         date_part('epoch', m.available_at) as due_s, m.available_at <= m.created_at as at_once,
-        case when m.bytes > 16384 then m.bytes end as large_bytes
+        case when m.bytes > 4096 then m.bytes end as large_bytes
 ),
 done as (
     select (select count(*) from claimed) + (select count(*) from parked) as met,
