@@ -363,8 +363,37 @@ begin
     if target -> 'memo' ? 'outbox_message_id' then
         perform outbox.refuse(place || ': memo.outbox_message_id is the outbox''s own', 'choose another name');
     end if;
+    if target ? 'retry_policy' then
+        perform outbox.check_retry_policy(place || ': retry_policy', target -> 'retry_policy');
+    end if;
     if target ? 'search_attributes' then
         perform outbox.check_search_attributes(place, target -> 'search_attributes');
+    end if;
+end
+$$;
+
+-- Its durations are checked with the target's (check_durations).
+create function outbox.check_retry_policy(place text, policy jsonb) returns void
+language plpgsql
+as $$
+declare
+    stranger text;
+    attempts constant jsonb := policy -> 'maximum_attempts';
+begin
+    select name into stranger
+    from jsonb_object_keys(policy) as name
+    where name <> all ('{initial_interval_s,backoff_coefficient,maximum_interval_s,maximum_attempts,non_retryable_error_types}')
+    limit 1;
+    if found then
+        perform outbox.refuse(format('%s: unknown name %L', place, stranger));
+    elsif policy @? 'strict $.backoff_coefficient ? (@.type() != "null" && (@.type() != "number" || @ < 1 || @ > 1e308))' then
+        perform outbox.refuse(place || ': backoff_coefficient must be a number of at least 1');
+    elsif attempts <> 'null' and (attempts::text !~ '^[0-9]{1,10}$' or attempts::text::bigint > 2147483647) then
+        perform outbox.refuse(place || ': maximum_attempts must be a whole number between 0 and 2147483647', 'use 0 for any number');
+    elsif policy ? 'non_retryable_error_types' and (
+        jsonb_typeof(policy -> 'non_retryable_error_types') <> 'array'
+        or policy @? 'strict $.non_retryable_error_types[*] ? (@.type() != "string")') then
+        perform outbox.refuse(place || ': non_retryable_error_types must be an array of strings');
     end if;
 end
 $$;

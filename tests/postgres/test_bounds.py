@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 from asyncpg import Connection
 
+from outbox.model.sink import Rejected
 from outbox.store.sql import query
+from outbox_temporal.target.target import parse
 from tests.cli.test_cli import outbox
 from tests.support.running import fetch
 from tests.support.sql import clock, connected
@@ -131,6 +133,41 @@ async def test_a_target_is_checked_by_what_it_means_not_by_how_it_is_written(
     assert fault in await refusal(db, "select outbox.enqueue('t', target => $1)", target)
     many = f'[{{"topic": "t", "target": {target}}}]'
     assert fault in await refusal(db, "select outbox.enqueue_many($1)", many)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"maximum_attempts": "3"},
+        {"maximum_attempts": 1.5},
+        {"maximum_attempts": -1},
+        {"maximum_attempts": 2**31},
+        {"maximum_attempts": 2**31 - 1},
+        {"maximum_attempts": 10**40},
+        {"maximum_attempts": None},
+        {"maximum_attempts": [3]},
+        {"backoff_coefficient": 0.99},
+        {"backoff_coefficient": "2"},
+        {"backoff_coefficient": 1},
+        {"backoff_coefficient": None},
+        {"backoff_coefficient": []},
+        {"non_retryable_error_types": "NoMoney"},
+        {"non_retryable_error_types": None},
+        {"non_retryable_error_types": [1]},
+        {"non_retryable_error_types": [[]]},
+        {"non_retryable_error_types": []},
+        {"non_retryable_error_types": ["NoMoney"]},
+        {"attempts": 3},
+        {},
+    ],
+    ids=json.dumps,
+)
+async def test_a_retry_policy_is_refused_exactly_if_the_worker_would_bury_it(db: Connection, policy: object) -> None:
+    target = json.dumps({"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "retry_policy": policy})
+    if isinstance(parse(target), Rejected):
+        assert "start_workflow: retry_policy: " in await refusal(db, "select outbox.enqueue('t', target => $1)", target)
+    else:
+        await db.execute("select outbox.enqueue('t', target => $1)", target)
 
 
 async def test_names_of_a_target_may_be_null(db: Connection) -> None:
