@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -19,7 +18,7 @@ from outbox.model.errors import ConfigurationError
 from outbox_temporal.target.check import checked, compiled_tree, means_something
 from outbox_temporal.target.route import Route
 from outbox_temporal.target.templates import Template, compiled
-from outbox_temporal.target.toml_file import Place, TomlFile, read
+from outbox_temporal.target.toml_file import FileCheck, Place, TomlFile, advice, read
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _TABLES = ("source", "start", "message", "input")
@@ -108,38 +107,33 @@ class ImportMapping:
 
     def require_columns(self, there: Sequence[str]) -> None:
         """Raise ConfigurationError with a line for every column that the source has not, or has twice."""
-        faults = [
-            (self.file.line(use.place), f"{use.column} is not a column of the source: {_advice(use.column, there)}")
-            for use in self.uses
-            if use.column not in there
-        ]
-        line = self.file.line(("source", "table" if self.query is None else "query"))
-        twice = {column for column in there if there.count(column) > 1}
-        faults += [(line, f"the source has the column {column} twice: rename one") for column in twice]
-        if faults:
-            raise ConfigurationError(*(f"{self.path}:{line}: {text}" for line, text in sorted(set(faults))))
+        check = FileCheck(self.file)
+        for use in self.uses:
+            if use.column not in there:
+                text = f"{use.column} is not a column of the source: {advice(use.column, there)}"
+                check.fault(use.place, text)
+        place = ("source", "table" if self.query is None else "query")
+        for column in {column for column in there if there.count(column) > 1}:
+            check.fault(place, f"the source has the column {column} twice: rename one")
+        check.settle()
 
 
 def load(path: Path) -> ImportMapping:
     """Read a mapping. Raises ConfigurationError with a line for every fault in it, in the file's order."""
     check = _MappingCheck(read(path))
     mapping = check.mapping()
-    if mapping is None or check.faults:
-        raise ConfigurationError(*(f"{path}:{line}: {text}" for line, text in sorted(set(check.faults))))
+    check.settle()
+    assert mapping is not None
     return mapping
 
 
-class _MappingCheck:
+class _MappingCheck(FileCheck):
     """One pass over a file, which collects `faults`."""
-
-    def __init__(self, file: TomlFile) -> None:
-        self._file = file
-        self.faults: list[tuple[int, str]] = []
 
     def mapping(self) -> ImportMapping | None:
         """The mapping, if it has no fault."""
-        for key in self._file.document.keys() - {"name", *_TABLES}:
-            self._fault((key,), f"{key} is not known here: {_advice(key, ('name', *_TABLES))}")
+        for key in self.file.document.keys() - {"name", *_TABLES}:
+            self.unknown((key,), ("name", *_TABLES))
         name = self._name()
         source = self._table(SourceTable, "source")
         query = self._query(source) if source else None
@@ -151,7 +145,7 @@ class _MappingCheck:
         if self.faults or source is None or route is None or envelope is None or given is None:
             return None
         return ImportMapping(
-            self._file,
+            self.file,
             name,
             source,
             query,
@@ -166,21 +160,18 @@ class _MappingCheck:
             uses,
         )
 
-    def _fault(self, place: Place, text: str) -> None:
-        self.faults.append((self._file.line(place), text))
-
     def _name(self) -> str:
-        name = self._file.document.get("name", self._file.path.stem)
+        name = self.file.document.get("name", self.file.path.stem)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            self._fault(("name",), f"name is {name!r}: use 1 to 100 small letters, digits, and . _ - between them")
+            self.fault(("name",), f"name is {name!r}: use 1 to 100 small letters, digits, and . _ - between them")
             return "-"
         return name
 
     def _table(self, model: type[M], name: str) -> M | None:
         """A table as its model; None if it has faults."""
-        table = self._file.document.get(name, {})
+        table = self.file.document.get(name, {})
         if not isinstance(table, dict):
-            self._fault((name,), f"{name} must be a table: write [{name}], and its fields below")
+            self.fault((name,), f"{name} must be a table: write [{name}], and its fields below")
             return None
         known = [field.alias or key for key, field in model.model_fields.items()]
         try:
@@ -189,54 +180,54 @@ class _MappingCheck:
             for fault in error.errors():
                 key = str(fault["loc"][0])
                 if fault["type"] == "extra_forbidden":
-                    self._fault((name, key), f"{key} is not known here: {_advice(key, known)}")
+                    self.unknown((name, key), known)
                 elif fault["type"] == "missing":
-                    self._fault((name,), f"{name}.{key} is missing")
+                    self.fault((name,), f"{name}.{key} is missing")
                 else:
                     text = fault["msg"].removeprefix("Value error, ")
-                    self._fault((name, key), f"{name}.{key} is {table[key]!r}: {text[:1].lower()}{text[1:]}")
+                    self.fault((name, key), f"{name}.{key} is {table[key]!r}: {text[:1].lower()}{text[1:]}")
         return None
 
     def _query(self, source: SourceTable) -> str | None:
         """The query's text. Faults: no query and no table, both, or a file that cannot be read."""
         if (source.query is None) == (source.table is None):
             which = "query or table is missing" if source.query is None else "query and table exclude each other"
-            self._fault(("source",), f"source: {which}")
+            self.fault(("source",), f"source: {which}")
             return None
         if source.query is None:
             return None
-        path = self._file.path.parent / source.query
+        path = self.file.path.parent / source.query
         try:
             text = path.read_text(encoding="utf-8-sig").strip().rstrip(";").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-            self._fault(("source", "query"), f"{path} cannot be read: {reason}")
+            self.fault(("source", "query"), f"{path} cannot be read: {reason}")
             return None
         if not text:
-            self._fault(("source", "query"), f"{path} is empty")
+            self.fault(("source", "query"), f"{path} is empty")
         return text
 
     def _route(self) -> Route | None:
         """What `[start]` says, read and judged as a route's would be."""
-        table = self._file.document.get("start")
+        table = self.file.document.get("start")
         if not isinstance(table, dict):
-            self._fault(("start",), "[start] is missing: it says which workflow a row starts, and under which id")
+            self.fault(("start",), "[start] is missing: it says which workflow a row starts, and under which id")
             return None
         for field in table:
             place = ("start", field)
             if field in _NOT_HERE:
-                self._fault(place, f"{field} is not known here: {_NOT_HERE[field]}")
+                self.fault(place, f"{field} is not known here: {_NOT_HERE[field]}")
             elif not means_something(field, "start_workflow"):
-                self._fault(place, f"{field} means nothing to the start of a workflow")
+                self.fault(place, f"{field} means nothing to the start of a workflow")
         # A workflow id that is taken already is a fault that a person must look at, unless the mapping says otherwise.
         stand_in = {"on_duplicate": "reject"} | {name: value for name, value in table.items() if name not in _NOT_HERE}
-        here = {place[1:]: line for place, line in self._file.lines.items() if place[:1] == ("start",)}
+        here = {place[1:]: line for place, line in self.file.lines.items() if place[:1] == ("start",)}
         lines: dict[Place, int] = {(): 1} | {("route", 0, *rest): line for rest, line in here.items()}
         try:
-            [route] = checked(TomlFile(self._file.path, {"route": [{"topic": "*"} | stand_in]}, lines))
+            [route] = checked(TomlFile(self.file.path, {"route": [{"topic": "*"} | stand_in]}, lines))
         except ConfigurationError as error:
             for fault in error.faults:
-                line, _, text = fault.removeprefix(f"{self._file.path}:").partition(": ")
+                line, _, text = fault.removeprefix(f"{self.file.path}:").partition(": ")
                 self.faults.append((int(line), text))
             return None
         return route
@@ -245,13 +236,13 @@ class _MappingCheck:
         """The input's further fields, compiled."""
         if given.column is not None:
             for other in [name for name in ("columns", "fields") if getattr(given, name)]:
-                self._fault(("input", other), f"input.column is the whole input, and excludes {other}")
+                self.fault(("input", other), f"input.column is the whole input, and excludes {other}")
         found: dict[str, object] = {}
         for name, tree in given.fields.items():
             try:
                 found[name] = compiled_tree(tree, may_be_empty=True)
             except ValueError as error:
-                self._fault(("input", "fields", name), f"fields.{name}: {error}")
+                self.fault(("input", "fields", name), f"fields.{name}: {error}")
         return found
 
     def _text(self, text: str | None) -> Template | str | None:
@@ -268,7 +259,7 @@ class _MappingCheck:
             if given.column is not None:
                 yield Use(("input", "column"), given.column)
         for table in ("start", "message"):
-            yield from self._placeholders(self._file.document.get(table), (table,))
+            yield from self._placeholders(self.file.document.get(table), (table,))
         yield from self._placeholders(given.fields if given else {}, ("input", "fields"))
 
     def _placeholders(self, tree: object, place: Place) -> Iterator[Use]:
@@ -287,7 +278,7 @@ class _MappingCheck:
             template = compiled(text, may_be_empty=True)
         except ValueError as error:
             if place[0] == "message":  # the others are compiled, and judged, where they belong
-                self._fault(place, f"{place[-1]}: {error}")
+                self.fault(place, f"{place[-1]}: {error}")
             return
         for part in template.parts if isinstance(template, Template) else ():
             if isinstance(part, str):
@@ -296,9 +287,4 @@ class _MappingCheck:
                 yield Use(place, part.path[0])
             else:
                 column = part.name.split(".")[0]
-                self._fault(place, f"{{{part.name}}} names no column: one of that name is {{payload.{column}}}")
-
-
-def _advice(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
+                self.fault(place, f"{{{part.name}}} names no column: one of that name is {{payload.{column}}}")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from outbox.model.errors import ConfigurationError
 from outbox_temporal.target.route import Route
 from outbox_temporal.target.target import MEMO_KEY, NEEDS, Record, RetryPolicy, Target, lacking
 from outbox_temporal.target.templates import Template, compiled
-from outbox_temporal.target.toml_file import Place, TomlFile, seconds
+from outbox_temporal.target.toml_file import FileCheck, Place, TomlFile, seconds
 
 _TOP = ("defaults", "route")
 _DEFAULTS = (
@@ -38,53 +36,42 @@ _LONGEST_TOPIC = 255
 
 def checked(file: TomlFile) -> list[Route]:
     """The routes of a file. Raises ConfigurationError with a line for every fault, in the file's order."""
-    check = _Check(file)
+    check = _RouteCheck(file)
     routes = check.routes()
-    if check.faults:
-        raise ConfigurationError(*(f"{file.path}:{line}: {text}" for line, text in sorted(set(check.faults))))
+    check.settle()
     return routes
 
 
-class _Check:
+class _RouteCheck(FileCheck):
     """One pass over a file, which collects `faults`."""
 
     def __init__(self, file: TomlFile) -> None:
-        self._file = file
-        self.faults: list[tuple[int, str]] = []
+        super().__init__(file)
         self._inherited: dict[str, object] = {}
 
     def routes(self) -> list[Route]:
         """The routes that have no fault."""
-        document = self._file.document
+        document = self.file.document
         for key in document.keys() - set(_TOP):
-            self._unknown((key,), _TOP)
+            self.unknown((key,), _TOP)
         defaults = self._defaults(document.get("defaults", {}))
         tables = document.get("route", [])
         if isinstance(tables, dict):
-            self._fault(("route",), "write [[route]], with two brackets: there may be several")
+            self.fault(("route",), "write [[route]], with two brackets: there may be several")
             tables = []
         elif not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            self._fault(("route",), "route must be a table: write [[route]], and its fields below")
+            self.fault(("route",), "route must be a table: write [[route]], and its fields below")
             tables = []
         elif not tables and document.keys() <= set(_TOP):  # else it may be there under a wrong name
-            self._fault((), "there is no [[route]]")
+            self.fault((), "there is no [[route]]")
         self._duplicates(tables)
         routes = [self._route(table, ("route", n), defaults) for n, table in enumerate(tables)]
         return [route for route in routes if route is not None]
 
-    def _fault(self, place: Place, text: str) -> None:
-        self.faults.append((self._file.line(place), text))
-
-    def _unknown(self, place: Place, known: Collection[str]) -> None:
-        name = str(place[-1])
-        close = get_close_matches(name, known, n=1) or get_close_matches(name.removesuffix("_s"), known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
-        self._fault(place, f"{name} is not known here: {advice}")
-
     def _defaults(self, table: object) -> dict[str, Any]:
         """The defaults that have no fault, by Target's names."""
         if not isinstance(table, dict):
-            self._fault(("defaults",), "defaults must be a table: write [defaults], and its fields below")
+            self.fault(("defaults",), "defaults must be a table: write [defaults], and its fields below")
             return {}
         values = self._values(table, Target, ("defaults",), _DEFAULTS)
         neutral = {"operation": "cancel_workflow", "workflow_id": "any"}
@@ -100,19 +87,19 @@ class _Check:
             if not isinstance(topic, str):
                 continue
             if topic in first:
-                line = self._file.line(("route", first[topic]))
-                self._fault(("route", n, "topic"), f"the topic {topic!r} has a route already, in line {line}")
+                line = self.file.line(("route", first[topic]))
+                self.fault(("route", n, "topic"), f"the topic {topic!r} has a route already, in line {line}")
             first.setdefault(topic, n)
 
     def _route(self, table: dict[str, Any], place: Place, defaults: dict[str, Any]) -> Route | None:
         before = len(self.faults)
         topic = table.get("topic")
         if fault := _fault_of_topic(topic):
-            self._fault((*place, "topic"), fault)
+            self.fault((*place, "topic"), fault)
         fields = {name: value for name, value in table.items() if name != "topic"}
         own = self._values(fields, Target, place, [*_written(Target), "topic"])
         if own.get("operation") == Record.operation:
-            route = Route(str(topic), self._file.line(place), Record(), texts={}, trees={}, own=frozenset(own))
+            route = Route(str(topic), self.file.line(place), Record(), texts={}, trees={}, own=frozenset(own))
             return None if len(self.faults) > before else route
         values = {"operation": "start_workflow"} | defaults | own
         if values["operation"] == "signal_with_start_workflow":
@@ -127,7 +114,7 @@ class _Check:
         plain = {name: found for name, found in templates.items() if not has_template(found)}
         return Route(
             topic=str(topic),
-            line=self._file.line(place),
+            line=self.file.line(place),
             target=Target.model_validate(values | plain),
             texts={name: found for name, found in templates.items() if isinstance(found, Template)},
             trees={name: found for name, found in templates.items() if name in _TREES and name not in plain},
@@ -143,16 +130,16 @@ class _Check:
         for key, given in table.items():
             value = given
             if key not in allowed or key not in fields:
-                self._unknown((*place, key), allowed)
+                self.unknown((*place, key), allowed)
                 continue
             if fields[key] != key:
                 try:
                     value = seconds(given)
                 except ValueError as error:
-                    self._fault((*place, key), f"{key} is {given!r}: {error}")
+                    self.fault((*place, key), f"{key} is {given!r}: {error}")
                     continue
             elif key == "memo" and isinstance(given, dict) and MEMO_KEY in given:
-                self._fault((*place, key, MEMO_KEY), f"memo.{MEMO_KEY} is the outbox's own: choose another name")
+                self.fault((*place, key, MEMO_KEY), f"memo.{MEMO_KEY} is the outbox's own: choose another name")
                 continue
             elif key == "retry_policy" and isinstance(given, dict):
                 value = self._values(given, RetryPolicy, (*place, key), _written(RetryPolicy))
@@ -170,18 +157,18 @@ class _Check:
                 name = ".".join(map(str, path))
                 text = fault["msg"].removeprefix("Value error, ")
                 if fault["type"] == "missing":
-                    self._fault(place, f"{name} is missing")
+                    self.fault(place, f"{name} is missing")
                 elif name == "operation":
-                    self._fault((*place, *path), f"operation is {fault['input']!r}: use {', '.join(_OPERATIONS)}")
+                    self.fault((*place, *path), f"operation is {fault['input']!r}: use {', '.join(_OPERATIONS)}")
                 elif name:
-                    self._fault((*place, *path), f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}")
+                    self.fault((*place, *path), f"{name} is {fault['input']!r}: {text[:1].lower()}{text[1:]}")
                 elif together:
-                    self._fault(place, text)
+                    self.fault(place, text)
                 wrong.update(map(str, fault["loc"][:1]))
             operation = values["operation"]
             if wrong and isinstance(operation, str) and operation in NEEDS:  # Target did not come to look for these
                 for name in lacking(operation, values):
-                    self._fault(place, f"{operation} needs {name}")
+                    self.fault(place, f"{operation} needs {name}")
         return wrong
 
     def _templates(self, values: dict[str, Any], place: Place) -> dict[str, object]:
@@ -203,9 +190,9 @@ class _Check:
             orjson.dumps(tree)
             return compiled_tree(tree, may_be_empty=may_be_empty)
         except TypeError as error:
-            self._fault(place, f"{name} cannot be written as JSON: {error}")
+            self.fault(place, f"{name} cannot be written as JSON: {error}")
         except ValueError as error:
-            self._fault(place, f"{name}: {error}")
+            self.fault(place, f"{name}: {error}")
         return tree
 
 

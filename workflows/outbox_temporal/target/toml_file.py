@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,33 @@ class TomlFile:
         while place not in self.lines:
             place = place[:-1]
         return self.lines[place]
+
+
+class FileCheck:
+    """Collects the faults of a file, to report them together."""
+
+    def __init__(self, file: TomlFile) -> None:
+        self.file = file
+        self.faults: list[tuple[int, str]] = []
+
+    def fault(self, place: Place, text: str) -> None:
+        """Note a fault."""
+        self.faults.append((self.file.line(place), text))
+
+    def unknown(self, place: Place, known: Collection[str]) -> None:
+        """Note a name that has no meaning here."""
+        self.fault(place, f"{place[-1]} is not known here: {advice(str(place[-1]), known)}")
+
+    def settle(self) -> None:
+        """Raise ConfigurationError with a line for every fault, in the file's order."""
+        if self.faults:
+            raise ConfigurationError(*(f"{self.file.path}:{line}: {text}" for line, text in sorted(set(self.faults))))
+
+
+def advice(name: str, known: Collection[str]) -> str:
+    """What to write instead of an unknown name."""
+    close = get_close_matches(name, known, n=1) or get_close_matches(name.removesuffix("_s"), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
 
 
 def read(path: Path) -> TomlFile:
