@@ -1,4 +1,4 @@
-"""An object of the user's own by its reference, module:attribute. Whatever its module raises becomes one line."""
+"""An object of the user's own by its reference, module:attribute. Any error of its module becomes one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from traceback import extract_tb
 
 
 def load_reference(reference: str) -> object:
-    """Import what `module:attribute` names. Raises ValueError with the cause in a line, whatever the module does."""
+    """Import what `module:attribute` names. Raises ValueError with the cause in a line for any error of the module."""
     try:
         return pkgutil.resolve_name(reference)
     except ModuleNotFoundError as error:

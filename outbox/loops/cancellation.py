@@ -1,4 +1,4 @@
-"""Telling a cancellation that is meant for the running task from one that got loose in somebody else's code."""
+"""Distinguishes a cancellation of the running task from a stray one that escaped from other code."""
 
 from __future__ import annotations
 

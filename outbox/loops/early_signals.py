@@ -32,7 +32,7 @@ def signals() -> tuple[signal.Signals, ...]:
 
 
 def asked() -> bool:
-    """Whether a signal came before somebody else listened."""
+    """Whether a signal came before the program listened for it."""
     return _Heard.asked
 
 

@@ -1,4 +1,4 @@
-"""Trying a statement again for ever, and telling when the database is lost, once of each kind, and when it is back."""
+"""Tries a statement again for ever. Reports each kind of loss of the database once, and the end of the loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DatabaseRetry:
         self._emit = emit
         self._backoff = backoff
         self._failures = 0
-        self._told: set[type[OutboxError]] = set()
+        self._reported: set[type[OutboxError]] = set()
         self._lost_s = 0.0
         self._lasting = LastingFault()
 
@@ -28,10 +28,10 @@ class DatabaseRetry:
         """Note a failure and wait before the next try."""
         if not self._failures:
             self._lost_s = monotonic()
-            self._told.clear()
+            self._reported.clear()
             self._lasting.begin()
-        if type(error) not in self._told:  # a restart may end in a refusal, which is for people to mend
-            self._told.add(type(error))
+        if type(error) not in self._reported:  # a restart may end in a refusal, which people have to repair
+            self._reported.add(type(error))
             self._emit(DatabaseLost(self._doing, str(error)))
         elif lost_s := self._lasting.due():
             self._emit(DatabaseLost(self._doing, str(error), lost_s))

@@ -47,7 +47,7 @@ async def stop_on_signals(worker: Stoppable) -> AsyncIterator[None]:
 
 @dataclass(slots=True)
 class Stop:
-    """Whether somebody wants the work to end after what it is doing."""
+    """Whether a signal asked the work to end after its current step."""
 
     asked: bool = False
 

@@ -29,11 +29,11 @@ class Watchdog:
         self._next_beat_s = clock()
 
     def expect(self, who: str, within_s: float) -> None:
-        """Promise that `who` will be heard from again, in whatever way, within so many seconds."""
+        """Promise that `who` will report again, in any way, within this many seconds."""
         self._due_s[who] = self._clock() + within_s
 
     def forget(self, who: str) -> None:
-        """Release `who` from its promise: it waits for somebody who has made one, or has ended."""
+        """Release `who` from its promise: it has ended, or waits for a loop that has made one."""
         self._due_s.pop(who, None)
 
     def overdue_s(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ class Action(NamedTuple):
 class Delivered:
     """The sink has it. `duplicate` says that an earlier start of other origin holds the workflow id.
 
-    `action` is what the message's target asks for. A sink that reads targets gives it, so that nobody reads them again.
+    `action` is what the message's target asks for. A sink that reads targets returns it, so that they are read once.
     """
 
     workflow_id: str | None = None

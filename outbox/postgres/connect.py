@@ -1,6 +1,6 @@
 """One connection to PostgreSQL: host by host, each attempt bounded, and no way in but the one that was asked for.
 
-The driver is told everything, so that it neither reads the environment on its own nor falls back to less.
+The driver gets every parameter, so that it does not read the environment on its own or fall back to weaker settings.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ async def connect(
 
     It keeps no prepared statements unless asked for some. `session` are server parameters beside those of `pinned.py`,
     of which a pooler takes few. Without `own_names` the search_path stays as it is, for statements of a user. A
-    connection string instead of an address is completed by libpq's variables. Raises ConfigurationError for what stays
-    wrong until somebody corrects it, and then tries no other host; DatabaseUnavailable when no host can be had now.
+    connection string instead of an address is completed by libpq's variables. Raises ConfigurationError for
+    what stays wrong until it is corrected, and then tries no other host; DatabaseUnavailable if no host answers now.
     """
     server = (at(where) if isinstance(where, str) else where).resolve()
     parameters = _parameters(server, application_name, {**(OWN_NAMES if own_names else {}), **(session or {})})
@@ -179,7 +179,7 @@ async def _connect(
         gsslib=cast("Literal['gssapi', 'sspi'] | None", server.optional("gsslib")),
         timeout=server.timeout_s,
         statement_cache_size=statements_kept,
-        max_cacheable_statement_size=0,  # no limit: the driver's would have our longest claim planned anew each time
+        max_cacheable_statement_size=0,  # no limit: the driver's would plan our longest claim again each time
         server_settings=parameters,
     )
 
@@ -206,12 +206,12 @@ async def connected(
         connection.terminate()
 
 
-def hear_warnings(connection: Connection, tell: Callable[[str], None]) -> None:
-    """Have the server's warnings told, a line each, as they arrive on this connection."""
+def hear_warnings(connection: Connection, write: Callable[[str], None]) -> None:
+    """Pass the server's warnings to `write`, a line each, as they arrive on this connection."""
 
     def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            tell(": ".join(filter(None, (message.message, message.hint))).removeprefix("outbox: "))
+            write(": ".join(filter(None, (message.message, message.hint))).removeprefix("outbox: "))
 
     connection.add_log_listener(hear)
 

@@ -35,7 +35,7 @@ _READS_RELATION = "get_relation_info"
 
 @contextmanager
 def translated_errors(doing: str) -> Iterator[None]:
-    """Turn whatever asyncpg raises while `doing` into DatabaseUnavailable, DatabaseRefused or ConfigurationError."""
+    """Turn every error of asyncpg while `doing` into DatabaseUnavailable, DatabaseRefused or ConfigurationError."""
     try:
         yield
     except MISCONFIGURED as error:

@@ -31,7 +31,7 @@ _STATEMENTS_KEPT = 100
 class Pool(Connections):
     """Connections to one database, each lent for one statement at a time.
 
-    A statement that overruns its time has lost its connection, and probably all: a half-open socket tells nothing. The
+    A statement that overruns its time has lost its connection, and probably all: a half-open socket shows nothing. The
     driver would wait for the cancellation of that statement to be confirmed, over the same network; here the connection
     is ended without a word, and the others are replaced before they are lent again.
 
@@ -62,7 +62,7 @@ class Pool(Connections):
                     await self.replace_connections()
                     raise TimeoutError from error
                 if not isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
-                    connection.terminate()  # whatever was refused has left the connection as good as it was
+                    connection.terminate()  # a refusal leaves the connection as good as it was
                 raise
             finally:
                 timer.cancel()
@@ -93,7 +93,7 @@ class Pool(Connections):
 
 
 def _is_gone(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
-    """Whether the connection is closed, upon which the driver's pool takes it back unasked."""
+    """Whether the connection is closed; the driver's pool then takes it back by itself."""
     try:
         return connection.is_closed()
     except asyncpg.InterfaceError:
@@ -101,7 +101,7 @@ def _is_gone(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
 
 
 class _Overrun:
-    """Ends a connection whose loan is over."""
+    """Ends a connection after its loan."""
 
     def __init__(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
         self._connection = connection
@@ -115,8 +115,8 @@ class _Overrun:
 class _Opener:
     """Makes a pool's connections. There has been one before, so no refusal is for good.
 
-    A password that is being rotated, a certificate that has run out, a database that is being restored: somebody will
-    mend it, and each connection reads anew what was said about the way.
+    A password that is being rotated, a certificate that has run out, a database that is being restored: people
+    will repair it, and each connection reads the settings again.
     """
 
     def __init__(self, where: Where, application_name: str) -> None:
@@ -151,7 +151,7 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """Open a pool. Every statement on it is bounded by `statement_timeout_s`, its wait for a lock by `lock_timeout_s`.
 
-    The server gives a statement up a little earlier than we do: what it went on with would be done for nobody.
+    The server gives a statement up a little earlier than the worker does, so that it does no work without a receiver.
     `for_people`: each statement is planned for its arguments, of which there may be none or a hundred thousand.
     `greeting`: a statement that each connection runs before it is lent.
     Without `durable` a commit does not wait for the disk: a crash of the server may lose those of its last moments.

@@ -26,7 +26,7 @@ _CUT = (ConnectionResetError, asyncpg.ConnectionDoesNotExistError, ssl.SSLEOFErr
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an attempt failed, in one line. What is `lasting` stays wrong until somebody mends it, the rest may pass."""
+    """Why an attempt failed, in one line. What is `lasting` stays wrong until it is repaired, the rest may pass."""
 
     stage: Stage
     cause: str
@@ -34,7 +34,7 @@ class Refusal:
     lasting: bool = False
 
     def __str__(self) -> str:
-        """As errors tell it."""
+        """As in errors."""
         return f"{self.cause}: {self.cure}" if self.cure else self.cause
 
     def error(self, doing: str) -> OutboxError:
@@ -89,7 +89,7 @@ def _of_tls(error: ssl.SSLError, server: ConnectionParameters, host: Host) -> tu
             "name the right one in sslrootcert or PGSSLROOTCERT",
         )
     what = "is revoked" if code == _REVOKED else f"is refused: {error.verify_message}"
-    return f"the server's certificate {what}", "mend it there"
+    return f"the server's certificate {what}", "repair it there"
 
 
 def _of_password(server: ConnectionParameters, host: Host) -> str:
@@ -100,7 +100,7 @@ def _of_password(server: ConnectionParameters, host: Host) -> str:
 
 
 def _of_entry(error: Exception, server: ConnectionParameters, host: Host) -> str:
-    """What mends a missing role or line of pg_hba.conf."""
+    """What repairs a missing role or line of pg_hba.conf."""
     text = str(error)
     if "no encryption" in text and server.tls.mode(host.name).value in ("disable", "allow"):
         return f"it may want TLS: write sslmode=verify-full ({server.tls.mode(host.name).name})"
@@ -108,10 +108,10 @@ def _of_entry(error: Exception, server: ConnectionParameters, host: Host) -> str
         return "name the client's certificate and key in sslcert and sslkey (PGSSLCERT, PGSSLKEY)"
     if "certificate authentication" in text:
         return (
-            f"the one in {server.named('sslcert')} is somebody else's: name another, or correct {server.named('user')}"
+            f"the one in {server.named('sslcert')} is another user's: name another, or correct {server.named('user')}"
         )
     user = server.named("user") if "user" in server.given else "the user: set DB_USER"
-    if getattr(error, "server_source_function", None) == "InitializeSessionUserId":  # whatever language it speaks
+    if getattr(error, "server_source_function", None) == "InitializeSessionUserId":  # in any language of the server
         return f"create it, or correct {user}"
     return f"allow it in the server's pg_hba.conf, or correct {user}"
 
@@ -121,7 +121,7 @@ def _of_network(error: OSError, server: ConnectionParameters, host: Host) -> Ref
     if "SSL upgrade" in str(error):
         mode = server.tls.mode(host.name)
         cause = f"the server offers no TLS, if it is PostgreSQL, and sslmode is {mode.value} ({mode.origin})"
-        cure = f"turn TLS on there, or write sslmode=disable in {setting} if nobody else is on the network between"
+        cure = f"turn TLS on there, or write sslmode=disable in {setting} if the network between is trusted"
         return Refusal("tls", cause, cure, lasting=True)
     if isinstance(error, socket.gaierror):
         return Refusal("reach", f"the name is not known ({line(error)})", f"is {setting} right?")
@@ -136,7 +136,7 @@ def _of_network(error: OSError, server: ConnectionParameters, host: Host) -> Ref
 
 
 def _is_cut(error: Exception) -> bool:
-    """Whether the other side ended it, or a proxy whose server is away says so in its way."""
+    """Whether the other side ended it, or a proxy with an absent server reports that in its way."""
     return isinstance(error, _CUT) or (isinstance(error, ssl.SSLError) and error.reason == "TLSV1_ALERT_INTERNAL_ERROR")
 
 
@@ -148,6 +148,6 @@ def is_of_parameters(error: Exception) -> bool:
 
 
 def _cut(server: ConnectionParameters) -> Refusal:
-    """Somebody took the connection and ended it before PostgreSQL had let us in."""
+    """The connection was accepted, and ended before PostgreSQL had let us in."""
     asked = f"is PostgreSQL running behind what listens there, and is {server.named('host')} right?"
     return Refusal("reach", "the connection was cut off before PostgreSQL answered", asked)

@@ -47,7 +47,7 @@ class Statements:
             raise
 
     async def blockers(self) -> list[Blocker]:
-        """Who keeps others from the tables at this moment; nobody also where that cannot be found out."""
+        """Sessions that keep others from the tables at this moment; none also if that cannot be found out."""
         try:
             with translated_errors("blockers"):
                 async with self._pool.acquire(timeout_s=_BLOCKERS_WITHIN_S) as connection:

@@ -119,7 +119,7 @@ class DeadLetters(Statements):
         return [DeadLetter._make(row) for row in rows]
 
     async def requeue(self, message_ids: Sequence[UUID]) -> dict[UUID, bool]:
-        """Put dead letters back among the messages, and tell of each that was dead whether there was room for it."""
+        """Put dead letters back among the messages, and return for each dead one whether there was room for it."""
         async with self._errors("requeue"):
             rows = await self._pool.fetch(self._sql("dead_letters/requeue"), message_ids)
         return {row["message_id"]: row["requeued"] for row in rows}

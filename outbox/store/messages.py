@@ -118,7 +118,7 @@ class Store(Statements):
         return ClaimedBatch(messages, monotonic(), sent_s + lease_s, more, next_due_s, lane)
 
     async def outlook(self, worker_id: int | None = None) -> Outlook:
-        """Tell what there is to claim, when there will be something, and whether others than this worker hold any."""
+        """Return what there is to claim, when there will be something, and whether other workers hold any."""
         async with self._errors("claim"):
             row = await self._pool.fetchrow(self._sql("claim/outlook"), self.now, worker_id)
         assert row is not None
@@ -142,7 +142,7 @@ class Store(Statements):
         return await self._settle("settle/bury", [burial.message for burial in burials], *columns)
 
     async def release(self, messages: Sequence[Message]) -> set[LeaseId]:
-        """Give leases back as if they had never been taken, and wake whoever listens for them."""
+        """Give leases back as if they had never been taken, and wake the workers that listen."""
         return await self._settle("settle/release", messages)
 
     async def wake(self) -> None:
@@ -151,7 +151,7 @@ class Store(Statements):
             await self._call("wake")
 
     async def probe(self) -> None:
-        """Notify whoever listens for wake-ups, without a message behind it."""
+        """Notify the listeners, without a message behind it."""
         async with self._errors("probe"):
             await self._call("probe")
 

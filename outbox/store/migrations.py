@@ -60,9 +60,9 @@ class Lineage:
     finish: str
     """Statements at the end of every run, also where nothing was pending."""
     schema: str | None = None
-    """Schema that it fills, which keeps its register; None for the outbox's, whatever that is called."""
+    """Schema that it fills, which keeps its register; None for the outbox's, under any name."""
     stands_on: Lineage | None = None
-    """Another one, whose schema must be there first."""
+    """Another one with a schema that must be there first."""
 
     def name(self, schema: str) -> str:
         """The schema that it fills, where the outbox's is called `schema`."""
@@ -109,7 +109,7 @@ async def migrate(
         with translated_errors("migrate"):
             await _require_utf8(connection)
             async with connection.transaction(isolation="read_committed"):
-                # A waiter must see what the one before it has done, whatever isolation the database defaults to.
+                # A waiter must see what the one before it has done, under any default isolation of the database.
                 await keep_others_out(connection, schema, lineage)
                 return await bring_up(connection, schema, lineage)
 

@@ -30,7 +30,7 @@ _PARTS: dict[str, tuple[str, tuple[object, ...]]] = {
 
 
 class Overview(Statements):
-    """Statements that tell people and monitors of the whole outbox: approximately where there is much."""
+    """Statements about the whole outbox for people and monitors: approximate if there is much."""
 
     async def status(
         self, within_s: float = _WITHIN_S, *, missing: Mapping[str, str] = MappingProxyType({})
@@ -67,7 +67,7 @@ class Overview(Statements):
         return found
 
     async def facts(self) -> dict[str, Any]:
-        """What `status/facts.sql` tells, for monitors: approximately where there is much, so that it costs little."""
+        """The result of `status/facts.sql`, for monitors: approximate if there is much, so that it costs little."""
         async with self._errors("facts"):
             found: dict[str, Any] = orjson.loads(await self._pool.fetchval(self._sql("status/facts"), _PAGES_READ))
         return found

@@ -40,7 +40,7 @@ class ResetPreview:
     there: bool
     """Whether it has the schema at all."""
     counts: dict[str, Any] | None
-    """What `reset/stock.sql` tells; None if that cannot be read."""
+    """The result of `reset/stock.sql`; None if that cannot be read."""
     living: list[str]
     """Names of workers that run."""
     bystanders: list[str]
@@ -65,11 +65,11 @@ async def look(dsn: Where, schema: str, *, drop_schema: bool) -> ResetPreview:
 async def empty(dsn: Where, schema: str, *, force: bool) -> None:
     """Empty the outbox. Workers that run are refused, or with `force` left in the register, to go on.
 
-    Raises ConfigurationError for such workers, and DatabaseUnavailable where somebody's transaction is in the way.
+    Raises ConfigurationError for such workers, and DatabaseUnavailable if another transaction is in the way.
     """
     async with _alone(dsn, schema) as connection:
         await _require_current(connection, schema)
-        await connection.execute(in_schema(_LOCK_WORKERS, schema))  # from here on nobody enters the register
+        await connection.execute(in_schema(_LOCK_WORKERS, schema))  # from here on no worker enters the register
         living = await connection.fetch(query("reset/living_workers", schema))
         if not force:
             refuse_living([row["name"] for row in living])
@@ -98,7 +98,7 @@ def refuse_living(workers: list[str]) -> None:
 
 @asynccontextmanager
 async def _alone(dsn: Where, schema: str) -> AsyncIterator[Connection]:
-    """A transaction in which nobody else migrates, and that waits for nobody long: all writers would wait behind it."""
+    """A transaction that excludes other migrations and never waits long, because all writers would wait behind it."""
     validated_schema(schema)
     async with connected(dsn, application_name="outbox reset") as connection:
         try:

@@ -61,7 +61,7 @@ class Retention(Statements):
         return done
 
     async def forget_keys(self, limit: int) -> int:
-        """Forget dedup keys whose window is over, at most `limit`; return how many."""
+        """Forget dedup keys after their window, at most `limit`; return how many."""
         async with self._errors("maintain"):
             return int(await self._pool.fetchval(self._sql("maintenance/forget_keys"), limit))
 

@@ -23,7 +23,7 @@ _SERVES = re.compile(r"^-- serves: (\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema. `checksum` is the SHA-256 of the file as shipped, whatever schema it is applied to."""
+    """One step of the schema. `checksum` is the SHA-256 of the file as shipped, the same for every schema."""
 
     version: int
     name: str

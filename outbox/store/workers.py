@@ -49,7 +49,7 @@ class Workers(Statements):
             return bool(await self._pool.fetchval(self._sql("presence/has_presence"), worker_id, presence))
 
     async def absent(self, worker_id: int, *, grace_s: float) -> set[Presence]:
-        """Return which workers other than this one nobody sees; after a restart of the server, only after a grace."""
+        """Return which other workers show no presence; after a restart of the server, only after a grace."""
         async with self._errors("rescue"):
             return set(map(tuple, await self._pool.fetch(self._sql("presence/absent"), worker_id, grace_s)))
 

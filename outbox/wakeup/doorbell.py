@@ -1,8 +1,8 @@
 """The doorbell. Sources ring it, the relay waits at it; many rings before one look are one ring.
 
-It also judges whoever should ring. A source is trusted from its subscription on. When a poll finds messages that it
-should have announced, and it stays silent around them, it is deaf whatever its connection says: it is trusted again
-after its rings have come through a few times. Pure apart from the waiting: the clock is a parameter.
+It also judges the sources. A source is trusted from its subscription on. If a poll finds messages that it should have
+announced, and it stays silent around them, it is deaf, even if its connection looks healthy. It is trusted again after
+its rings have come through a few times. Pure apart from the waiting: the clock is a parameter.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class _Deaf(DatabaseUnavailable):
 
 
 class ListenSource(SupervisedSource):
-    """LISTEN on `<schema>_wakeup`. `store` sends the probes; `on_control` is told of switches."""
+    """LISTEN on `<schema>_wakeup`. `store` sends the probes; `on_control` is called when switches change."""
 
     name, grace_s, steady_s = NAME, 1.0, 10.0
 
@@ -90,8 +90,8 @@ class ListenSource(SupervisedSource):
             connection.terminate()
 
     async def _stay_silent(self, closed: anyio.Event) -> None:
-        """Return when nothing has been heard for a while; raise when the connection is gone."""
-        silence_s = _SILENCE_S * random.uniform(0.95, 1.0)  # noqa: S311 - the first to probe proves it for everybody
+        """Return when nothing has arrived for a while; raise when the connection is gone."""
+        silence_s = _SILENCE_S * random.uniform(0.95, 1.0)  # noqa: S311 - the first to probe proves it for all
         while (left_s := self._heard_s + silence_s - monotonic()) > 0:
             with anyio.move_on_after(left_s):
                 await closed.wait()

@@ -20,7 +20,7 @@ import orjson
 Via = Literal["postgres_changes", "broadcast"]
 
 _JOIN_TIMEOUT_S = 15.0
-"""The server waits five seconds before it tells of a refused join."""
+"""The server waits five seconds before it reports a refused join."""
 _READY_TIMEOUT_S = 15.0
 _REPLICATION_TIMEOUT_S = 65.0
 """The server itself gives up after a minute and says so. One that knows no `replication_ready` says nothing: then the
@@ -151,7 +151,7 @@ class Channel:
             case "phx_reply" if frame.get("ref") == _JOIN_REF:
                 return self._joined(payload, now_s)
             case "system":
-                return self._told(payload)
+                return self._system(payload)
             case "postgres_changes" | "broadcast":
                 return [Hint()]
             case "phx_close" | "phx_error":
@@ -176,7 +176,7 @@ class Channel:
         self._state, self._due_s = "joined", now_s + wait_s
         return []
 
-    def _told(self, payload: dict[str, Any]) -> list[Action]:
+    def _system(self, payload: dict[str, Any]) -> list[Action]:
         """A system frame: about the subscription, or the reason why the channel will be closed."""
         message = str(payload.get("message", ""))
         if payload.get("status") != "ok":

@@ -3,7 +3,7 @@
 Realtime promises nothing: it skips changes beyond its rate limits, a stopped replication leaves healthy channels deaf,
 and row-level security mutes it without a word. So every socket is pinged, every silence has a deadline, every
 (re)subscription is followed by a look at the database, and messages found unannounced take its trust away
-(`outbox.wakeup`), upon which it starts afresh.
+(`outbox.wakeup`). Then it starts again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RETRY = Backoff(base_s=0.5, cap_s=30.0)
 _LIMITED_RETRY = Backoff(base_s=10.0, cap_s=60.0)
 """After a refusal that names a limit: trying harder makes it worse."""
 _DEAF_RESTART_S = 30.0
-"""How often an untrusted channel is made anew."""
+"""How often an untrusted channel is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RealtimeSettings:
     url: str
     """SUPABASE_URL: the project's address, or the websocket's own with its path."""
     key: Callable[[], str] | str = field(repr=False)
-    """The project's key, or what reads it anew for each connection."""
+    """The project's key, or a function that reads it for each connection."""
     via: Via
     schema: str
     private: bool = False
@@ -57,7 +57,7 @@ class RealtimeSettings:
 
     @property
     def place(self) -> str:
-        """Host and port for people, without the credentials that somebody may have put before them."""
+        """Host and port for people, without the credentials that may be before them."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
     def current_key(self) -> str:
@@ -70,7 +70,7 @@ class _Broken(OutboxError):
 
 
 class RealtimeSource(SupervisedSource):
-    """One channel on one socket, made anew for ever."""
+    """One channel on one socket, replaced for ever."""
 
     name, grace_s, steady_s = NAME, 3.0, 30.0
     # A hint usually comes within half a second: the server reads its replication slot ten times a second, or twice.
@@ -94,7 +94,7 @@ class RealtimeSource(SupervisedSource):
             socket.transport.abort()
 
     async def _converse(self, socket: ClientConnection, token: str) -> None:
-        from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an extra, needed by whoever gets here
+        from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - an extra, which is needed from here on
 
         channel = Channel(self._settings.via, self._settings.schema, private=self._settings.private)
         actions = channel.join(token, monotonic(), time.time())
@@ -122,7 +122,7 @@ class RealtimeSource(SupervisedSource):
                 raise _Broken(reason)
 
     def _check_trust(self) -> None:
-        """A channel that looks healthy and has missed messages is given some time to recover, and then made anew."""
+        """A channel that looks healthy and has missed messages gets some time to recover, and is then replaced."""
         if self._wakeup.trusts(NAME) or not self._wakeup.has(NAME):
             self._deaf_since_s = None
         elif self._deaf_since_s is None:

@@ -1,7 +1,7 @@
 """Decides which wake-up sources run: by the mode that was asked for, and in `auto` by which of them proves to work.
 
 `auto` prefers LISTEN. While it cannot be trusted, Realtime runs beside it where it is configured; once LISTEN has been
-trusted for a while, Realtime is let go. Polling goes on beneath all of this and needs nobody's permission.
+trusted for a while, Realtime is stopped. Polling always goes on and depends on no source.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class SourceSelection:
-    """Runs the wanted ones of `sources`, by name. `changed` is called whenever `report` tells something new."""
+    """Runs the wanted ones of `sources`, by name. `changed` is called whenever the result of `report` changes."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class SourceSelection:
             self._look.set()
 
     def report(self) -> dict[str, Any]:
-        """Tell people what runs, and why."""
+        """What runs, and why, for people."""
         return {
             "mode": self.mode,
             "mode_from": "outbox mode" if self._switch else "OUTBOX_MODE",
@@ -90,16 +90,16 @@ class SourceSelection:
 
     async def run(self) -> None:
         """Run sources until cancelled."""
-        told: tuple[Mode, tuple[str, ...]] | None = None
+        emitted: tuple[Mode, tuple[str, ...]] | None = None
         reported: dict[str, Any] = {}
         async with anyio.create_task_group() as tasks:
             while True:
                 wanted, why = self._wanted()
                 self._start_and_stop(wanted, tasks)
-                if told != (self.mode, wanted):
-                    told = (self.mode, wanted)
+                if emitted != (self.mode, wanted):
+                    emitted = (self.mode, wanted)
                     self._emit(ModeChanged(self.mode, wanted, why))
-                    self._wakeup.nudge("mode")  # the relay shall look now, and at the new rhythm
+                    self._wakeup.nudge("mode")  # the relay looks now, and then at the new rhythm
                 if reported != (report := self.report()):
                     reported = report
                     self._changed()
@@ -108,7 +108,7 @@ class SourceSelection:
                 self._look = anyio.Event()
 
     def _wanted(self) -> tuple[tuple[str, ...], str]:
-        """The sources that shall run now, and why."""
+        """The sources that have to run now, and why."""
         if self.mode == "poll":
             return (), self._origin()
         if self.mode != "auto":

@@ -1,4 +1,4 @@
-"""What every source has in common: it is never given up, and whoever relies on it always knows how it stands."""
+"""What every source has in common: it is never given up, and its state is always known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SupervisedSource(ABC):
-    """Runs one session after another until cancelled, and tells the doorbell when one is subscribed or lost."""
+    """Runs one session after another until cancelled, and reports to the doorbell when one is subscribed or lost."""
 
     name: ClassVar[str]
     grace_s: ClassVar[float]
@@ -42,7 +42,7 @@ class SupervisedSource(ABC):
                     await self._session()
                 except OutboxError as error:
                     reason = error
-                except Exception as error:  # noqa: BLE001 - whatever befalls a source must not stop the relay
+                except Exception as error:  # noqa: BLE001 - no fault of a source may stop the relay
                     reason = OutboxError(f"{self.name}: {type(error).__name__}: {error}")
                 except anyio.get_cancelled_exc_class():
                     if cancelled_by_us():
@@ -66,7 +66,7 @@ class SupervisedSource(ABC):
         """How fast to try again after this error."""
 
     def _ready(self) -> None:
-        """Subscribed, or subscribed again: whatever came before must be looked for."""
+        """Subscribed, or subscribed again: the relay must look for earlier messages."""
         if self._wakeup.has(self.name):
             self._wakeup.nudge(self.name)
             return
@@ -75,7 +75,7 @@ class SupervisedSource(ABC):
         self._emit(SourceReady(self.name))
 
     def _lost(self, error: str, delay_s: float) -> None:
-        """Tell once of each new reason, and have the relay look by itself from now on."""
+        """Report each new reason once, and make the relay poll from now on."""
         self._wakeup.unsubscribed(self.name)
         if self.error != error:
             self.error = error

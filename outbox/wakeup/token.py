@@ -1,4 +1,4 @@
-"""Where Realtime's access token comes from: a setting, a file that somebody rotates, or a command that prints it."""
+"""Where Realtime's access token comes from: a setting, a file that is rotated, or a command that prints it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMAND_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Read anew for each connection and before each expiry. The first source that is set counts."""
+    """Read for each connection and before each expiry. The first source that is set counts."""
 
     command: str | None
     file: str | None

@@ -1,6 +1,6 @@
 """Where a database is and how to get in, by one order of precedence, which docs/configuration.md shows.
 
-An address holds no password. It knows where to look, and looks anew for each connection.
+An address holds no password. It says where to look, and each connection looks again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from outbox.postgres.address.service_files import service_layer
 from outbox.postgres.address.url import Url, parse
 
 OWN, SHARED, LISTEN = "OUTBOX_DATABASE_URL", "DATABASE_URL", "OUTBOX_LISTEN_URL"
-NOTHING_SET = f"{SHARED} is not set, nor DB_HOST, nor libpq's PGHOST or PGSERVICE: say where PostgreSQL is"
+NOTHING_SET = f"{SHARED}, DB_HOST and libpq's PGHOST and PGSERVICE are not set: say where PostgreSQL is"
 _SAYS_WHERE = {"host", "dbname"}
 _OF_ANOTHER_HOST = {
     *("host", "port", "hostaddr", "sslmode", "sslnegotiation", "channel_binding"),
@@ -51,7 +51,7 @@ Where: TypeAlias = Address | str
 
 
 def at(dsn: str, environment: Environment | None = None) -> Address:
-    """The address that a connection string tells; what it leaves out, libpq's variables may."""
+    """The address in a connection string; libpq's variables may give what it leaves out."""
     environment = environment or Environment(os.environ)
     url = Given(dsn, SHARED, "argument")
     return Address(lambda: _completed([parse(url)], {}, environment), SHARED)
@@ -93,7 +93,7 @@ def unknown_parameters(environment: Environment) -> list[str]:
     lines = []
     own = environment.variable(OWN) or environment.variable(f"{OWN}_FILE")
     for name in (OWN if own else SHARED, LISTEN):
-        with Faults():  # which are told where the address is read
+        with Faults():  # they are reported where the address is read
             given = environment.find(name)
             strangers = parse(given).unknown if given else ()
             lines += [f"{name}: {stranger} means nothing to the worker and is passed over" for stranger in strangers]
@@ -110,7 +110,7 @@ def variables() -> Iterator[str]:
 def retired_lines(environment: Environment, main: Address) -> tuple[list[str], list[str]]:
     """Retired variables that are set: those that leave a gap, which are faults, and those that do no harm."""
     known: Layer = {}
-    with Faults():  # which are told where the address is read
+    with Faults():  # they are reported where the address is read
         known = main.gather()
     faults: list[str] = []
     doubts: list[str] = []

@@ -1,7 +1,7 @@
-"""Values that somebody gave, each with where it came from: the environment, and the files that it names.
+"""Given values, each with its origin: the environment, and the files that it names.
 
-A secret may stand in a file: `NAME_FILE` names it. It is read anew whenever the value is asked for, so that a secret
-can be rotated beneath a running worker.
+A secret may be in a file: `NAME_FILE` names it. The file is read at each use, so that a secret can be rotated while a
+worker runs.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def from_file(path: Given) -> Given:
 
 
 class Faults:
-    """Collects what is wrong, so that all of it can be told at once."""
+    """Collects faults, so that all of them can be reported at once."""
 
     def __init__(self) -> None:
         self.found: list[str] = []

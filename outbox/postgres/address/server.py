@@ -71,7 +71,7 @@ class ConnectionParameters:
     passwords: PasswordFile = field(repr=False)
 
     def named(self, parameter: str) -> str:
-        """The name of what gave a parameter, for whoever has to mend it."""
+        """The name of the setting that gave a parameter, for messages about it."""
         given = self.given.get(parameter)
         return given.name if given else parameter
 

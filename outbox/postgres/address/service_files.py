@@ -68,7 +68,7 @@ def _service_files(file: Given | None, environment: Environment) -> Iterator[Pat
 
 
 class PasswordFile:
-    """A password file, as libpq reads it: only where nobody else may. `doubt` says why it is passed over."""
+    """A password file, as libpq reads it: only if no other user may. `doubt` says why it is skipped."""
 
     def __init__(self, named: Given | None) -> None:
         self.path = Path(named.value) if named else home_file(".pgpass")

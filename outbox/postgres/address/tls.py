@@ -48,7 +48,7 @@ def is_local(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What was said about TLS. A context is made anew when a file has changed: certificates are rotated too."""
+    """The settings of TLS. A context is made again when a file has changed, because certificates are rotated too."""
 
     given: Layer
 
@@ -165,7 +165,7 @@ class Tls:
         password = self.given.get("sslpassword")
         for parameter, file in (("sslcert", certificate), *((("sslkey", key),) if key else ())):
             with _readable(file, parameter, "file"), Path(file.value).open("rb"):
-                pass  # what OpenSSL says of a missing file does not tell which
+                pass  # OpenSSL's error for a missing file does not name it
         with _readable(certificate, "sslcert", "certificate and key that belong together"):
             context.load_cert_chain(
                 certificate.value, key.value if key else None, password.value if password else lambda: b""
@@ -185,7 +185,7 @@ class Tls:
 def _readable(file: Given, parameter: str, what: str) -> Iterator[None]:
     try:
         yield
-    except ssl.SSLError as error:  # before OSError, whose kind it is
+    except ssl.SSLError as error:  # before OSError, because it is one
         raise file.fault(f"there is no {what} in {file.value!r} ({error.reason or 'not readable'})") from error
     except OSError as error:
         raise file.fault(f"{parameter} is {file.value!r}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Unix sockets whose paths are longer than the kernel takes, as Cloud SQL's are: it takes them by their directory."""
+"""Unix sockets with paths longer than the kernel accepts, as with Cloud SQL: it accepts them by their directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def within_reach(directory: str, port: int) -> str:
 
 
 def _descriptor(directory: Path) -> int:
-    """The open directory; anew where another one has taken its place."""
+    """The open directory, opened again if another one has taken its place."""
     known = _open.get(directory)
     if known is not None and os.path.samestat(directory.stat(), os.fstat(known)):
         return known
