@@ -212,6 +212,45 @@ $$;
 comment on function outbox.enqueue is
     'Enqueue one message in this transaction and return its id. An id or dedup_key that an unsettled message has, or a dedup_key delivered less than its window ago, returns that message''s id and adds nothing.';
 
+create function outbox.check_names(place text, message json) returns void
+language plpgsql
+as $$
+declare
+    stranger text;
+begin
+    if json_typeof(message) <> 'object' then
+        perform outbox.refuse(place || 'a message must be a JSON object');
+    end if;
+    select name into stranger
+    from json_object_keys(message) as name
+    where name <> all ('{topic,payload,key,headers,target,message_id,dedup_key,available_at,priority,tenant,commit_order,dedup_window,expires_at,on_expiry}')
+    limit 1;
+    if found then
+        perform outbox.refuse(format('%sunknown name %L', place, stranger),
+                              'use the names of the parameters of outbox.enqueue');
+    end if;
+end
+$$;
+
+create function outbox.check_values(place text, message json) returns void
+language plpgsql
+as $$
+declare
+    name text;
+begin
+    name := 'message_id'; perform (message ->> name)::uuid;
+    name := 'available_at'; perform (message ->> name)::timestamptz;
+    name := 'priority'; perform (message ->> name)::integer;
+    name := 'headers'; perform (message -> name)::jsonb;
+    name := 'target'; perform (message -> name)::jsonb;
+    name := 'commit_order'; perform (message ->> name)::boolean;
+    name := 'dedup_window'; perform (message ->> name)::interval;
+    name := 'expires_at'; perform (message ->> name)::timestamptz;
+exception when data_exception then
+    perform outbox.refuse(format('%s%s: %s', place, name, sqlerrm));
+end
+$$;
+
 create function outbox.enqueue_many(messages json) returns setof uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

@@ -1,12 +1,13 @@
 -- Move delivered messages from the hot table to the history, each only if it is still held under the given token.
 -- Returns the leases that were lost: another worker has claimed the message, and nothing was written.
 --
--- What the history keeps of the targets comes from the worker, which reads them in less time. Few differ: each message says by a number
--- which of $10 to $13 are its own.
+-- What the history keeps of the targets comes from the worker, which reads them faster. Few targets differ, so each message has only the
+-- number of its own in $10 to $13.
 --
 -- $1 uuid[]: messages · $2 text: lease tokens · $3 text: workflow ids · $4 text: run ids, each a list with $5 between its items, and
 -- '' for none · $6 uuid[]: which of them are duplicates of another's delivery · $7 bool: keep history · $8 timestamptz: now, null for
--- the server's · $9 text: numbers, a list as the others · $10 to $13 text[]: operations, workflow types, namespaces and task queues
+-- the server's · $9 text: numbers of targets, a list as the others · text[]: $10 operations, $11 workflow types, $12 namespaces, $13 task
+-- queues
 with settled as (
     delete from outbox.message m
     using unnest($1::uuid[], string_to_array($2, $5)::bigint[], string_to_array($3, $5, ''), string_to_array($4, $5, ''),

@@ -238,6 +238,14 @@ def test_every_producer_function_and_argument_is_documented() -> None:
             assert f"`{argument}`" in DOCS["docs/producing.md"], f"{name}({argument})"
 
 
+def test_the_architecture_names_every_migration_and_every_folder_of_statements() -> None:
+    text = DOCS["docs/architecture.md"].partition("## The SQL")[2]
+    named = set(re.findall(r"^\| `(\d{4}_\w+)` \|", text, re.MULTILINE))
+    assert named == {f"{m.version:04d}_{m.name}" for m in migrations()}
+    folders = {path.name for path in (ROOT / "sql" / "queries").iterdir()}
+    assert {folder for folder in folders if f"`{folder}`" not in text} == set()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name: str) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGES[name]):
