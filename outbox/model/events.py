@@ -15,9 +15,9 @@ from outbox.model.message import Message
 from outbox.model.sink import Delivered, Failed, Rejected, Retryable, Unavailable
 
 ReleaseReason = Literal["hold", "drain", "lease", "pause", "suspect", "order"]
-"""Why a lease was given back: the sink is unavailable, the worker stops, the lease would not have lasted, the
-message was paused, or was claimed together with a suspect, which is to be delivered alone, or behind one of its key
-that has to be tried again."""
+"""Why a lease was given back. `hold`: the sink is unavailable. `drain`: the worker stops. `lease`: it would not have
+lasted. `pause`: the message was paused. `suspect`: it was claimed together with a suspect, which is delivered alone.
+`order`: an earlier message of its key has to be tried again."""
 
 
 class WorkerStarted(NamedTuple):

@@ -1,9 +1,9 @@
 """Rings the doorbell on what Supabase Realtime reports, under a supervision of its own.
 
 Realtime promises nothing: it skips changes beyond its rate limits, a stopped replication leaves healthy channels deaf,
-and row-level security mutes it without a word. So every socket is pinged, every silence has a deadline, every
-(re)subscription is followed by a look at the database, and messages found unannounced take its trust away
-(`outbox.wakeup`). Then it starts again.
+and row-level security mutes it without a word. So every socket is pinged, every silence has a deadline, and the
+relay looks at the database after each subscription. If a poll finds messages that it did not announce, it is not
+trusted any more (`outbox.wakeup`), and starts again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Shows the other workers that this one lives: by a lock that a session of its own holds in the server.
 
 The operating system closes a dead process's sockets, the server ends the session and lets the lock go; no time-out is
-involved. A process that merely stands still keeps its socket, and its lock.
+involved. A frozen process keeps its socket, and its lock.
 
-So a living worker must not lose its session without taking another one at once. Whoever would take it for dead looks
-twice, a second apart (`rescue.py`). A session that the server ended is replaced within milliseconds. One that
-ended in silence, by a failover or a forgetful firewall, is found out by asking on it: while the worker holds messages
-(for an idle one nothing can be taken), with each heartbeat, and when anything else has trouble with the database.
+So a live worker must not lose its session without taking another one at once. Other workers look twice, a second
+apart, before they take it for dead (`rescue.py`). A session that the server ended is replaced within milliseconds. A
+session may also end in silence, by a failover or a firewall. So the worker tests it while it holds messages (an idle
+one has nothing to lose), with each heartbeat, and when anything else has trouble with the database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from outbox.postgres.connect import Connection
 
 _RETRY = Backoff(base_s=0.05, cap_s=0.5)
-"""Quick even after a long outage: whoever comes back before us may take us for dead."""
+"""Quick even after a long outage: a worker that comes back earlier may take this one for dead."""
 _LOOK_S = 0.4
 _PROOF_S = 2.0
 """How old a proof of the session may be while messages are held."""
@@ -63,9 +63,9 @@ class Presence:
         self._connections: list[Connection] = []
         """The session, and the one before until there is a new one."""
         self.tried = anyio.Event()
-        """Whether the first try is over, in whatever way."""
+        """Set when the first try is over, with or without success."""
         self.workers: Workers | None = None
-        """Statements on the session itself, while it is believed in."""
+        """Statements on the session itself, while it is trusted."""
 
     @property
     def stable_s(self) -> float:
@@ -94,7 +94,7 @@ class Presence:
                     return
                 except OutboxError as error:
                     reason = error
-                except Exception as error:  # noqa: BLE001 - whatever befalls it must not stop the relay
+                except Exception as error:  # noqa: BLE001 - no fault here may stop the relay
                     reason = OutboxError(f"presence: {type(error).__name__}: {error}")
                 failures = failures + 1 if self.workers is None else 0
                 self._lost(reason)
@@ -147,7 +147,7 @@ class Presence:
         self._connections = [connection] if connection else []
 
     def _lost(self, error: OutboxError) -> None:
-        """Tell once of each new reason. What another session makes good at once is not worth a word."""
+        """Report each new reason once, unless another session replaces this one at once."""
         was_shown, self.workers = self.workers is not None, None
         if not self._doubted:
             self._disturbed_s = monotonic()

@@ -1,8 +1,8 @@
-"""Takes the messages of dead workers back: those whose presence has ended (`outbox/worker/presence.py`).
+"""Takes the messages of dead workers back. A worker is dead when its presence has ended (`outbox/worker/presence.py`).
 
-Absence must be seen twice, and not in the wake of trouble that the absent may share: after a restart or a failover
-everybody's session is gone, and they all come back in their time. Who is taken for dead and lives loses nothing but
-leases; the fencing token sees to the rest.
+Absence must be seen twice, and not right after trouble that all workers may share: after a restart or a failover all
+sessions are gone, and all come back after a while. A live worker that is taken for dead loses only leases; the fencing
+token ensures the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EVERY_S = 0.3
 _CONFIRMED_S = 1.0
 """How long a worker must be absent."""
 _GRACE_S = 15.0
-"""How long after trouble with the database nobody is taken for dead: enough to notice a dead connection and connect."""
+"""How long after trouble with the database no worker counts as dead: time to notice a dead connection and connect."""
 _AGAIN_S = 5.0
 
 

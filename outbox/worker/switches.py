@@ -23,7 +23,7 @@ _UNANNOUNCED_S = 0.7
 
 
 class Switches:
-    """Hands the switches to its subscribers whenever they may have changed. `announced` says whether NOTIFY tells."""
+    """Hands the switches to its subscribers when they may have changed. `announced`: whether notifications arrive."""
 
     def __init__(self, rules: Rules, emit: Emit, *, announced: Callable[[], bool]) -> None:
         self._rules = rules
@@ -49,11 +49,11 @@ class Switches:
         """Read the table once. Raises OutboxError."""
         switches, pauses = await self._rules.control()
         if "copy" in switches:
-            await self._rules.look_home()  # restored beneath its connections: from now on it is paused
+            await self._rules.look_home()  # restored while connections stayed open: from now on it is paused
         for apply in self._subscribers:
             apply(switches)
-        for tell in self._on_pauses:
-            tell(pauses)
+        for report in self._on_pauses:
+            report(pauses)
 
     async def run(self) -> None:
         """Read until cancelled. An outage of the database is the claimer's to report, a refusal is ours."""

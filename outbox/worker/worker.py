@@ -50,7 +50,7 @@ _POOL_SIZE = 4
 _STATEMENT_TIMEOUT_S = 10.0
 _FAREWELL_S = 2.0
 _START = Backoff(0.1, 1.0)
-"""How a worker that starts looks for its database: it has nothing else to do, and nobody to disturb with it."""
+"""How a starting worker looks for its database: often, because it has nothing else to do."""
 T = TypeVar("T")
 
 
@@ -241,8 +241,8 @@ class Worker:
 def tune_garbage_collector() -> None:
     """Tune the garbage collector of a process that is a worker and nothing else.
 
-    What is loaded stays. Of the tens of thousands of rows that may come in a second almost nothing is left for the
-    collector, which would take a fifth of the relay's time with Python's defaults.
+    What is loaded stays. Tens of thousands of rows may come in a second, and almost nothing of them is left for the
+    collector. With Python's defaults it would take a fifth of the relay's time.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

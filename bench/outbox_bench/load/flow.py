@@ -1,7 +1,7 @@
 """A steady flow of events. Afterwards each workflow is looked up: none may be missing, none may exist twice.
 
-Open loop: events come when they are due, whether or not earlier ones are through, and their latency counts from then,
-to the moment in which the frontend began the workflow.
+Open loop: events come when they are due, whether or not earlier ones are through. Their latency counts from then to
+the moment in which the frontend began the workflow.
 """
 
 from __future__ import annotations

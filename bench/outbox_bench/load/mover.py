@@ -1,9 +1,9 @@
 """A process that moves messages, or starts workflows directly, and reports the result.
 
-`python -m outbox_bench.load.mover relay`, or `raw` or `client` with how many starts, and how many at once. It says
-`ready` once everything is imported, begins when it reads a line on its standard input, and ends what it began when it
-reads another, or the end. What it says are lines of JSON: `{"moved": n}` for each settled batch, and its `Account` at
-last. `relay` takes the worker's usual settings from the environment, `raw` and `client` TEMPORAL_….
+`python -m outbox_bench.load.mover relay`, or `raw` or `client` with the number of starts, and of those at once. It
+writes `ready` once everything is imported. It begins when it reads a line on its standard input, and ends at the next
+line or the end of input. Its output is lines of JSON: `{"moved": n}` for each settled batch, and its `Account` at the
+end. `relay` takes the worker's usual settings from the environment, `raw` and `client` TEMPORAL_….
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ the enqueue and its commit, because a quick worker begins before the producer ha
 samples `commit → begin` show that side, and may be negative. The third comparison is with what one would build instead:
 PgQueuer with a handler that starts a workflow, on the same Temporal.
 
-Each contender is tuned as its documentation advises (`outbox_bench.peers`), works in one process, is fed by a second
-one through its own API, and has a database of its own on the server; they take turns in every run.
+Each contender is tuned as its documentation advises (`outbox_bench.peers`). It works in one process and in a database
+of its own; a second process feeds it through its own API. They take turns in every run.
 """
 
 from __future__ import annotations

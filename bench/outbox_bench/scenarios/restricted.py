@@ -1,7 +1,7 @@
 """Which messages do waiting messages slow? A hot key beside other keys, and a large tenant beside a small one.
 
-Hot key: messages with keys of their own come at a steady rate, and the time from when each was due to its delivery is
-taken, without and with many messages of one other key waiting. Tenants: how long a small tenant's messages take from
+Hot key: messages with keys of their own come at a steady rate. The time runs from when each was due to its delivery,
+without and with many waiting messages of one other key. Tenants: how long a small tenant's messages take from
 their commit to their last delivery, alone and behind many of another tenant. The sink does nothing.
 """
 

@@ -1,8 +1,8 @@
 """What a rolling update costs: every worker replaced by a new one, in turn, while events come at a steady rate.
 
-A new worker is started; once `/readyz` says that it is ready, an old one gets SIGTERM, and when that has ended the next
-new one is started, as Kubernetes does with one pod more than usual. Latency is from the moment in which an event was
-due to the beginning of its workflow, of all events due during the update, and of those due before.
+A new worker is started. Once `/readyz` says that it is ready, an old one gets SIGTERM. When that has ended, the next
+new one is started, as Kubernetes does with one extra pod. Latency is from the moment in which an event was due to the
+beginning of its workflow. It is taken for the events due during the update and for those due before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How long the messages of a killed worker wait for another one.
 
 A worker process takes leases and holds them, because its sink never answers. Another worker is idle beside it. The
-first is killed with SIGKILL, as by the out-of-memory killer, and the time is taken until the other one has claimed the
-last of its messages. Nearly all of the lease is still left then, so a takeover long before its end is a rescue, by
+first is killed with SIGKILL, as by the out-of-memory killer. The time ends when the other one has claimed the last of
+its messages. Nearly all of the lease is still left then, so a takeover long before its end is a rescue, by
 liveness. The survivor looks every half second: the kill comes at a random moment between two looks.
 """
 

@@ -1,7 +1,7 @@
 """libpq's connection service file, and its password file. Read by ourselves: the driver gets both wrong.
 
-asyncpg 0.32 does not act on PGSERVICE, passes over a service or file that is not there, stumbles over a % in a
-service's password, and leaves the backslashes in a password from the password file.
+asyncpg 0.32 does not use PGSERVICE, and skips a missing service or file. It fails on a % in a service's password, and
+leaves the backslashes in a password from the password file.
 """
 
 from __future__ import annotations

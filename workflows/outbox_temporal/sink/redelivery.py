@@ -2,8 +2,8 @@
 
 Temporal recognises a repeat by its request id, but only in the current run of a workflow id. When the workflow has
 continued as new, or has ended and another one has its id, a repeat would act twice, or on another workflow. So this
-module asks first. What an earlier delivery did can be seen: a start left the message id in the memo, a signal its
-request id in the run (also in a closed one), a request to cancel and a termination the message id in their identity.
+module asks first. An earlier delivery leaves traces. A start leaves the message id in the memo. A signal leaves its
+request id in the run, also in a closed one. A cancellation and a termination leave the message id in their identity.
 """
 
 from __future__ import annotations

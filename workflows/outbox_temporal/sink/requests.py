@@ -1,7 +1,7 @@
 """Builds Temporal's requests from messages.
 
-They are built raw, not through the SDK's client, because only so the request id can be the message id and the payload's
-bytes can pass untouched.
+They are built raw, not through the SDK's client. Only then can the request id be the message id, and the payload's
+bytes pass untouched.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
     standing = await approval.approve(ApprovalCommand("5f0c", actor="alice@example.com"))
 
 Starts go through the outbox, in the caller's transaction; queries and commands go to Temporal.
-Raises CommandRefused for a command that a workflow refuses, with the refusal's type as `code`, WorkflowUnknown for a
-workflow that does not exist (yet), and what Temporal's SDK raises for the rest.
+Raises CommandRefused for a command that a workflow refuses, with the refusal's type as `code`. Raises WorkflowUnknown
+for a workflow that does not exist (yet), and the errors of Temporal's SDK for the rest.
 """
 
 from __future__ import annotations

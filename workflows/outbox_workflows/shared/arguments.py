@@ -1,8 +1,8 @@
-"""What workflows are given: JSON from anywhere, read into a family's words, or refused in words of its own. Pure.
+"""The arguments of workflows: JSON of any origin, read into a family's types, or refused with a clear message. Pure.
 
-Definitions take their arguments as they come, `*given: object`, and read them here. Were they typed, Temporal's SDK
-would convert them, and what it cannot convert fails the workflow's task again and again, or is a signal that nothing
-hears of. Faults name fields and never repeat values, which may be secret.
+Definitions take their arguments as they come, `*given: object`, and read them here. With types, Temporal's SDK would
+convert them. If it cannot convert an argument, the workflow's task fails again and again, or the signal is lost. Faults
+name fields and never repeat values, which may be secret.
 """
 
 from __future__ import annotations

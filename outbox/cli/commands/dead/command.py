@@ -140,8 +140,8 @@ def requeue(
 ) -> None:
     """Put dead letters back under their message ids, due at once and with nothing counted; exit 1 if any has to stay.
 
-    One stays dead if a living message has its id or dedup_key, or if it was first tried longer ago than the sink
-    recognises a repeat (Temporal: the namespace's retention), because its workflow might start a second time.
+    One stays dead if a live message has its id or dedup_key. It also stays if it was first tried longer ago than the
+    sink recognises a repeat (Temporal: the namespace's retention), because its workflow might start a second time.
     """
     found, missing = _choose(bulk)
     planned = plan(found, _memory(found, retention), force=force)
