@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
-from outbox.config.settings import Settings
+from outbox.config.settings import Settings, load
 from outbox.postgres.pool import Pool, open_pool
 from outbox.store.migrations import require_current
 
@@ -25,14 +26,22 @@ def ask(call: Callable[[], Awaitable[T]]) -> T:
     return anyio.run(call, backend_options={"use_uvloop": True})
 
 
-async def with_store(settings: Settings, make: Callable[[Pool, str], S], call: Callable[[S], Awaitable[T]]) -> T:
+def ask_store(make: Callable[[Pool, str], S], call: Callable[[S], Awaitable[T]], settings: Settings | None = None) -> T:
+    """Ask the outbox, by default that of the environment. Raises SchemaError unless migrated."""
+    return ask(partial(with_store, settings or load(), make, call))
+
+
+async def with_store(
+    settings: Settings,
+    make: Callable[[Pool, str], S],
+    call: Callable[[S], Awaitable[T]],
+    *,
+    name: str = "outbox cli",
+    answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+) -> T:
     """Answer a question about the outbox over a connection of its own. Raises SchemaError unless migrated."""
     async with open_pool(
-        settings.dsn,
-        size=1,
-        application_name="outbox cli",
-        statement_timeout_s=_ANSWER_TIMEOUT_S,
-        for_people=True,
+        settings.dsn, size=1, application_name=name, statement_timeout_s=answer_timeout_s, for_people=True
     ) as pool:
         async with pool.acquire() as connection:
             await require_current(connection, settings.schema_name)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from outbox.cli.session import ask, with_store
-from outbox.config import settings as config
+from outbox.cli.session import ask_store
 from outbox.store.rules import Rules
 
 
@@ -16,6 +14,6 @@ def adopt() -> None:
     A copy starts paused, because the original may still deliver the same messages. Adopt it when the original is out
     of use, or when the copy uses another Temporal. After a restore run `outbox audit` first.
     """
-    was_copy = ask(partial(with_store, config.load(), Rules, lambda rules: rules.adopt()))
+    was_copy = ask_store(Rules, lambda rules: rules.adopt())
     said = "adopted: workers claim here from now on" if was_copy else "this database is no copy: nothing to adopt"
     sys.stdout.write(f"{said}\n")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
 from outbox.cli.arguments import message_id
-from outbox.cli.session import ask, with_store
-from outbox.config import settings as config
+from outbox.cli.session import ask_store
 from outbox.store.dead_letters import Cancelled, DeadLetters
 
 _INSTEAD = {
@@ -35,7 +33,7 @@ def cancel(
     Exit 1 unless all of them are. A message that a worker holds right now may be on its way and is left alone. This is
     about messages: to cancel a workflow, enqueue outbox.cancel_workflow.
     """
-    answers = ask(partial(with_store, config.load(), DeadLetters, lambda letters: letters.cancel(message_ids)))
+    answers = ask_store(DeadLetters, lambda letters: letters.cancel(message_ids))
     by_id = {answer.message_id: answer for answer in answers}
     for asked in dict.fromkeys(message_ids):
         sys.stdout.write(f"{asked} {_line(by_id[asked])}\n")

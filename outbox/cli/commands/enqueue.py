@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,8 +14,7 @@ import typer
 
 from outbox.cli import arguments as words
 from outbox.cli.options import with_options
-from outbox.cli.session import ask, with_store
-from outbox.config import settings as config
+from outbox.cli.session import ask_store
 from outbox.model.errors import ConfigurationError, DatabaseRefused, OutboxError
 from outbox.store.enqueue import Enqueuing
 
@@ -67,9 +65,7 @@ def enqueue(message: MessageOptions) -> None:
     given = {name: value for name, value in asdict(message).items() if value is not None and value is not False}
     messages, places = _lines(given) if message.topic is None else ([_message(given)], [""])
     try:
-        ids = ask(
-            partial(with_store, config.load(), Enqueuing, lambda outbox: outbox.enqueue_many(orjson.dumps(messages)))
-        )
+        ids = ask_store(Enqueuing, lambda outbox: outbox.enqueue_many(orjson.dumps(messages)))
     except DatabaseRefused as error:
         # As the person has written them, not as the array in which they were sent.
         text = _PLACE.sub(lambda match: places[int(match[1])], str(error))

@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from outbox.cli.console import Console
-from outbox.cli.session import ask, with_store
-from outbox.config import settings as config
+from outbox.cli.session import ask_store
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.pool import Pool
 from outbox.store.overview import Overview, is_living
@@ -39,7 +38,7 @@ def mode(
     """
     if wanted is not None and wanted not in (*MODES, "default"):
         raise ConfigurationError(f"mode is {wanted!r}: use {', '.join(MODES)} or default")
-    workers = ask(partial(with_store, config.load(), _statements, partial(_switch_mode, wanted=wanted)))
+    workers = ask_store(_statements, partial(_switch_mode, wanted=wanted))
     show_modes(workers)
     late = [worker["name"] for worker in workers if wanted is not None and not _obeys(worker, wanted)]
     if late:

@@ -16,7 +16,7 @@ from outbox.cli.arguments import duration_s
 from outbox.cli.consent import consent
 from outbox.cli.format import span
 from outbox.cli.progress import progress
-from outbox.cli.session import ask, with_store
+from outbox.cli.session import ask_store
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping
 from outbox.model.errors import ConfigurationError, DatabaseUnavailable
@@ -74,8 +74,7 @@ def prune(
         raise ConfigurationError("nothing was done: --json does not ask: say --yes as well, or --dry-run")
     settings = config.load()
     keep_s = settings.history_days * _DAY_S if history_older_than is None else history_older_than
-    asked = partial(with_store, settings, Retention)
-    found = ask(partial(asked, lambda retention: retention.prunable(keep_s, dead_older_than)))
+    found = ask_store(Retention, lambda retention: retention.prunable(keep_s, dead_older_than), settings)
     if not as_json and (dry_run or not yes):
         _show(found, keep_s, dead_older_than, given=history_older_than is not None)
     if dry_run:
@@ -85,7 +84,7 @@ def prune(
         consent("Delete this for ever?", cure="say --yes to prune without being asked, or --dry-run to look")
     done = Pruned()
     try:
-        ask(partial(asked, partial(_prune, found, keep_s, done)))
+        ask_store(Retention, partial(_prune, found, keep_s, done), settings)
     finally:  # also before the line of an error
         _say(as_json, {**asdict(done), "dry_run": False}, f"pruned: {_sum(done)}")
     _end(done)

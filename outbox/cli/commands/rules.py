@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from outbox.cli.session import ask, with_store
-from outbox.config import settings as config
+from outbox.cli.session import ask_store
 from outbox.model.errors import ConfigurationError
 from outbox.model.message import Pause
 from outbox.store.rules import Rules
@@ -25,14 +23,14 @@ def pause(topic: Topic = None, key: Key = None) -> None:
     Enqueueing goes on.
     """
     what = _what(topic, key)
-    ask(partial(with_store, config.load(), Rules, lambda rules: rules.pause(what)))
+    ask_store(Rules, lambda rules: rules.pause(what))
     sys.stdout.write(f"paused: {_words(what)}\n")
 
 
 def resume(topic: Topic = None, key: Key = None) -> None:
     """End a pause. `outbox status` lists them."""
     what = _what(topic, key)
-    if not ask(partial(with_store, config.load(), Rules, lambda rules: rules.resume(what))):
+    if not ask_store(Rules, lambda rules: rules.resume(what)):
         raise ConfigurationError(f"not paused: {_words(what)}; `outbox status` shows what is")
     sys.stdout.write(f"resumed: {_words(what)}\n")
 
@@ -48,7 +46,7 @@ def limit(
         raise ConfigurationError("give a rate in messages a second, or --off to lift the limit, and not both")
     if burst is not None and burst > _LARGEST_BURST:
         raise ConfigurationError(f"--burst is {burst}, the limit is {_LARGEST_BURST}")
-    was_limited = ask(partial(with_store, config.load(), Rules, lambda rules: rules.limit_topic(topic, rate, burst)))
+    was_limited = ask_store(Rules, lambda rules: rules.limit_topic(topic, rate, burst))
     if off and not was_limited:
         raise ConfigurationError(f"not limited: {topic}; `outbox status` shows what is")
     sys.stdout.write(f"not limited any more: {topic}\n" if off else f"limited: {topic} to {rate:g} a second\n")

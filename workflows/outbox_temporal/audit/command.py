@@ -15,7 +15,7 @@ from outbox.cli.arguments import duration_s
 from outbox.cli.format import moment
 from outbox.cli.options import with_options
 from outbox.cli.progress import progress
-from outbox.cli.session import ask, with_store
+from outbox.cli.session import ask_store
 from outbox.config import settings as config
 from outbox.loops.signals import stopping
 from outbox.model.errors import ConfigurationError, OutboxError
@@ -107,7 +107,7 @@ def audit(
     if not chosen.history:
         raise ConfigurationError("OUTBOX_HISTORY is false: without a history there is nothing to compare Temporal with")
     report = AuditReport(limit or (_NO_LIMIT if as_json else _SHOWN), show=write_finding if as_json else None)
-    scope = ask(partial(with_store, chosen, AuditHistory, partial(compare, wish, chosen.history_days, report)))
+    scope = ask_store(AuditHistory, partial(compare, wish, chosen.history_days, report), chosen)
     (write_summary if as_json else show)(report, scope)
     sys.stdout.flush()
     _leave(report)

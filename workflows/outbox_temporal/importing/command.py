@@ -13,13 +13,11 @@ import typer
 
 from outbox.cli.consent import consent
 from outbox.cli.progress import progress
-from outbox.cli.session import ask
+from outbox.cli.session import ask, with_store
 from outbox.config import settings as config
 from outbox.loops.signals import Stop, stopping
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.postgres.address import Where
-from outbox.postgres.pool import open_pool
-from outbox.store.migrations import require_current
 from outbox_temporal.importing import mapping as mappings
 from outbox_temporal.importing.journal import TIMEOUT_S, Books, Import
 from outbox_temporal.importing.mapping import ImportMapping
@@ -81,22 +79,13 @@ def import_rows(
         dsn = source_url or settings.dsn
         work = partial(_move, dsn=dsn, foreign=bool(source_url), batch=batch, dry_run=dry_run)
     try:
-        ask(partial(_with_books, settings, lambda books: work(chosen, result, books)))
+        run = partial(with_store, settings, Books, name="outbox import", answer_timeout_s=TIMEOUT_S)
+        ask(partial(run, lambda books: work(chosen, result, books)))
     except Exception:
         if result.done:
             sys.stderr.write(f"outbox: broke off after {result.done} of {result.rows} rows; {_GO_ON}\n")
         raise
     _show(result, report)
-
-
-async def _with_books(settings: config.Settings, work: Callable[[Books], Awaitable[None]]) -> None:
-    """Work with the bookkeeping over connections of its own. Raises SchemaError unless migrated."""
-    async with open_pool(
-        settings.dsn, size=1, application_name="outbox import", statement_timeout_s=TIMEOUT_S, for_people=True
-    ) as pool:
-        async with pool.acquire() as connection:
-            await require_current(connection, settings.schema_name)
-        await work(Books(pool, settings.schema_name))
 
 
 async def _move(

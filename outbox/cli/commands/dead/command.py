@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -20,7 +20,7 @@ from outbox.cli.consent import consent
 from outbox.cli.format import named
 from outbox.cli.options import with_options
 from outbox.cli.progress import progress
-from outbox.cli.session import ask, with_store
+from outbox.cli.session import ask, ask_store
 from outbox.config import settings as config
 from outbox.model.errors import ConfigurationError
 from outbox.model.sink import SinkContext
@@ -64,7 +64,6 @@ class Bulk(Chosen):
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 
 
-T = TypeVar("T")
 Move = Callable[[DeadLetters, Sequence[UUID]], Awaitable[dict[UUID, bool]]]
 
 _PAST = {"requeue": "requeued", "discard": "discarded"}
@@ -100,7 +99,7 @@ def list_command(
             0 if limit else len(found) - len(asked),
         )
 
-    totals, shown, more = _asked(read)
+    totals, shown, more = ask_store(DeadLetters, read)
     if not as_json:
         show_totals(totals)
         show_dead_letters(shown)
@@ -114,7 +113,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show dead letters whole: payload, target, headers, and every error that is kept."""
-    letters = _asked(lambda store: store.read_dead_letters(message_ids))
+    letters = ask_store(DeadLetters, lambda store: store.read_dead_letters(message_ids))
     if as_json:
         write_json(letters, whole=True)
     else:
@@ -170,7 +169,7 @@ def _choose(bulk: Bulk) -> tuple[list[FoundDeadLetter], bool]:
     which, limit = bulk.filter, bulk.limit
     if which == Filter() and not bulk.everything:
         raise ConfigurationError("say which dead letters: message ids, a filter such as --topic, or --all")
-    found = _asked(lambda letters: letters.find_dead_letters(which, limit))
+    found = ask_store(DeadLetters, lambda letters: letters.find_dead_letters(which, limit))
     named_only = which == Filter(message_ids=which.message_ids) and limit is None
     missing = _say_missing(which.message_ids or [], {letter.message_id for letter in found}) if named_only else False
     return found, missing
@@ -216,7 +215,7 @@ def _bulk(verb: str, move: Move, message_ids: Sequence[UUID], how: Bulk) -> int:
 
 def _moved(verb: str, move: Move, message_ids: Sequence[UUID]) -> Tally:
     with progress(_PAST[verb], len(message_ids)) as advance:
-        return _asked(lambda letters: in_batches(message_ids, partial(move, letters), advance))
+        return ask_store(DeadLetters, lambda letters: in_batches(message_ids, partial(move, letters), advance))
 
 
 def _preview(message_ids: Sequence[UUID]) -> None:
@@ -226,7 +225,7 @@ def _preview(message_ids: Sequence[UUID]) -> None:
         totals = await letters.dead_letter_totals(Filter(message_ids=message_ids))
         return totals, await letters.read_dead_letters(message_ids[:_SAMPLE])
 
-    totals, sample = _asked(read)
+    totals, sample = ask_store(DeadLetters, read)
     show_totals(totals)
     show_dead_letters(sample)
 
@@ -249,7 +248,3 @@ def _say_missing(asked: Sequence[UUID], there: set[UUID]) -> bool:
     for stranger in missing:
         sys.stderr.write(f"outbox: {stranger} is no dead letter; outbox.message_life may show where it is\n")
     return bool(missing)
-
-
-def _asked(call: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    return ask(partial(with_store, config.load(), DeadLetters, call))
