@@ -132,7 +132,7 @@ class WorkerState:
     @property
     def outstanding(self) -> int:
         """Messages that this worker has claimed and not settled."""
-        return self.parts.relay.buffer.outstanding if self.parts else 0
+        return self.parts.relay.outstanding if self.parts else 0
 
     @property
     def database_lost(self) -> str | None:
@@ -167,8 +167,8 @@ class WorkerState:
         return self.phase, {
             **self.parts.selection.report(),
             "in_flight": relay.in_flight,
-            "outstanding": relay.buffer.outstanding,
-            "rate_limit": relay.pace.rate,
+            "outstanding": relay.outstanding,
+            "rate_limit": relay.rate_limit,
             "held_by": clean(f"{hold.kind}: {hold.detail}") if hold else None,
             "sink": self.sink_place,
         }

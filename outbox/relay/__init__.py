@@ -1,83 +1,64 @@
 """The relay: claim → deliver → settle. Read the modules in that order; this one only joins them.
 
-store.claim ──▶ Claimer ──▶ Buffer ─▶ Slot × concurrency ──▶ judge ──▶ Settler ──▶ store.complete …
-                  ▲  ▲                    │ sink.deliver        │
-             Wakeup  Hold ◀───────────────┴── unavailable ──────┘
+store.claim ─▶ Claimer ─▶ Buffer ─▶ Slot × n ─▶ sink.deliver ─▶ conclude ─▶ Settler ─▶ store.complete …
+                  ▲                                 │
+          Wakeup, Hold ◀──────── unavailable ───────┘
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import OutboxError
-from outbox.model.events import Drained, DrainStarted, Emit
+from outbox.model.events import Drained, DrainStarted
 from outbox.relay.buffer import Buffer
 from outbox.relay.claim import Claimer
-from outbox.relay.deliver import OVERRUN_S, Deliverer
+from outbox.relay.context import RelayContext
+from outbox.relay.deliver import Deliverer
 from outbox.relay.hold import Hold
-from outbox.relay.pace import Pace
 from outbox.relay.settings import RelaySettings
 from outbox.relay.settle import Settler
 
 if TYPE_CHECKING:
-    from outbox.model.message import Pause
-    from outbox.model.sink import Sink
-    from outbox.store.messages import Store
-    from outbox.wakeup.doorbell import Wakeup
+    from outbox.model.message import Message, Pause
 
-__all__ = ["Relay", "RelaySettings"]
+__all__ = ["Relay", "RelayContext", "RelaySettings"]
 
 
 class Relay:
     """Moves messages from one store to one sink until stopped. One instance runs once."""
 
-    def __init__(
-        self,
-        store: Store,
-        sink: Sink,
-        wakeup: Wakeup,
-        emit: Emit,
-        settings: RelaySettings,
-        *,
-        worker_id: int,
-        watchdog: Watchdog,
-        on_other_workers_busy: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_held` is called whenever other workers are seen to hold messages."""
-        self._store = store
-        self._emit = emit
-        self._settings = settings
+    def __init__(self, context: RelayContext) -> None:
+        self._store = context.store
+        self._emit = context.emit
+        self._watchdog = context.watchdog
+        self._settings = settings = context.settings
         self._stopped = anyio.Event()
-        probe_timeout_s = settings.deliver_timeout_s + OVERRUN_S
-        self.hold = Hold(sink, wakeup, emit, settings.probe, watchdog, probe_timeout_s=probe_timeout_s)
-        self.pace = Pace()
-        self.buffer = Buffer(
+        self._buffer = Buffer(
             concurrency=settings.concurrency,
             prefetch=settings.prefetch,
             batch=settings.batch,
             held_bytes=settings.held_bytes,
         )
-        self._watchdog = watchdog
-        self._settler = Settler(store, self.buffer, wakeup, emit, settings, watchdog)
-        self._claimer = Claimer(
-            store,
-            self.buffer,
-            self.hold,
-            self._settler,
-            wakeup,
-            emit,
-            settings,
-            watchdog,
-            worker_id,
-            on_other_workers_busy,
-        )
-        self._deliverer = Deliverer(sink, self.buffer, self.hold, self._settler, self.pace, emit, settings, watchdog)
+        self.hold = Hold(context)
+        self._settler = Settler(context, self._buffer)
+        self._deliverer = Deliverer(context, self._buffer, self.hold, self._settler)
+        self._claimer = Claimer(context, self._buffer, self.hold, self._settler)
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages are claimed and not settled."""
+        return self._buffer.outstanding
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Deliveries a second that the sink's throttling allows; None means no limit."""
+        return self._deliverer.limits.pace.rate
 
     @property
     def in_flight(self) -> int:
@@ -94,10 +75,7 @@ class Relay:
 
     def pause(self, pauses: list[Pause]) -> None:
         """Give back what is claimed, not begun and paused. Claims do not bring it again before it is resumed."""
-        self._deliverer.is_paused = None
-        if pauses:
-            self._deliverer.is_paused = lambda message: any(pause.holds(message) for pause in pauses)
-            self._deliverer.turn_out("pause", self._deliverer.is_paused)
+        self._deliverer.pause(partial(_is_paused, pauses) if pauses else None)
 
     async def run(self) -> None:
         """Relay until stopped and drained. Cancelling it abandons what is in flight to the leases' expiry."""
@@ -105,10 +83,11 @@ class Relay:
             tasks.start_soon(self._settler.run)
             async with anyio.create_task_group() as duties:
                 duties.start_soon(self._deliverer.watch)
-                duties.start_soon(self.hold.run)
+                duties.start_soon(self.hold.run, self._deliverer.conclude_doubt)
                 await self._work()
                 duties.cancel_scope.cancel()
-            self.hold.dismiss()
+            for doubt in self.hold.take_doubts():  # no probe will come: what may be released is
+                self._deliverer.conclude_doubt(doubt.delivery, doubt.outcome, well=False)
             self._watchdog.forget("deliver")
             self._watchdog.forget("probe")
             self._settler.close()
@@ -127,3 +106,7 @@ class Relay:
             began_s = monotonic()
             work.cancel_scope.deadline = anyio.current_time() + self._settings.drain_timeout_s
         self._emit(Drained(monotonic() - began_s, abandoned=self.in_flight))
+
+
+def _is_paused(pauses: list[Pause], message: Message) -> bool:
+    return any(pause.holds(message) for pause in pauses)

@@ -164,13 +164,8 @@ class Buffer:
         self.outstanding += len(messages)
         self.large_bytes += sum(filter(None, map(_LARGE, messages)))
 
-    def put_back(self, delivery: Delivery) -> None:
-        """Take back a delivery that a slot could not deliver now; it is next in line."""
-        self._waiting.appendleft(delivery)
-        self.wake_slot()
-
-    def follow(self, delivery: Delivery) -> None:
-        """Take in what goes on after a delivery; the slot that brings it takes the next delivery."""
+    def put_first(self, delivery: Delivery) -> None:
+        """Take in a delivery that goes on: it is next in line. It wakes no slot: the one that brings it takes it."""
         self._waiting.appendleft(delivery)
 
     def take(self, now_s: float) -> Delivery | None:
@@ -200,7 +195,7 @@ class Buffer:
                 else:  # cancelled
                     self._idle_slots.remove(bell)
 
-    def turn_out(self, which: Callable[[Message], bool] | None = None) -> list[Delivery]:
+    def take_out(self, which: Callable[[Message], bool] | None = None) -> list[Delivery]:
         """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding.
 
         Deliveries go whole: what follows another message never goes before it.

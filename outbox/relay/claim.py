@@ -12,22 +12,20 @@ import anyio
 
 from outbox.loops.retry import DatabaseRetry
 from outbox.model.errors import OutboxError
-from outbox.model.events import Claimed, Emit, ReleaseReason
+from outbox.model.events import Claimed, ReleaseReason
 from outbox.model.message import FRONT, ClaimedBatch, Message, Outlook, Place
 from outbox.model.sink import Rejected
 from outbox.relay.claim_size import ClaimSize
+from outbox.relay.conclude import BuryAction, released
 from outbox.relay.polling import Polling
 from outbox.relay.settings import OVERDUE_S
 from outbox.relay.verdict import expire, is_suspect, quarantine
 
 if TYPE_CHECKING:
-    from outbox.loops.watchdog import Watchdog
     from outbox.relay.buffer import Buffer
+    from outbox.relay.context import RelayContext
     from outbox.relay.hold import Hold
-    from outbox.relay.settings import RelaySettings
     from outbox.relay.settle import Settler
-    from outbox.store.messages import Store
-    from outbox.wakeup.doorbell import Wakeup
 
 _DELIVERIES = attrgetter("deliveries")
 _EXPIRED = attrgetter("expired")
@@ -50,30 +48,18 @@ away, and its bound."""
 class Claimer:
     """One loop: hold, room, claim, hand over, look around, wait."""
 
-    def __init__(
-        self,
-        store: Store,
-        buffer: Buffer,
-        hold: Hold,
-        settler: Settler,
-        wakeup: Wakeup,
-        emit: Emit,
-        settings: RelaySettings,
-        watchdog: Watchdog,
-        worker_id: int,
-        on_other_workers_busy: Callable[[], None],
-    ) -> None:
-        self._store = store
+    def __init__(self, context: RelayContext, buffer: Buffer, hold: Hold, settler: Settler) -> None:
+        self._store = context.store
+        self._wakeup = context.wakeup
+        self._emit = context.emit
+        self._settings = settings = context.settings
+        self._watchdog = context.watchdog
+        self._worker_id = context.worker_id
+        self._on_other_workers_busy = context.on_other_workers_busy
         self._buffer = buffer
         self._hold = hold
         self._settler = settler
-        self._wakeup = wakeup
-        self._emit = emit
-        self._settings = settings
-        self._watchdog = watchdog
-        self._worker_id = worker_id
-        self._on_other_workers_busy = on_other_workers_busy
-        self._database_retry = DatabaseRetry("claim", emit, settings.reconnect)
+        self._database_retry = DatabaseRetry("claim", self._emit, settings.reconnect)
         self._claim_size = ClaimSize(buffer)
         self._polling = Polling(
             poll_interval_s=settings.poll_interval_s, fallback_interval_s=settings.fallback_interval_s
@@ -88,7 +74,7 @@ class Claimer:
         self._restricted = False
         """Whether restricted messages waited at the last look: then they get half of the room."""
         self._lane = ""
-        self._wary = False
+        self._after_suspect = False
         """Whether the last claim met a suspect: then the next one takes a single message."""
 
     def stop(self) -> None:
@@ -105,12 +91,12 @@ class Claimer:
             await self._hold.passed()
             await self._buffer.wait_for_room()
             limit = self._claim_size.limit()
-            if limit and not self._may_not_claim():
+            if limit and not self._must_not_claim():
                 self._watchdog.expect("claim", OVERDUE_S)
                 await self._round(limit)
         self._watchdog.forget("claim")
 
-    def _may_not_claim(self) -> bool:
+    def _must_not_claim(self) -> bool:
         """Whether the relay stops or holds, asked anew after every wait."""
         return self._stopping or self._hold.outcome is not None
 
@@ -125,7 +111,7 @@ class Claimer:
                 await self._wait([], outlook)
                 return
         batch = await self._claim_plain(limit)
-        if batch is None or self._goes_on(batch):
+        if batch is None or self._claims_again_at_once(batch):
             return
         known_rules, looked_s = self._ruled, monotonic()
         outlook = await self._look()
@@ -134,14 +120,14 @@ class Claimer:
         took_s = batch.claimed_s - began_s + outlook.seen_s - looked_s
         self._ahead_until_s = outlook.seen_s + min(max(_AHEAD_S, _AHEAD_RATIO * took_s), _AHEAD_MOST_S)
         batches = [batch]
-        if outlook.restricted and not self._may_not_claim():
+        if outlook.restricted and not self._must_not_claim():
             restricted = await self._claim_restricted(max(1, limit - len(batch.messages)))
             if not batch.messages:
                 restricted = await self._claim_more_restricted(restricted)
             if restricted is None:
                 return
             batches.append(restricted)
-        self._learn(batches, outlook)
+        self._judge_sources(batches, outlook)
         can_be_had = bool(batch.messages) or outlook.ruled != known_rules
         self._buffer.more_due = any(batch.more for batch in batches) or (outlook.due and can_be_had)
         if self._buffer.more_due:
@@ -149,10 +135,10 @@ class Claimer:
         else:
             await self._wait(batches, outlook)
 
-    def _goes_on(self, batch: ClaimedBatch) -> bool:
+    def _claims_again_at_once(self, batch: ClaimedBatch) -> bool:
         """Whether the next claim follows at once: behind a full one, or at the front after the end was reached."""
         was_at_front = self._place == FRONT
-        if batch.more and monotonic() < self._ahead_until_s and not self._wary:
+        if batch.more and monotonic() < self._ahead_until_s and not self._after_suspect:
             last = batch.messages[-1]
             self._place = last.due_s, last.seq
         else:
@@ -175,7 +161,7 @@ class Claimer:
             self._on_other_workers_busy()
         return outlook
 
-    def _learn(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
+    def _judge_sources(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
         """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
         if self._woken_by is None and any(message.is_fresh for batch in batches[:1] for message in batch.messages):
             self._wakeup.missed_notification()
@@ -193,7 +179,7 @@ class Claimer:
 
     async def _claim_plain(self, limit: int) -> ClaimedBatch | None:
         """Claim messages without restrictions."""
-        if self._wary:
+        if self._after_suspect:
             limit = 1
         elif self._restricted:
             limit = -(-limit // 2)
@@ -217,7 +203,7 @@ class Claimer:
         until_s = monotonic() + _RESTRICTED_S
         while batch is not None and batch.more and batch.messages and monotonic() < until_s:
             limit = self._claim_size.limit()
-            if not limit or self._wary or self._may_not_claim():
+            if not limit or self._after_suspect or self._must_not_claim():
                 break
             self._watchdog.expect("claim", OVERDUE_S)
             batch = await self._claim_restricted(limit)
@@ -242,14 +228,14 @@ class Claimer:
 
     async def _hand_over(self, batch: ClaimedBatch) -> None:
         """Give the lease's messages to the buffer; a suspect only when it is alone, and until it is settled."""
-        messages = self._without_company(batch.messages)
+        messages = self._isolate_suspect(batch.messages)
         suspect = is_suspect(messages[0], self._settings)
         if suspect:
             await self._empty()
-        if self._may_not_claim():
+        if self._must_not_claim():
             self._give_back(messages, "drain" if self._stopping else "hold")
             return
-        self._buffer.put(self._living(messages), batch)
+        self._buffer.put(self._bury_hopeless(messages), batch)
         if suspect:
             await self._empty()
 
@@ -259,10 +245,10 @@ class Claimer:
         await self._buffer.wait_until_empty()
         self._watchdog.expect("claim", OVERDUE_S)
 
-    def _without_company(self, messages: list[Message]) -> list[Message]:
+    def _isolate_suspect(self, messages: list[Message]) -> list[Message]:
         """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""
-        self._wary = max(map(_DELIVERIES, messages)) > self._settings.suspect_after
-        if not self._wary:
+        self._after_suspect = max(map(_DELIVERIES, messages)) > self._settings.suspect_after
+        if not self._after_suspect:
             return messages
         first = next(number for number, message in enumerate(messages) if is_suspect(message, self._settings))
         self._give_back(messages[max(1, first) :], "suspect")
@@ -270,11 +256,12 @@ class Claimer:
 
     def _give_back(self, messages: list[Message], why: ReleaseReason) -> None:
         self._buffer.count_in(messages)
-        self._settler.release(messages, why)
+        for action in released(messages, why):
+            self._settler.settle(action)
 
-    def _living(self, messages: list[Message]) -> list[Message]:
+    def _bury_hopeless(self, messages: list[Message]) -> list[Message]:
         """Bury what has expired, and whatever has killed too many workers; return the others."""
-        if not self._wary and not any(map(_EXPIRED, messages)):
+        if not self._after_suspect and not any(map(_EXPIRED, messages)):
             return messages
         living = []
         for message in messages:
@@ -283,7 +270,7 @@ class Claimer:
                 living.append(message)
             else:
                 self._buffer.count_in([message])
-                self._settler.bury(burial, Rejected(burial.kind, burial.detail))
+                self._settler.settle(BuryAction(message, burial, Rejected(burial.kind, burial.detail)))
         return living
 
     def _pause_s(self, batches: list[ClaimedBatch], outlook: Outlook) -> float:

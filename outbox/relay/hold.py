@@ -11,23 +11,21 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from outbox.loops.backoff import Backoff
 from outbox.loops.cancellation import cancelled_by_us
 from outbox.loops.lasting_fault import LastingFault
-from outbox.loops.watchdog import Watchdog
 from outbox.model.errors import place_of
-from outbox.model.events import Emit, Held, Resumed
+from outbox.model.events import Held, Resumed
 from outbox.model.message import Delivery
-from outbox.model.sink import Sink, Unavailable, Unclear
-from outbox.relay.settings import OVERDUE_S
+from outbox.model.sink import Unavailable, Unclear
+from outbox.relay.context import RelayContext
+from outbox.relay.settings import OVERDUE_S, OVERRUN_S
 from outbox.relay.verdict import is_well
-from outbox.wakeup.doorbell import Wakeup
 
 _STEADY_S = 5.0
 """A sink that failed again sooner than this after a good probe was not back: probing goes on where it had stopped."""
 
 
-class _Doubt(NamedTuple):
+class Doubt(NamedTuple):
     """A delivery that waits for a probe."""
 
     delivery: Delivery
@@ -37,25 +35,23 @@ class _Doubt(NamedTuple):
 
 
 class Conclude(Protocol):
-    """What the hold asks of the deliverer."""
+    """Decides about a delivery that was put aside."""
 
     def __call__(self, delivery: Delivery, outcome: Unavailable, *, well: bool) -> None:
-        """Decide about a delivery that was put aside, given whether the sink is well."""
+        """Decide, given whether the sink is well."""
 
 
 class Hold:
     """A gate for the claimer. It closes after a bad probe and opens after a good one."""
 
-    def __init__(
-        self, sink: Sink, wakeup: Wakeup, emit: Emit, pace: Backoff, watchdog: Watchdog, *, probe_timeout_s: float
-    ) -> None:
-        self._sink = sink
-        self._watchdog = watchdog
-        self._probe_timeout_s = probe_timeout_s
-        self._wakeup = wakeup
-        self._emit = emit
-        self._pace = pace
-        self._doubts: list[_Doubt] = []
+    def __init__(self, context: RelayContext) -> None:
+        self._sink = context.sink
+        self._watchdog = context.watchdog
+        self._probe_timeout_s = context.settings.deliver_timeout_s + OVERRUN_S
+        self._wakeup = context.wakeup
+        self._emit = context.emit
+        self._pace = context.settings.probe
+        self._doubts: list[Doubt] = []
         self._doubted = anyio.Event()
         self._opened = anyio.Event()
         self._opened.set()
@@ -63,27 +59,16 @@ class Hold:
         """Why the relay holds; None while it does not."""
         self.delivered = 0
         """How many deliveries have succeeded. The deliverer counts them: they prove that the sink takes messages."""
-        self.conclude: Conclude
-        """Set by the deliverer."""
-
-    @property
-    def doubtful(self) -> int:
-        """How many deliveries wait for a probe."""
-        return len(self._doubts)
 
     def doubt(self, delivery: Delivery, outcome: Unavailable) -> None:
         """Put a delivery aside until a probe has shown whether its failure concerns all messages."""
-        if self.outcome is not None:
-            self.conclude(delivery, outcome, well=False)
-        else:
-            self._doubts.append(_Doubt(delivery, outcome, self.delivered))
-            self._doubted.set()
+        self._doubts.append(Doubt(delivery, outcome, self.delivered))
+        self._doubted.set()
 
-    def dismiss(self) -> None:
-        """Decide about everything that waits for a probe without one, for shutdown: it may be released."""
+    def take_doubts(self) -> list[Doubt]:
+        """Return the deliveries that wait for a probe. They are the caller's to decide about."""
         doubts, self._doubts = self._doubts, []
-        for doubt in doubts:
-            self.conclude(doubt.delivery, doubt.outcome, well=False)
+        return doubts
 
     async def passed(self) -> None:
         """Wait until the gate is open."""
@@ -93,7 +78,7 @@ class Hold:
         """Open the gate, for shutdown: whatever waits must come through to see it."""
         self._opened.set()
 
-    async def run(self) -> None:
+    async def run(self, conclude: Conclude) -> None:
         """Probe once, then after every doubt and while the gate is closed, until cancelled.
 
         The first probe reports a sink that cannot deliver when the worker starts, before any message fails.
@@ -105,7 +90,7 @@ class Hold:
             if self.outcome is None:
                 self._watchdog.forget("probe")
                 await self._doubted.wait()
-                await self._examine()
+                await self._examine(conclude)
                 continue
             began_s = monotonic()
             lasting = LastingFault()
@@ -124,10 +109,10 @@ class Hold:
             resumed_s = monotonic()
             self._emit(Resumed(resumed_s - began_s))
 
-    async def _examine(self) -> None:
+    async def _examine(self, conclude: Conclude) -> None:
         """Probe because of the doubts so far, and decide about them."""
         self._doubted = anyio.Event()
-        doubts, self._doubts = self._doubts, []
+        doubts = self.take_doubts()
         if not doubts:
             return
         try:
@@ -139,9 +124,10 @@ class Hold:
         if not all(well):
             self._close(answer if isinstance(answer, Unavailable) else doubts[well.index(False)].outcome)
         for doubt, one_well in zip(doubts, well, strict=True):
-            self.conclude(doubt.delivery, doubt.outcome, well=one_well)
+            conclude(doubt.delivery, doubt.outcome, well=one_well)
         if self.outcome is not None:
-            self.dismiss()  # what came meanwhile
+            for doubt in self.take_doubts():  # what came meanwhile
+                conclude(doubt.delivery, doubt.outcome, well=False)
 
     def _close(self, outcome: Unavailable) -> None:
         self.outcome = outcome

@@ -9,6 +9,8 @@ from outbox.loops.backoff import Backoff
 
 LEASE_MARGIN_S = 2.0
 """A delivery is begun only if the lease outlasts its time-out by this much: time to settle it."""
+OVERRUN_S = 1.0
+"""How far a sink may overrun its time-out before a delivery is given up. Also how often that is looked at."""
 OVERDUE_S = 60.0
 """A loop not heard from for so long beyond what it meant to wait is dead: no statement or retry takes longer."""
 

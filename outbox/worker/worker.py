@@ -23,7 +23,7 @@ from outbox.observability.state import WorkerParts, WorkerState
 from outbox.postgres.connect import place
 from outbox.postgres.errors import translated_errors
 from outbox.postgres.pool import open_pool
-from outbox.relay import Relay
+from outbox.relay import Relay, RelayContext
 from outbox.store.messages import Store
 from outbox.store.migrations import require_current
 from outbox.store.overview import Overview
@@ -155,14 +155,7 @@ class Worker:
         store, wakeup = Store(pool, schema, keep_history=settings.history), Wakeup(emit)
         rescue = Rescue(workers, wakeup, emit, worker_id=worker_id, stable_s=lambda: self._presence.stable_s)
         relay = Relay(
-            store,
-            sink,
-            wakeup,
-            emit,
-            settings.relay(),
-            worker_id=worker_id,
-            watchdog=self.state.watchdog,
-            on_other_workers_busy=rescue.look,
+            RelayContext(store, sink, wakeup, emit, settings.relay(), self.state.watchdog, worker_id, rescue.look)
         )
         heartbeat = Heartbeat(
             workers,

@@ -228,6 +228,17 @@ async def test_messages_for_which_a_well_sink_has_no_answer_wait_and_stop_no_oth
     assert {tuple(row) for row in rows} == {(message_id, 0, "DOWN") for message_id in lonely}
 
 
+async def test_the_next_of_a_key_follows_a_message_that_a_probe_has_buried(database: str) -> None:
+    """The probe ends while all slots sleep, so something must wake one for the next message."""
+    await fetch(database, "select outbox.enqueue(n::text, key => 'k') from generate_series(1, 3) n")
+    refused = Unavailable("REFUSED", "not this one", "refused")
+    sink = FakeSink(lambda m: refused if m.topic == "1" else deliver_all(m))
+    async with running(database, sink, max_attempts=1) as relay:
+        await relay.wait_completed(2)
+        assert [m.topic for m in sink.received] == ["1", "2", "3"]
+        assert relay.log.of(Buried)
+
+
 async def test_a_probe_that_says_nothing_leaves_the_word_to_other_deliveries(database: str) -> None:
     """Credentials that may start workflows and may not describe the namespace say nothing by a probe."""
 

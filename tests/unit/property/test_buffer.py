@@ -23,7 +23,7 @@ def delivery(number: int, now_s: float, large_bytes: int | None = None) -> Deliv
     return Delivery(message, now_s, now_s + 60.0)
 
 
-class InboxMachine(RuleBasedStateMachine):
+class BufferMachine(RuleBasedStateMachine):
     """Claims, slots, settlements, hold and drain in any order."""
 
     @initialize(
@@ -102,7 +102,8 @@ class InboxMachine(RuleBasedStateMachine):
     def put_back(self, data: st.DataObject) -> None:
         back = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
         asleep = len(self.sleepers)
-        self.buffer.put_back(back)
+        self.buffer.put_first(back)
+        self.buffer.wake_slot()
         self.waiting.appendleft(back)
         self.let_others_run()
         assert not asleep or len(self.sleepers) < asleep
@@ -122,10 +123,10 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule()
     def hold(self) -> None:
-        turned_out = self.buffer.turn_out()
-        assert turned_out == list(self.waiting)
+        taken_out = self.buffer.take_out()
+        assert taken_out == list(self.waiting)
         self.waiting.clear()
-        self.settling += len(turned_out)
+        self.settling += len(taken_out)
 
     @rule(seconds=st.floats(0.0, 10.0))
     def time_passes(self, seconds: float) -> None:
@@ -146,7 +147,7 @@ class InboxMachine(RuleBasedStateMachine):
             assert self.buffer.large_bytes == self.buffer.outstanding * LARGE_BYTES * self.large <= self.held
 
     @invariant()
-    def empty_inbox_has_room(self) -> None:
+    def empty_buffer_has_room(self) -> None:
         if hasattr(self, "buffer") and not self.buffer.outstanding:
             assert self.buffer.room() > 0
 
@@ -158,5 +159,5 @@ class InboxMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-TestInbox = InboxMachine.TestCase
+TestInbox = BufferMachine.TestCase
 TestInbox.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
