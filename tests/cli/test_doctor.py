@@ -170,7 +170,7 @@ async def test_session_pooler_hides_who_lives(database: str, postgres: PostgresS
     [
         ("drop schema outbox cascade", "no schema 'outbox'", "outbox migrate"),
         ("drop table outbox.migration", "holds no outbox", "outbox migrate"),
-        ("delete from outbox.migration where version = 9", "0009_imports missing", "outbox migrate"),
+        ("delete from outbox.migration where version = 9", "0009_life missing", "outbox migrate"),
         ("insert into outbox.migration values (9999, 'later', '')", "newer than this version", "upgrade"),
         ("update outbox.migration set checksum = '' where version = 1", "0001_tables was edited", "restore"),
     ],

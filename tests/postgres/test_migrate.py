@@ -132,7 +132,7 @@ async def test_a_schema_of_an_unreleased_revision_is_refused_with_the_cure(datab
 async def test_older_schema_is_not_current_and_names_what_is_missing(database: str) -> None:
     async with connected(database) as connection:
         await connection.execute("delete from outbox.migration where version = 5")
-        with pytest.raises(SchemaError, match=r"older than this version, 0005_capture missing: run `outbox migrate`"):
+        with pytest.raises(SchemaError, match=r"older than this version, 0005_workflows missing: run `outbox migrate`"):
             await require_current(connection)
 
 
