@@ -116,7 +116,7 @@ async def test_the_oldest_workflows_are_forgotten() -> None:
         assert await started(client) == 4
 
 
-async def test_answers_take_the_latency_that_was_asked_for() -> None:
+async def test_answers_take_the_configured_latency() -> None:
     async with running(partial(StubFrontend.start, FrontendOptions(latency_ms=30, jitter_ms=5))) as stub:
         client = await Client.connect(stub.address)
         began_s = monotonic()
@@ -143,7 +143,7 @@ async def test_a_share_of_the_starts_is_refused() -> None:
         assert await started(client) == 200 - seen.total()
 
 
-async def test_the_raw_loop_asks_for_what_the_sink_asks_for(
+async def test_the_raw_loop_sends_the_same_request_as_the_sink(
     stub: StubFrontend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", stub.address)

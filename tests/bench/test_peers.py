@@ -146,7 +146,7 @@ async def test_ratios_are_to_the_best_peer_of_the_same_run() -> None:
     assert not ratios["no-op throughput ÷ best peer"].reached
 
 
-async def test_who_fails_is_noted_and_not_tried_again(postgres: PostgresServer) -> None:
+async def test_failed_contender_is_noted_and_not_tried_again(postgres: PostgresServer) -> None:
     report = Measurements("peers", "")
     comparison = Comparison(RaceServers(postgres.dsn(), Cache(Path()), None, None), PeersOptions(), report)
     tried = []
@@ -176,7 +176,7 @@ async def test_a_backlog_that_is_not_drained_in_time_is_rated_by_what_began() ->
 
 
 @pytest.mark.timeout(120)
-async def test_without_the_peers_our_own_figures_remain_and_a_note_says_who_did_not_run(
+async def test_without_the_peers_our_own_figures_remain_and_a_note_names_the_missing_ones(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")

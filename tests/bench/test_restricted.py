@@ -9,7 +9,7 @@ from tests.bench.measuring import by_name, measured
 from tests.support.running import counts
 
 
-async def test_others_are_timed_alone_and_beside_those_that_wait(database: str) -> None:
+async def test_other_messages_are_timed_alone_and_beside_waiting_ones(database: str) -> None:
     report = await measured(restricted, database)
     figures = by_name(report)
     assert len(report.samples["other keys, alone"]) == len(report.samples["other keys, beside a hot key"]) == 25

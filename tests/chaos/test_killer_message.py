@@ -21,7 +21,7 @@ SETTINGS = {
 }
 
 
-async def test_killer_is_quarantined_and_those_claimed_with_it_are_delivered(database: str, tmp_path: Path) -> None:
+async def test_killer_is_quarantined_and_messages_claimed_with_it_are_delivered(database: str, tmp_path: Path) -> None:
     await enqueue(database, INNOCENT // 2)
     [killer] = await enqueue(database, topic="killer")
     await enqueue(database, INNOCENT // 2)

@@ -47,7 +47,7 @@ async def produce(database: str, run: str, queue: str) -> None:
                             await producer.execute(signal, workflow_id, str(uuid4()), number)
 
 
-async def test_each_workflow_hears_its_signals_in_order_none_missing_none_twice(
+async def test_each_workflow_gets_its_signals_once_and_in_order(
     database: str, temporal_client: Client, tmp_path: Path
 ) -> None:
     run = f"hears-{uuid4()}"

@@ -449,7 +449,7 @@ async def test_mode_without_workers_is_set_and_shown(db: Connection, database: s
     assert await db.fetchval("select count(*) from outbox.control") == 0
 
 
-async def test_mode_waits_until_running_workers_obey_and_shows_them(database: str) -> None:
+async def test_mode_waits_until_running_workers_have_switched_and_shows_them(database: str) -> None:
     async with running(database, worker_name="alice") as relay:
         await relay.log.wait_for(SourceReady)
         done = await outbox(database, "mode", "poll", COLUMNS="160")

@@ -533,7 +533,7 @@ async def test_listen_address_is_named_when_it_is_refused(
 
 
 @needs_pgbouncer
-async def test_listen_address_takes_who_logs_in_from_the_other(
+async def test_listen_address_takes_the_user_from_the_other(
     database: str, postgres: PostgresServer, environment: pytest.MonkeyPatch
 ) -> None:
     with pgbouncer(postgres, "transaction") as bouncer:

@@ -115,9 +115,7 @@ async def test_each_filter_narrows_and_all_must_hold(worker: Clock, letters: Dea
     assert await find(topic="orders.*", kind="NOT_FOUND", key="k1") == []
 
 
-async def test_a_topic_that_holds_what_like_would_take_for_a_pattern_is_taken_by_the_letter(
-    worker: Clock, letters: DeadLetters
-) -> None:
+async def test_a_topic_with_wildcards_of_like_is_matched_literally(worker: Clock, letters: DeadLetters) -> None:
     [right] = await bury(worker, "a_b%.x")
     await bury(worker, "aXbY.x")
     found = await letters.find_dead_letters(Filter(topic="a_b%.*"))
@@ -521,9 +519,7 @@ async def test_the_first_attempt_counts_also_after_a_requeue_and_a_second_death(
     assert found.first_tried_s_ago == pytest.approx(25 * 3600, abs=60)
 
 
-async def test_a_sink_that_does_not_say_how_long_it_remembers_is_not_trusted_unless_the_person_says(
-    worker: Clock, database: str
-) -> None:
+async def test_requeue_needs_a_retention_if_the_sink_does_not_report_one(worker: Clock, database: str) -> None:
     old, young = await bury(worker, "t", "t")
     await tried_long_ago(worker, 25, old)
     done = await outbox(database, "dead", "requeue", "--all", "--yes", **FORGETFUL)

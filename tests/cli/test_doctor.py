@@ -154,7 +154,7 @@ async def test_transaction_pooler_is_found_and_an_address_around_it_cures_it(
 
 
 @needs_pgbouncer
-async def test_session_pooler_hides_who_lives(database: str, postgres: PostgresServer) -> None:
+async def test_session_pooler_hides_live_workers(database: str, postgres: PostgresServer) -> None:
     with pgbouncer(postgres, "session") as bouncer:
         findings = await examined(bouncer.led(database))
         assert set(wrong(findings)) == {"pooler"}
@@ -275,7 +275,7 @@ def judge(message: Message) -> Outcome:
     return Rejected("Never", "as it was asked") if message.topic == "rejected" else Delivered("w", "r")
 
 
-async def test_rights_that_the_doctor_asks_for_are_all_that_a_worker_needs(database: str) -> None:
+async def test_rights_that_the_doctor_checks_are_all_that_a_worker_needs(database: str) -> None:
     async with new_login(database) as (name, dsn):
         await grant_needed(database, name)
         await fetch(database, "select outbox.limit_topic('limited', 100)")

@@ -49,7 +49,7 @@ async def test_warnings_are_safe_and_have_their_cure_on_a_line_of_its_own(databa
     assert all(line == line.rstrip() for line in lines)
 
 
-async def test_faults_are_not_safe_and_what_stands_on_them_is_reported_together() -> None:
+async def test_faults_are_not_safe_and_dependent_checks_are_reported_together() -> None:
     done = await outbox(NO_SERVER, "doctor", **OTHER_SINK, **TERMINAL)
     assert (done.code, done.err) == (1, "")
     assert "is DATABASE_URL right, and PostgreSQL running?" in done.out

@@ -118,7 +118,7 @@ def _table(text: str) -> Table:
 
 
 @pytest.mark.parametrize("show", [Text, str, lambda text: Panel(Text(text)), _table])
-def test_console_shows_codes_and_obeys_none(show: object) -> None:
+def test_console_shows_control_codes_and_executes_none(show: object) -> None:
     file = io.StringIO()
     assert callable(show)
     Console(file=file, force_terminal=True, width=120, highlight=False).print(show(HOSTILE), style="red", markup=False)

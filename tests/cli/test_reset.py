@@ -145,7 +145,7 @@ async def test_a_schema_in_any_state_is_made_again_and_what_goes_with_it_is_show
     assert await db.fetchval("select count(*) > 3 from pg_inherits where inhparent = 'outbox.history'::regclass")
 
 
-async def test_a_schema_that_cannot_be_read_wants_force(db: Connection, database: str) -> None:
+async def test_a_schema_that_cannot_be_read_needs_force(db: Connection, database: str) -> None:
     await db.execute("drop table outbox.dead_letter cascade")
     done = await outbox(database, "reset", SURE, "--drop-schema")
     assert done.code == 2

@@ -63,9 +63,7 @@ async def test_a_drain_shows_at_once(database: str) -> None:
         sink.unblock()
 
 
-async def test_a_killed_worker_is_dead_at_once_whether_or_not_another_one_sees_it(
-    database: str, tmp_path: Path
-) -> None:
+async def test_a_killed_worker_counts_as_dead_at_once_also_without_other_workers(database: str, tmp_path: Path) -> None:
     with worker_process(tmp_path, "doomed", DATABASE_URL=database, **NULL) as doomed:
         await doomed.logged("presence shown")
         doomed.send(signal.SIGKILL)

@@ -37,7 +37,9 @@ async def cancel(worker: Clock, message_id: UUID) -> bool | None:
 
 
 @pytest.mark.parametrize("available_at", ["null", "now() + interval '1 day'"])
-async def test_unclaimed_message_is_cancelled_never_delivered_and_remembered(worker: Clock, available_at: str) -> None:
+async def test_unclaimed_message_is_cancelled_never_delivered_and_in_the_history(
+    worker: Clock, available_at: str
+) -> None:
     message_id = await start(worker, available_at=available_at, dedup_key="'d'")
     assert await cancel(worker, message_id) is True
     assert await worker.claim() == []

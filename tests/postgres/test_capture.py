@@ -663,7 +663,7 @@ async def test_owner_of_a_table_who_is_no_superuser_can_capture_it(db: Connectio
         await db.execute("reset role")
 
 
-async def test_installer_who_may_not_enqueue_is_refused_at_once(db: Connection) -> None:
+async def test_installer_without_the_right_to_enqueue_is_refused_at_once(db: Connection) -> None:
     async with role(db, "outbox_producer", "create on schema outbox", "create on schema public") as owner:
         await db.execute(f"set role {owner}; create table public.orders (id int)")
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table message"):

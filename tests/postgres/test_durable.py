@@ -158,7 +158,7 @@ async def test_enqueue_is_durable_where_triggers_of_ordinary_sessions_are_off(cr
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-async def test_what_a_person_hears_is_durable(crashing: PostgresServer, what: str) -> None:
+async def test_what_a_person_is_shown_is_durable(crashing: PostgresServer, what: str) -> None:
     await fetch(crashing.dsn(), "select outbox.enqueue('t'), outbox.pause()")
     async with weakened(crashing) as person:
         assert await is_durable(person, BY_HAND[what])

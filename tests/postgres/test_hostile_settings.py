@@ -165,7 +165,7 @@ async def test_days_of_the_history_begin_and_end_in_utc(hostile: Hostile) -> Non
         assert await application.fetchval("select count(*) from outbox.history") == 0
 
 
-async def test_a_worker_hears_notifications_and_commands_answer(hostile: Hostile, tmp_path: Path) -> None:
+async def test_a_worker_receives_notifications_and_commands_answer(hostile: Hostile, tmp_path: Path) -> None:
     await migrate(hostile.ours)
     chosen = {"OUTBOX_SINK": "tests.support.sinks:null_sink", "DATABASE_URL": hostile.ours}
     with worker_process(tmp_path, "relay", **chosen) as relay:

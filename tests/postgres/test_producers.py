@@ -418,7 +418,7 @@ async def test_dedup_key_returns_the_first_messages_id(db: Connection) -> None:
     assert await count(db) == 2
 
 
-async def test_message_id_goes_before_dedup_key_when_two_messages_stand_in_the_way(db: Connection) -> None:
+async def test_message_id_has_precedence_over_dedup_key_if_two_messages_conflict(db: Connection) -> None:
     by_id = await db.fetchval("select outbox.enqueue('a')")
     await db.execute("select outbox.enqueue('b', dedup_key => 'd')")
     assert await db.fetchval("select outbox.enqueue('a', message_id => $1, dedup_key => 'd')", by_id) == by_id
@@ -453,9 +453,7 @@ async def test_second_producer_waits_for_the_first_and_agrees_with_its_outcome(
     assert (answers == [first]) == (commit or "message_id" in by)
 
 
-async def test_second_producer_enqueues_again_when_the_first_message_is_settled_meanwhile(
-    db: Connection, database: str
-) -> None:
+async def test_second_producer_enqueues_again_if_the_first_message_was_settled(db: Connection, database: str) -> None:
     """The row that stood in the way is gone when it is looked for: there is room again, not an endless search."""
     first = await db.fetchval("select outbox.enqueue('first', dedup_key => 'd')")
     answers: list[UUID] = []

@@ -59,7 +59,7 @@ async def test_of_a_key_one_is_in_flight_and_the_next_comes_when_it_has_left(wor
     assert await worker.claim() == []
 
 
-async def test_those_behind_a_head_step_aside_in_a_tenants_lane(worker: Clock) -> None:
+async def test_messages_behind_a_head_are_parked_in_a_tenants_lane(worker: Clock) -> None:
     """A claim looks at each once, however many wait: a hot key costs the other keys of its tenant no second look."""
     for n in range(50):
         await enqueue(worker, f"{n}", key="hot", tenant="t")
@@ -67,7 +67,7 @@ async def test_those_behind_a_head_step_aside_in_a_tenants_lane(worker: Clock) -
     assert await worker.pool.fetchval("select count(*) from outbox.message where ready and restricted") == 0
 
 
-async def test_those_behind_a_head_stay_as_they_are_where_they_block_no_other(worker: Clock) -> None:
+async def test_messages_behind_a_head_are_not_parked_if_they_block_no_other(worker: Clock) -> None:
     """A lane that a key has to itself is passed over while one of the key is in flight: nothing is written."""
     for n in range(50):
         await enqueue(worker, f"{n}", key="hot")
@@ -85,7 +85,7 @@ async def test_those_behind_a_head_stay_as_they_are_where_they_block_no_other(wo
 
 
 @pytest.mark.parametrize("tenant", [None, "t"])
-async def test_messages_of_a_key_are_leased_together_as_long_as_nothing_stands_between(
+async def test_messages_of_a_key_are_leased_together_if_nothing_is_between_them(
     worker: Clock, tenant: str | None
 ) -> None:
     for n in range(8):
@@ -351,7 +351,7 @@ async def test_messages_of_a_limited_topic_are_rewritten_once_however_many_wait(
     assert before == after
 
 
-async def test_late_comers_do_not_overtake_those_who_wait_for_their_time(worker: Clock) -> None:
+async def test_late_messages_do_not_overtake_those_that_wait_for_their_time(worker: Clock) -> None:
     await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
     for n in range(3):
         await enqueue(worker, "mail", key=f"early{n}")
@@ -579,7 +579,7 @@ async def test_settlement_does_not_wait_for_a_cancellation_of_the_next_of_the_ke
     assert topics(await worker.claim()) == ["a2"]
 
 
-async def test_next_of_a_key_is_called_also_after_a_cancellation_that_saw_an_older_state(
+async def test_next_of_a_key_is_called_also_after_a_cancellation_with_an_older_snapshot(
     worker: Clock, database: str
 ) -> None:
     await enqueue(worker, "a0", key="a", available_at=worker.now + timedelta(hours=1))
@@ -596,7 +596,7 @@ async def test_next_of_a_key_is_called_also_after_a_cancellation_that_saw_an_old
     assert topics(await worker.claim()) == ["a1"]
 
 
-async def test_who_waits_is_called_also_if_another_than_the_first_leaves_meanwhile(worker: Clock) -> None:
+async def test_waiting_message_is_called_also_if_another_than_the_first_leaves(worker: Clock) -> None:
     """The first comes back as a dead letter does, and goes while the one that was followed is taken away."""
     await enqueue(worker, "a0", key="a")
     [first] = await worker.claim()
@@ -637,7 +637,7 @@ async def test_suspect_goes_first_and_starves_no_other(worker: Clock) -> None:
     assert "c" in topics(await worker.claim(10))
 
 
-async def test_suspect_takes_nothing_from_the_limits_of_those_who_wait_for_it(worker: Clock) -> None:
+async def test_suspect_does_not_use_up_the_limits_of_messages_that_wait_for_it(worker: Clock) -> None:
     await worker.pool.execute("select outbox.limit_topic('mail', 0.001, 5)")
     await worker.pool.execute("select outbox.enqueue('mail', tenant => 'a') from generate_series(1, 8)")
     suspect = await enqueue(worker, "suspect", tenant="b")
@@ -669,7 +669,7 @@ async def test_last_lane_gets_no_more_than_its_share(worker: Clock) -> None:
     assert max(seen.values()) - min(seen.values()) <= 1
 
 
-async def test_locked_message_asks_for_patience_and_not_for_another_claim_at_once(worker: Clock, database: str) -> None:
+async def test_locked_message_leads_to_a_pause_and_not_to_another_claim_at_once(worker: Clock, database: str) -> None:
     for n in range(3):
         await enqueue(worker, f"a{n}", key="a")
     async with connected(database) as person:
@@ -695,7 +695,7 @@ async def test_what_comes_back_keeps_its_place_behind_a_limit(worker: Clock) -> 
     assert again.message_id == first.message_id
 
 
-async def test_times_of_those_who_were_cancelled_are_given_again(worker: Clock) -> None:
+async def test_times_of_cancelled_messages_are_used_again(worker: Clock) -> None:
     await worker.pool.execute("select outbox.limit_topic('mail', 1, 1)")
     await worker.pool.execute("select outbox.enqueue('mail') from generate_series(1, 100)")
     await worker.claim(1000)

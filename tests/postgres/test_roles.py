@@ -301,7 +301,7 @@ async def is_refused(connection: asyncpg.Connection, statement: str, *arguments:
 # What each may do, exactly
 
 
-async def test_every_function_is_for_those_who_need_it_and_none_for_everyone(logins: Logins) -> None:
+async def test_every_function_is_granted_to_the_roles_that_need_it_and_none_to_public(logins: Logins) -> None:
     """A new function: decide which roles it is for, in outbox.rights() and in FUNCTIONS."""
     found = await fetch(
         logins.owner,
@@ -475,7 +475,7 @@ async def test_a_worker_does_all_that_outbox_run_does(logins: Logins, tmp_path: 
     assert relay.lines("maintenance failed, will try again") == []
 
 
-async def test_people_with_the_role_of_workers_operate_and_those_with_the_readers_look_on(logins: Logins) -> None:
+async def test_logins_with_the_worker_role_operate_and_with_the_reader_role_only_read(logins: Logins) -> None:
     async with connected(logins.owner) as owner:
         dead = str(await owner.fetchval(bury()))
     requeue = ["dead", "requeue", dead, "--yes", "--retention", "3d"]

@@ -373,7 +373,7 @@ async def test_later_burial_of_the_same_id_replaces_the_earlier(worker: Clock) -
 # Release
 
 
-async def test_released_messages_stand_in_their_old_order_as_if_never_claimed(worker: Clock) -> None:
+async def test_released_messages_keep_their_old_order_as_if_never_claimed(worker: Clock) -> None:
     await worker.enqueue("a", "b", "c", "d")
     before = await worker.rows()
     messages = await worker.claim(3)

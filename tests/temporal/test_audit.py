@@ -321,7 +321,7 @@ def routed(environment: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
     return environment
 
 
-async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_honest_messages(
+async def test_each_planted_fault_is_found_and_nothing_else_among_a_hundred_sound_messages(
     database: str, server: TemporalServer, routed: pytest.MonkeyPatch
 ) -> None:
     async with world(database, server, "first", routed) as here, clock(database) as worker:
@@ -408,7 +408,7 @@ async def test_workflows_of_a_type_or_prefix_that_no_message_started_are_reporte
         assert done.out.splitlines()[-1] == "no fault found"
 
 
-async def test_what_is_missing_is_asked_for_side_by_side_and_reported_in_order(
+async def test_missing_workflows_are_looked_up_in_parallel_and_reported_in_order(
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     """Each missing workflow is a question of its own; one after the other they took a day for some millions."""

@@ -61,7 +61,7 @@ def test_a_listed_run_with_our_memo_settles_it_without_a_question() -> None:
     assert judged(entry(), [run("a")]) == []
 
 
-def test_what_the_list_does_not_show_yet_is_asked_for() -> None:
+def test_a_workflow_that_the_list_does_not_show_yet_is_looked_up() -> None:
     assert judged(entry(), [], {"a": run("a", first_run_id="a")}) == []
 
 

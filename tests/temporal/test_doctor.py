@@ -288,7 +288,7 @@ async def test_topic_that_no_route_matches_is_a_fault_unless_its_messages_are_le
     assert wrong(await examined(database))["routes"].grade == "warning"
 
 
-async def test_what_a_route_says_in_vain_is_a_warning(database: str) -> None:
+async def test_setting_of_a_route_without_effect_is_a_warning(database: str) -> None:
     Path("outbox.toml").write_text(ROUTE % "unserved" + 'signal = "in vain"\n')
     found = wrong(await examined(database))["routes"]
     assert (found.grade, "signal means nothing to start_workflow" in found.detail) == ("warning", True)

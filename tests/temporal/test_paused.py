@@ -31,7 +31,7 @@ def pausing_server() -> Iterator[TemporalServer]:
 
 
 @pytest.mark.parametrize("operation", SIGNALS)
-async def test_repeat_of_a_signal_brings_its_payload_to_a_paused_workflow(
+async def test_repeat_of_a_signal_delivers_its_payload_to_a_paused_workflow(
     pausing_server: TemporalServer, environment: pytest.MonkeyPatch, workflow_id: str, operation: str
 ) -> None:
     environment.setenv("TEMPORAL_ADDRESS", pausing_server.address)

@@ -351,7 +351,7 @@ async def test_what_never_got_through_is_done_by_the_repeat(ground: Ground, oper
 
 
 @pytest.mark.parametrize("operation", ["cancel_workflow", "terminate_workflow"])
-async def test_an_end_that_another_message_brought_is_not_taken_for_ours(ground: Ground, operation: str) -> None:
+async def test_an_end_by_another_message_does_not_count_as_ours(ground: Ground, operation: str) -> None:
     await ground.begin()
     another = message(ground.command(operation))
     assert isinstance(await ground.sink.deliver(another), Delivered)

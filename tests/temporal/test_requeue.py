@@ -72,7 +72,7 @@ async def test_memory_is_the_namespaces_retention(sink: Sink, temporal_client: C
     assert isinstance(await sink.memory_s("no-such-namespace"), Unavailable)
 
 
-async def test_command_asks_temporal_and_leaves_what_it_may_have_forgotten(
+async def test_requeue_skips_what_temporal_may_have_forgotten(
     database: str, temporal_client: Client, workflow_id: str
 ) -> None:
     environment = {"TEMPORAL_ADDRESS": temporal_client.service_client.config.target_host}

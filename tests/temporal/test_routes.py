@@ -167,7 +167,7 @@ class TestATemplate:
         assert says in detail
         assert f"route 't' ({loaded.path}:1): workflow_id: " in detail
 
-    def test_may_stand_in_every_text(self, tmp_path: Path) -> None:
+    def test_placeholders_work_in_every_text(self, tmp_path: Path) -> None:
         text = """
             [defaults]
             namespace = "ns-{tenant}"

@@ -127,7 +127,7 @@ async def test_every_operation_can_be_routed(
     assert done == ["first", "first", "stop"]  # the start's argument, then its signal's, then the other's
 
 
-async def test_a_message_with_a_target_of_its_own_never_asks_the_routes(routed: pytest.MonkeyPatch, run: str) -> None:
+async def test_a_message_with_a_target_of_its_own_never_uses_the_routes(routed: pytest.MonkeyPatch, run: str) -> None:
     sent = message(start(f"own-{run}"), payload={"organization_id": 1})
     async with temporal_sink(CONTEXT) as sink:
         outcome = await sink.deliver(sent._replace(topic="organization.created"))

@@ -64,7 +64,7 @@ class TestAStart:
             (None, None, [b"null"]),
         ],
     )
-    async def test_gives_the_arguments_that_were_asked_for(
+    async def test_gives_the_requested_arguments(
         self,
         sink: Sink,
         temporal_client: Client,

@@ -52,7 +52,7 @@ async def look(reading: CachedAnswer[int], wait_s: float) -> int | None:
     return None if answer is None else answer.value
 
 
-async def test_many_who_ask_at_once_put_one_question() -> None:
+async def test_many_requests_at_once_are_one_query() -> None:
     question = Question()
     reading = CachedAnswer(question.ask, every_s=0.0)
     async with answered(reading):
@@ -65,7 +65,7 @@ async def test_many_who_ask_at_once_put_one_question() -> None:
         assert question.most_at_once == 1
 
 
-async def test_a_young_answer_is_not_asked_for_again_and_an_old_one_is() -> None:
+async def test_a_recent_answer_is_reused_and_an_old_one_is_not() -> None:
     question = Question()
     question.may_answer.set()
     seldom, often = CachedAnswer(question.ask, every_s=LONG_S), CachedAnswer(question.ask, every_s=0.0)

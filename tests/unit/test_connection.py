@@ -367,7 +367,7 @@ def test_tls_is_verified_unless_the_host_is_this_machine(host: str, mode: str) -
         ("VERIFY_FULL", "verify-full", False),
     ],
 )
-def test_mode_is_obeyed_and_a_weak_one_is_doubted(asked: str, mode: str, doubtful: bool) -> None:
+def test_sslmode_is_used_and_a_weak_one_is_a_doubt(asked: str, mode: str, doubtful: bool) -> None:
     server = resolved({"PGHOST": "db", "PGSSLMODE": asked})
     assert seen(server)["sslmode"] == (mode, "environment variable PGSSLMODE")
     assert [doubt.startswith(f"PGSSLMODE asks for sslmode={mode}") for doubt in server.doubts()] == [True] * doubtful
@@ -417,7 +417,7 @@ def test_hosts_share_the_time_unless_it_is_set_for_each() -> None:
     assert resolved({"PGHOST": "a,b", "PGCONNECT_TIMEOUT": "9"}).timeout_s == 9.0
 
 
-def test_listen_address_takes_names_and_secrets_from_the_other_and_nothing_of_its_way() -> None:
+def test_listen_address_takes_names_and_secrets_but_no_host_from_the_other() -> None:
     way = "sslmode=disable&options=-cx%3D1"
     main = {"DATABASE_URL": f"postgresql://app:{CANARY}@pooler:6543/shop?{way}"}
     server = heard(main | {"OUTBOX_LISTEN_URL": "postgresql://direct"})

@@ -29,7 +29,7 @@ def test_first_cut_goes_below_what_the_sink_took(pace: Pace) -> None:
     assert pace.rate == pytest.approx(700)
 
 
-def test_cut_in_the_first_second_of_life_knows_what_the_sink_took(pace: Pace) -> None:
+def test_cut_in_the_first_second_uses_the_rate_that_the_sink_accepted(pace: Pace) -> None:
     pace.accepted = 200
     pace.slow_down(START_S + 0.3)
     assert pace.rate == pytest.approx(140)

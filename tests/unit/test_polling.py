@@ -43,7 +43,7 @@ def test_workers_that_started_together_drift_apart() -> None:
     assert max(together) - min(together) > 0.1
 
 
-def test_lone_worker_answers_at_once_also_when_a_claim_brought_the_next_rings_message() -> None:
+def test_lone_worker_claims_at_once_also_if_a_claim_brought_the_message_of_the_next_ring() -> None:
     polling = Polling(poll_interval_s=10.0, fallback_interval_s=1.0)
     for _ in range(100):
         polling.note_wakeup(found=True)

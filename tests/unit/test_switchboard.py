@@ -116,7 +116,7 @@ async def test_auto_stays_with_a_listen_that_can_be_trusted() -> None:
         assert b.selection.report()["sources"] == {"listen": "ready"}
 
 
-async def test_auto_takes_realtime_in_while_listen_cannot_hear_and_lets_it_go_again() -> None:
+async def test_auto_runs_realtime_only_while_listen_receives_nothing() -> None:
     async with board("auto", "listen", "realtime") as b:
         await b.runs("listen")
         b.sources["listen"].error = "a pooler stands there"

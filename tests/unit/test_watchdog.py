@@ -38,7 +38,7 @@ def test_a_loop_that_waits_for_another_is_released_from_its_promise() -> None:
     assert watchdog.overdue_s() == {}
 
 
-async def test_an_event_loop_that_stands_still_is_seen_to_lag() -> None:
+async def test_a_stuck_event_loop_shows_its_lag() -> None:
     watchdog = Watchdog()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watchdog.beat)

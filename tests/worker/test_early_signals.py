@@ -159,7 +159,7 @@ async def test_sighup_drains_and_is_ignored_where_nohup_says_so(database: str, t
 
 
 @pytest.mark.parametrize("command", [["run"], ["workflows", "run"], ["run", "--mode", "poll"]], ids=" ".join)
-def test_signals_are_heard_before_anything_else_is_loaded(command: list[str]) -> None:
+def test_signals_work_before_anything_else_is_loaded(command: list[str]) -> None:
     program = f"""
 import os, runpy, signal, sys
 before = set(sys.modules)

@@ -122,7 +122,7 @@ async def test_sources_and_modes_are_shown_as_they_change(database: str) -> None
         assert (await scrape(port))["outbox_source_losses_total"][("listen",)] == 1
 
 
-async def test_however_many_look_the_database_is_asked_seldom_and_unasked_never(
+async def test_many_requests_query_the_database_rarely_and_no_request_never(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: Counter[str] = Counter()

@@ -42,7 +42,7 @@ def failing_first(times: int, outcome: Outcome) -> FakeSink:
     return FakeSink(answer)
 
 
-async def test_delivered_message_stands_in_the_history_with_its_workflow(database: str) -> None:
+async def test_delivered_message_is_in_the_history_with_its_workflow(database: str) -> None:
     [message_id] = await enqueue(database)
     async with running(database) as relay:
         await relay.wait_completed(1)
@@ -143,7 +143,7 @@ async def test_error_text_that_the_database_cannot_store_is_made_fit(database: s
     assert len(row["errors"]) < 3000
 
 
-async def test_a_sink_that_cannot_deliver_is_reported_before_the_first_message(database: str) -> None:
+async def test_worker_holds_before_the_first_message_if_the_sink_cannot_deliver(database: str) -> None:
     sink = FakeSink()
     sink.available = False
     async with running(database, sink) as relay:
@@ -263,7 +263,7 @@ async def test_a_probe_that_says_nothing_leaves_the_word_to_other_deliveries(dat
         await eventually(buried, lambda n: n == 1)
 
 
-async def test_a_message_that_may_have_got_through_to_a_dying_sink_is_remembered_as_tried(database: str) -> None:
+async def test_a_message_that_may_have_reached_a_dying_sink_counts_as_tried(database: str) -> None:
     """Its next delivery must know that it is a repeat. One that was never sent leaves no trace."""
     sent, unsent = await enqueue(database, topic="sent"), await enqueue(database, topic="unsent")
 

@@ -215,9 +215,7 @@ async def test_claim_reads_the_batch_and_not_the_backlog(db: Connection, analyze
 
 @statistics
 @CLAIMS
-async def test_claim_behind_a_place_reads_nothing_of_what_stands_before_it(
-    db: Connection, analyzed: str, claim: str
-) -> None:
+async def test_claim_behind_a_place_reads_no_message_before_it(db: Connection, analyzed: str, claim: str) -> None:
     """What is leased keeps its place in the order; a claim that follows a full one does not go through it again."""
     await prepare(db)
     if claim == "claim/ruled":

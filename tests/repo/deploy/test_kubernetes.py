@@ -105,7 +105,7 @@ def test_every_process_of_the_image_has_a_manifest() -> None:
     assert {tuple(each["args"]) for each in ours} == {*DRAINS, ("migrate",), ("workflows", "migrate")}
 
 
-def test_the_workflow_worker_is_asked_whether_it_lives_and_whether_it_works() -> None:
+def test_the_workflow_worker_reports_whether_it_is_alive_and_ready() -> None:
     pod = manifest(FOLDER / "workflows" / "worker.yaml")["spec"]["template"]
     [worker] = pod["spec"]["containers"]
     assert {"startupProbe", "livenessProbe", "readinessProbe"} <= worker.keys()
@@ -190,7 +190,7 @@ def test_a_relay_finds_routes_where_it_looks_for_them(pod: dict[str, Any]) -> No
             assert {"name": "routes", "configMap": {"name": "outbox-routes", "optional": True}} in pod["volumes"]
 
 
-def test_the_routes_of_the_families_are_those_that_come_along() -> None:
+def test_the_included_routes_are_those_of_the_families() -> None:
     ours = FOLDER.parents[1] / "workflows" / "outbox_workflows" / "outbox.toml"
     assert (FOLDER / "workflows" / "outbox.toml").read_bytes() == ours.read_bytes()
 

@@ -71,7 +71,7 @@ def test_a_rule_that_counts_sees_what_happened_before_the_first_scrape(alert: st
         assert re.findall(r"unless present_over_time\((\w+)", expression) == counted
 
 
-def test_an_alert_that_speaks_for_others_names_alerts_and_labels_that_they_have() -> None:
+def test_an_alert_that_inhibits_others_names_existing_alerts_and_labels() -> None:
     for rule in ALERTMANAGER["inhibit_rules"]:
         [source], [target] = (
             [re.fullmatch(r"alertname =~? \"([\w|]+)\"", matcher)[1].split("|") for matcher in rule[f"{side}_matchers"]]  # type: ignore[index]
@@ -138,7 +138,7 @@ def test_a_panel_shows_metrics_that_exist(title: str, expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", [*(rule["expr"] for rule in ALERTS.values()), *(e for _, e in TARGETS)])
-def test_metrics_of_the_sdk_are_asked_of_our_own_workers_only(expression: str) -> None:
+def test_only_our_own_workers_serve_metrics_of_the_sdk(expression: str) -> None:
     asked = re.findall(
         r"\b(temporal_[a-z_]+)(\{program=\"outbox-workflows\")?", expression.split("unless present", 1)[0]
     )

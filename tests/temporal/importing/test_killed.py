@@ -67,7 +67,7 @@ async def killed(command: subprocess.Popen[str]) -> None:
     assert command.returncode == -signal.SIGKILL
 
 
-async def test_killed_twice_in_the_midst_of_a_batch_and_run_again_each_row_has_one_message(
+async def test_after_two_kills_within_a_batch_and_another_run_each_row_has_one_message(
     database: str, tmp_path: Path
 ) -> None:
     await build(database, 3000)

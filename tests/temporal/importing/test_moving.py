@@ -106,9 +106,7 @@ async def test_the_source_may_be_another_database_and_is_not_written_to(
     assert await exactly_once(database, 40)
 
 
-async def test_key_tenant_memo_and_everything_a_route_knows_are_filled_from_columns(
-    database: str, tmp_path: Path
-) -> None:
+async def test_key_tenant_memo_and_all_fields_of_a_route_are_filled_from_columns(database: str, tmp_path: Path) -> None:
     await table(
         database,
         "id int, kind text, org text, deep json",

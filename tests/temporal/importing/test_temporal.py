@@ -66,7 +66,7 @@ async def statuses(client: Client, name: str, numbers: list[int]) -> list[Workfl
 
 
 @pytest.mark.slow("starts hundreds of workflows")
-async def test_hundreds_of_rows_have_exactly_one_workflow_each_which_can_go_on_with_what_it_was_given(
+async def test_hundreds_of_rows_have_exactly_one_workflow_each_with_its_arguments(
     database: str, path: Path, name: str, temporal_client: Client
 ) -> None:
     await build(database, ROWS)

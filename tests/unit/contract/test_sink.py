@@ -113,7 +113,7 @@ async def test_sink_says_that_its_other_side_is_away_and_raises_nothing(
             assert isinstance(await sink.probe(), Unavailable)
 
 
-async def test_sink_that_forgets_says_after_how_long_and_raises_nothing_when_its_other_side_is_away(
+async def test_sink_reports_its_retention_and_raises_nothing_if_its_other_side_is_away(
     opened: Opened, temporal_client: Client, request: pytest.FixtureRequest
 ) -> None:
     async with opened() as sink:

@@ -275,7 +275,7 @@ async def test_half_open_socket_is_noticed_within_five_seconds(server: RealtimeS
         await delivered(relay, supabase)
 
 
-async def test_process_that_hangs_is_noticed_by_its_unanswered_heartbeat(server: RealtimeServer, supabase: str) -> None:
+async def test_hanging_process_is_noticed_by_its_unanswered_heartbeat(server: RealtimeServer, supabase: str) -> None:
     """The websocket is answered by the server's transport; the application behind it stands still."""
     async with woken_by(server, supabase) as relay:
         await ready(relay)
@@ -370,7 +370,7 @@ async def test_address_that_is_no_realtime_server_is_named(supabase: str) -> Non
         assert "127.0.0.1:1" in lost.error
 
 
-async def test_auto_falls_back_to_realtime_where_listen_cannot_hear(server: RealtimeServer, supabase: str) -> None:
+async def test_auto_falls_back_to_realtime_if_listen_receives_nothing(server: RealtimeServer, supabase: str) -> None:
     async with tcp_proxy(supabase) as proxy:
         await proxy.refuse()
         async with woken_by(server, supabase, mode="auto", listen_url=proxy.url(supabase)) as relay:

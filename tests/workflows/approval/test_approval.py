@@ -90,7 +90,7 @@ async def test_a_decision_that_arrives_twice_from_the_outbox_has_one_effect(stag
     assert (await row(stage, handle))["comment"] == "too dear"
 
 
-async def test_a_caller_who_asks_again_gets_the_same_answer_even_after_the_end(stage: Stage) -> None:
+async def test_a_repeated_call_gets_the_same_answer_even_after_the_end(stage: Stage) -> None:
     decision = command(ALICE)
     async with stage.worker():
         handle = await begin(stage)
@@ -101,7 +101,7 @@ async def test_a_caller_who_asks_again_gets_the_same_answer_even_after_the_end(s
             await handle.execute_update(ApprovalWorkflow.reject, command(ALICE))
 
 
-async def test_who_may_not_is_refused_with_a_reason_and_leaves_no_trace(stage: Stage) -> None:
+async def test_command_without_the_right_is_refused_with_a_reason_and_changes_nothing(stage: Stage) -> None:
     async with stage.worker():
         handle = await begin(stage, approvers=[ALICE, BOB])
         code, reason = await refusal(handle, "approve", command(BOB))

@@ -87,7 +87,7 @@ def test_reminders_keep_their_rhythm_and_do_not_make_up_for_missed_ones(late: ti
     assert next_reminder(last, last + late, DAY, NOW + 10 * DAY) == due
 
 
-def test_who_is_asked_late_has_the_whole_time() -> None:
+def test_approver_who_is_asked_late_has_the_whole_time() -> None:
     case = opened()
     step = case.pass_time(NOW + 30 * DAY)
     assert step is not None
@@ -213,7 +213,7 @@ def test_an_empty_request_is_reported_everything_that_it_lacks() -> None:
     assert len(faults(SimpleRequest())) == 5
 
 
-def test_mails_go_to_those_who_are_to_act_and_at_the_end_to_who_asked() -> None:
+def test_mails_go_to_the_approvers_and_at_the_end_to_the_requester() -> None:
     case = Case(REQUEST, NOW)
     recipients: list[tuple[str, list[str]]] = []
 

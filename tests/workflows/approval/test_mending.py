@@ -22,7 +22,7 @@ async def row(stage: Stage, handle: WorkflowHandle[Any, Any]) -> dict[str, Any]:
     return dict(found)
 
 
-async def test_what_a_terminated_workflow_left_pending_is_ended_once_and_nothing_else(
+async def test_only_the_pending_approval_of_a_terminated_workflow_is_ended_and_only_once(
     stage: Stage, temporal_server: SharedServer
 ) -> None:
     async def repair(*flags: str) -> Done:

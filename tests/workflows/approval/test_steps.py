@@ -159,7 +159,7 @@ async def test_a_step_that_the_database_refuses_ends_the_approval_as_failed(stag
     assert any(mail["To"] == REQUESTER and "failed" in mail["Subject"] for mail in stage.mails())
 
 
-async def test_who_decides_hears_that_the_decision_could_not_be_recorded(stage: Stage) -> None:
+async def test_approver_gets_an_error_if_the_decision_could_not_be_recorded(stage: Stage) -> None:
     await stage.refuse("decided")
     async with stage.worker():
         handle = await begin(stage)

@@ -281,7 +281,7 @@ async def test_a_cancellation_does_not_wait_for_a_mail_server_that_is_away(house
     assert await house.invitations(made) == dict.fromkeys(INVITED, "revoked")
 
 
-async def test_an_organization_is_bootstrapped_once_however_often_it_is_asked_for(house: House) -> None:
+async def test_an_organization_is_bootstrapped_once_after_any_number_of_requests(house: House) -> None:
     async with house.running():
         made = await house.initiate(*INVITED)
         await house.end(made)

@@ -83,7 +83,7 @@ async def test_a_frozen_worker_that_comes_back_after_the_end_leaves_nothing(
         ({"tenant_id": "another's"}, "leave them out"),
     ],
 )
-async def test_an_event_with_which_no_bootstrap_can_begin_is_refused_to_its_writer_and_by_the_workflow(
+async def test_an_unusable_initiating_event_is_refused_at_insert_and_by_the_workflow(
     application_database: str, wrong: dict[str, Any], says: str
 ) -> None:
     said = Organization().data(*INVITED) | wrong

@@ -73,7 +73,7 @@ def test_only_some_of_many_misfits_are_reported() -> None:
     assert len(caught.value.faults) == 10
 
 
-def test_in_place_of_a_request_that_cannot_be_read_stands_an_empty_one() -> None:
+def test_an_unreadable_request_is_replaced_by_an_empty_one() -> None:
     assert begun(SimpleRequest, [7], faults) == (SimpleRequest(), ["the argument must be an object, not a number"])
     request = SimpleRequest(subject="x")
     assert begun(SimpleRequest, [{"subject": "x"}], faults) == (request, faults(request))

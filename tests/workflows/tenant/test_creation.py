@@ -155,7 +155,7 @@ async def test_a_tenant_that_is_there_is_refused_and_stays_as_it_is(stage: Stage
     assert await rows(stage) == before
 
 
-async def test_of_two_that_create_the_same_tenant_one_does_and_the_other_takes_nothing_back(stage: Stage) -> None:
+async def test_if_two_create_the_same_tenant_one_does_and_the_other_undoes_nothing(stage: Stage) -> None:
     gate = HeldStep("validate", "after")
     async with stage.worker(gate):
         handles = [await create(stage), await create(stage)]

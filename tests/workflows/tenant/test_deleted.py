@@ -90,7 +90,7 @@ async def test_a_step_that_comes_after_a_deletion_is_refused_for_good_and_leaves
     assert await fetch(stage.dsn, "select from app.step") == []
 
 
-async def test_an_approval_that_outlives_its_tenant_brings_no_row_back(all_families: Stage) -> None:
+async def test_an_approval_that_outlives_its_tenant_writes_no_row(all_families: Stage) -> None:
     stage = all_families
     await fetch(stage.dsn, TENANT, stage.tenant_id, "active")
     async with stage.worker():
@@ -107,7 +107,7 @@ async def test_an_approval_that_outlives_its_tenant_brings_no_row_back(all_famil
     assert await fetch(stage.dsn, KEPT) == []
 
 
-async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_brings_no_row_back(
+async def test_a_bootstrap_that_outlives_its_tenant_undoes_itself_and_writes_no_row(
     all_families: Stage, tmp_path: Path
 ) -> None:
     stage = all_families

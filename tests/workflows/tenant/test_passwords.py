@@ -36,7 +36,7 @@ async def written(stage: Stage, workflow_id: str) -> bytes:
     return b"\n".join(found)
 
 
-async def test_a_password_that_is_hashed_first_stands_nowhere(stage: Stage) -> None:
+async def test_a_hashed_password_is_stored_nowhere_in_plain_text(stage: Stage) -> None:
     password_hash = await to_thread.run_sync(hashed_password, PASSWORD)
     admin = Admin("ada@acme.example", password_hash=password_hash)
     async with stage.worker():

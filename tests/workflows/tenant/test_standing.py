@@ -36,7 +36,7 @@ async def in_grace(stage: Stage) -> WorkflowHandle[Any, Any]:
     return handle
 
 
-async def test_a_tenant_is_suspended_and_active_again_and_others_hear_of_it(stage: Stage) -> None:
+async def test_suspending_and_reactivating_a_tenant_enqueues_events(stage: Stage) -> None:
     await created(stage)
     tenant_id = str(stage.tenant_id)
     async with stage.worker():

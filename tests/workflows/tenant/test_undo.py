@@ -128,7 +128,7 @@ async def test_another_tenant_s_step_is_none_of_our_business(application: Applic
     assert await tenant.is_there()
 
 
-async def test_undoing_that_the_database_refuses_has_changed_nothing_and_may_be_tried_again(
+async def test_refused_undoing_changes_nothing_and_can_be_tried_again(
     application: Application, application_database: str
 ) -> None:
     tenant = Tenant(application)

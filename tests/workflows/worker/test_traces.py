@@ -219,7 +219,7 @@ async def test_without_the_library_there_is_one_warning_and_no_trace(
     assert said in doubt
 
 
-def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
+def test_opentelemetry_is_not_loaded_without_its_variables() -> None:
     script = "import sys, outbox.cli.main, outbox_temporal.sink.sink; print([m for m in sys.modules if m.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")

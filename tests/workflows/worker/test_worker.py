@@ -135,7 +135,7 @@ async def test_a_setting_that_cannot_be_used_is_named(
     assert "canary" not in done.err
 
 
-async def test_the_way_of_mails_may_stand_in_a_file(surroundings: dict[str, str], tmp_path: Path) -> None:
+async def test_the_mail_settings_may_be_in_a_file(surroundings: dict[str, str], tmp_path: Path) -> None:
     dsn = surroundings.pop("DATABASE_URL")
     del surroundings["OUTBOX_WORKFLOWS_MAIL"]
     file = tmp_path / "secret"
