@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -23,6 +23,7 @@ from temporalio.client import Client
 from outbox_temporal.servers.postgres import PostgresServer
 from outbox_temporal.servers.temporal import TemporalServer
 from tests.support.birthplaces import name_birthplaces
+from tests.support.kept import keeping
 from tests.support.memory import use_memory
 from tests.support.shared import ServerHost, SharedServer, shared_server
 from tests.support.time_skipping import SERVER_CONFIG
@@ -33,6 +34,7 @@ APPLICATION_TEMPLATE = "application_template"
 FAST_COPY = " strategy file_copy" if VERSION >= 15 else ""
 """Costs a sixth of a copy through the write-ahead log; PostgreSQL 14 knows nothing else."""
 _numbers = count(1)
+Administer = Callable[[str], Awaitable[None]]
 
 use_chosen_version()
 use_memory()
@@ -88,44 +90,61 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-async def migrated_template(anyio_backend: object, postgres: PostgresServer) -> str:
+async def administer(anyio_backend: object, postgres: PostgresServer) -> AsyncIterator[Administer]:
+    """Runs a statement as the superuser, always over the same connection unless that was lost."""
+    connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+
+    async def run(statement: str) -> None:
+        nonlocal connection
+        if connection.is_closed():
+            connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+        await connection.execute(statement, timeout=60)
+
+    yield run
+    await connection.close(timeout=10)
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(administer: Administer, postgres: PostgresServer) -> str:
     """The name of a database with the outbox schema in it, to be copied."""
     from outbox.store.migrations import migrate
 
-    await _administer(postgres, f'create database "{TEMPLATE}"')
+    await administer(f'create database "{TEMPLATE}"')
     await migrate(postgres.dsn(TEMPLATE))
     return TEMPLATE
 
 
 @pytest.fixture
-async def database(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
+async def database(administer: Administer, postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
     """The DSN of a fresh database with the outbox schema."""
-    async with _fresh_database(postgres, migrated_template) as dsn:
+    async with _fresh_database(administer, postgres, migrated_template) as dsn:
         yield dsn
 
 
 @pytest.fixture(scope="session")
-async def application_template(postgres: PostgresServer, migrated_template: str) -> str:
+async def application_template(administer: Administer, postgres: PostgresServer, migrated_template: str) -> str:
     """The name of a database with both schemas in it, the outbox's and the application's, to be copied."""
     from outbox.store.migrations import migrate
     from outbox_workflows.shared.migrations import APPLICATION
 
-    await _administer(postgres, f'create database "{APPLICATION_TEMPLATE}" template "{migrated_template}"')
+    await administer(f'create database "{APPLICATION_TEMPLATE}" template "{migrated_template}"')
     await migrate(postgres.dsn(APPLICATION_TEMPLATE), lineage=APPLICATION)
     return APPLICATION_TEMPLATE
 
 
 @pytest.fixture
-async def application_database(postgres: PostgresServer, application_template: str) -> AsyncIterator[str]:
+async def application_database(
+    administer: Administer, postgres: PostgresServer, application_template: str
+) -> AsyncIterator[str]:
     """The DSN of a fresh database with the outbox's and the application's schema."""
-    async with _fresh_database(postgres, application_template) as dsn:
+    async with _fresh_database(administer, postgres, application_template) as dsn:
         yield dsn
 
 
 @pytest.fixture
-async def empty_database(postgres: PostgresServer) -> AsyncIterator[str]:
+async def empty_database(administer: Administer, postgres: PostgresServer) -> AsyncIterator[str]:
     """The DSN of a fresh database with nothing in it."""
-    async with _fresh_database(postgres, "template0") as dsn:
+    async with _fresh_database(administer, postgres, "template0") as dsn:
         yield dsn
 
 
@@ -144,18 +163,11 @@ async def temporal_client(temporal_server: SharedServer) -> Client:
 
 
 @asynccontextmanager
-async def _fresh_database(postgres: PostgresServer, template: str) -> AsyncIterator[str]:
+async def _fresh_database(administer: Administer, postgres: PostgresServer, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
-    await _administer(postgres, f'create database "{name}" template "{template}"{FAST_COPY}')
+    await administer(f'create database "{name}" template "{template}"{FAST_COPY}')
     try:
-        yield postgres.dsn(name)
+        async with keeping(postgres.dsn(name)):
+            yield postgres.dsn(name)
     finally:
-        await _administer(postgres, f'drop database "{name}" with (force)')
-
-
-async def _administer(postgres: PostgresServer, statement: str) -> None:
-    connection = await asyncpg.connect(postgres.dsn(), timeout=10)
-    try:
-        await connection.execute(statement, timeout=60)
-    finally:
-        await connection.close(timeout=10)
+        await administer(f'drop database "{name}" with (force)')

@@ -18,6 +18,7 @@ from outbox.model.sink import SinkFactory
 from outbox.observability.pages import serving
 from outbox.worker.worker import Worker
 from tests.support.event_log import EventLog
+from tests.support.kept import connection_for
 from tests.support.sinks import FakeSink
 
 STOPS_WITHIN_S = 20.0
@@ -114,12 +115,9 @@ async def enqueue(dsn: str, count: int = 1, *, topic: str = "test", payload: str
 
 
 async def fetch(dsn: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
-    """Run one statement over a connection of its own."""
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
+    """Run one statement, as over a connection of its own."""
+    async with connection_for(dsn, statement) as connection:
         return await connection.fetch(statement, *arguments)
-    finally:
-        await connection.close(timeout=10)
 
 
 async def counts(dsn: str) -> dict[str, int]:

@@ -28,6 +28,7 @@ from outbox_workflows.shared.database import Application, open_application
 from outbox_workflows.shared.mail import FileMailer, Mailer
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running
+from tests.support.sandbox import SANDBOX
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Stage:
             workflows=self.family.workflows,
             activities=self.family.activities(self.application, FileMailer(self.mail_folder)),
             interceptors=interceptors,
+            workflow_runner=SANDBOX,
             **options,
         )
         async with serving(worker):

@@ -28,6 +28,7 @@ from outbox_workflows.shared.database import open_application
 from outbox_workflows.shared.mail import FileMailer, Mailer
 from tests.support.eventually import eventually
 from tests.support.running import Running, fetch, running
+from tests.support.sandbox import SANDBOX
 from tests.support.shared import SharedServer
 from tests.support.sql import connected
 
@@ -154,6 +155,7 @@ class House:
                 workflows=WORKFLOWS,
                 activities=activities.all(),
                 interceptors=interceptors,
+                workflow_runner=SANDBOX,
             )
             async with serving(worker):
                 yield
