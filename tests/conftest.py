@@ -27,12 +27,10 @@ from tests.support.kept import keeping
 from tests.support.memory import use_memory
 from tests.support.shared import ServerHost, SharedServer, shared_server
 from tests.support.time_skipping import SERVER_CONFIG
-from tests.support.versions import VERSION, use_chosen_version
+from tests.support.versions import FAST_COPY, use_chosen_version
 
 TEMPLATE = "outbox_template"
 APPLICATION_TEMPLATE = "application_template"
-FAST_COPY = " strategy file_copy" if VERSION >= 15 else ""
-"""Costs a sixth of a copy through the write-ahead log; PostgreSQL 14 knows nothing else."""
 _numbers = count(1)
 Administer = Callable[[str], Awaitable[None]]
 

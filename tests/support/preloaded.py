@@ -18,24 +18,33 @@ import struct
 import sys
 import traceback
 from importlib.metadata import entry_points
-from pkgutil import resolve_name
+from pkgutil import walk_packages
 from typing import Any, NoReturn
+
+import outbox
+import outbox_temporal
 
 STATUS = struct.Struct("<i")
 REQUEST_BYTES = 1 << 20
 DESCRIPTORS = 4
-_LIBRARIES = ("asyncpg", "temporalio.client", "temporalio.worker", "tests.support.sinks", "uvloop")
+_LIBRARIES = (
+    "anyio._backends._asyncio",
+    "asyncpg",
+    "temporalio.client",
+    "temporalio.worker",
+    "tests.support.sinks",
+    "uvloop",
+)
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def load() -> None:
-    """Import what commands import."""
-    from outbox.cli.commands import COMMANDS
-
+    """Import what commands import, also while they run."""
     for module in _LIBRARIES:
         importlib.import_module(module)
-    for place in COMMANDS.values():
-        resolve_name(place)
+    for package in (outbox, outbox_temporal):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     for entry in entry_points(group="outbox.commands"):
         entry.load()
 

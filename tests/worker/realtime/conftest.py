@@ -14,6 +14,7 @@ from outbox_temporal.servers.postgres import PostgresServer
 from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, prepare, realtime_server
 from tests.support.running import fetch
+from tests.support.versions import FAST_COPY
 
 _numbers = count(1)
 
@@ -26,17 +27,25 @@ def logical_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-async def supabase(logical_postgres: PostgresServer) -> AsyncIterator[str]:
-    """The DSN of a fresh database that looks like Supabase's, with the outbox in it and its messages published."""
-    name = f"realtime_{next(_numbers)}"
+@pytest.fixture(scope="session")
+async def supabase_template(anyio_backend: object, logical_postgres: PostgresServer) -> str:
+    """The name of a database that looks like Supabase's, with the outbox in it and its messages published."""
+    name = "realtime_template"
     await fetch(logical_postgres.dsn(), f"create database {name}")
     dsn = logical_postgres.dsn(name)
     await migrate(dsn)
     await prepare(dsn, "outbox.message", broadcast=True)
     await fetch(dsn, "grant usage on schema outbox to service_role, authenticated; ")
     await fetch(dsn, "grant select on outbox.message to service_role")
-    yield dsn
+    return name
+
+
+@pytest.fixture
+async def supabase(logical_postgres: PostgresServer, supabase_template: str) -> AsyncIterator[str]:
+    """The DSN of a fresh copy of this database."""
+    name = f"realtime_{next(_numbers)}"
+    await fetch(logical_postgres.dsn(), f"create database {name} template {supabase_template}{FAST_COPY}")
+    yield logical_postgres.dsn(name)
     await eventually(partial(_dropped, logical_postgres.dsn(), name), bool)
 
 
