@@ -26,9 +26,11 @@ from tests.support.birthplaces import name_birthplaces
 from tests.support.kept import keeping
 from tests.support.memory import use_memory
 from tests.support.shared import ServerHost, SharedServer, shared_server
+from tests.support.supabase import logical_postgres, server, supabase, supabase_template
 from tests.support.time_skipping import SERVER_CONFIG
 from tests.support.versions import FAST_COPY, use_chosen_version
 
+__all__ = ["logical_postgres", "server", "supabase", "supabase_template"]  # fixtures
 TEMPLATE = "outbox_template"
 APPLICATION_TEMPLATE = "application_template"
 _numbers = count(1)

@@ -20,9 +20,7 @@ from outbox.wakeup.token import Token
 from tests.support.event_log import EventLog
 from tests.support.eventually import eventually
 from tests.support.realtime_server import RealtimeServer, jwt
-from tests.worker.realtime.conftest import logical_postgres, server, supabase
 
-__all__ = ["logical_postgres", "server", "supabase"]
 pytestmark = pytest.mark.timeout(60)
 NO_SERVER = {"listen": "postgresql://postgres@127.0.0.1:1/x", "realtime": "http://127.0.0.1:1"}
 Make = Callable[[Wakeup, EventLog, bool], Source]
