@@ -6,20 +6,18 @@ Every fault is found before anything starts, and named with its setting. Field d
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, cast
+from typing import Literal, cast
 
 from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
 from outbox.config import environment_model as fields
 from outbox.config.sink_reference import load_sink, moved
-from outbox.loops.backoff import Backoff
 from outbox.model.errors import ConfigurationError
 from outbox.model.schema_name import validated_schema
 from outbox.postgres.address import Address, Environment, Faults, database, listening
@@ -32,16 +30,10 @@ from outbox.wakeup.selection import Mode
 from outbox.wakeup.token import Token
 
 __all__ = ["LoadedSettings", "Settings", "environment_name", "load", "load_sink", "read"]
-_DEFAULTS = RelaySettings()
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Settings(BaseModel):
-    """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
-
-    model_config = fields.named(fields.PREFIX)
+class PlaceSettings(BaseModel):
+    """Where messages come from and go to, and what wakes the worker."""
 
     database_url: SecretStr | None = Field(
         None,
@@ -90,48 +82,13 @@ class Settings(BaseModel):
         default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}",
         description="Name of this worker in logs, in the database, and towards the sink. Default: host:pid.",
     )
-    concurrency: Count = Field(_DEFAULTS.concurrency, description="Deliveries in flight at once, at most.")
-    prefetch: int = Field(
-        _DEFAULTS.prefetch, ge=0, le=100_000, description="Messages claimed ahead of their delivery, at most."
-    )
-    batch: Count = Field(_DEFAULTS.batch, description="Messages in one claim or settle statement, at most.")
-    lease_s: Seconds = Field(_DEFAULTS.lease_s, description="How long a claim holds a message.")
-    deliver_timeout_s: Seconds = Field(
-        _DEFAULTS.deliver_timeout_s, description="How long one delivery may take before its outcome counts as unknown."
-    )
-    poll_interval_s: Seconds = Field(
-        _DEFAULTS.poll_interval_s,
-        description="How often an idle worker looks for messages although a trusted source would ring.",
-    )
-    fallback_interval_s: Seconds = Field(
-        _DEFAULTS.fallback_interval_s,
-        description="How often an idle worker looks while no source is subscribed and trusted.",
-    )
-    keyed_failure: Literal["bury", "wait"] = Field(
-        _DEFAULTS.keyed_failure,
-        description="What becomes of a message with a key that fails for good: bury it and go on, or wait and retry.",
-    )
-    series: Count = Field(
-        _DEFAULTS.series,
-        description="Messages of one key that are claimed together, at most, and delivered one after the other.",
-    )
-    max_attempts: Count = Field(
-        _DEFAULTS.max_attempts, description="Counted failures of a message before it becomes a dead letter."
-    )
-    suspect_after: Count = Field(
-        _DEFAULTS.suspect_after,
-        description="Claims without any outcome after which a message is delivered with nothing else in flight.",
-    )
-    max_deliveries: Count = Field(
-        _DEFAULTS.max_deliveries, description="Claims without any outcome after which a message is quarantined."
-    )
-    retry_base_s: Seconds = Field(
-        _DEFAULTS.retry.base_s, description="Delay before the first retry; it doubles each time."
-    )
-    retry_cap_s: Seconds = Field(_DEFAULTS.retry.cap_s, description="Longest delay between two retries.")
-    drain_timeout_s: Seconds = Field(
-        _DEFAULTS.drain_timeout_s, description="How long a shutdown waits for deliveries in flight."
-    )
+
+
+class Settings(RelaySettings, PlaceSettings):
+    """Everything that can be set. Durations are seconds; a name with prefix is the environment variable."""
+
+    model_config = fields.named(fields.PREFIX)
+
     history: bool = Field(default=True, description="Whether delivered messages are kept in the history table.")
     history_days: int = Field(30, ge=1, le=3650, description="Days of history to keep.")
     http_host: str = Field(
@@ -232,12 +189,6 @@ class Settings(BaseModel):
         if file is not None:
             return from_file(file).value
         return self.supabase_service_role_key.get_secret_value() if self.supabase_service_role_key else ""
-
-    def relay(self) -> RelaySettings:
-        """The relay's share of the settings."""
-        shared = Settings.model_fields.keys() & {field.name for field in dataclasses.fields(RelaySettings)}
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        return RelaySettings(retry=Backoff(self.retry_base_s, self.retry_cap_s), **chosen)
 
 
 @dataclass(frozen=True, slots=True)

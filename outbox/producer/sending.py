@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Sending(Protocol[P, R_co]):
+class SendFunction(Protocol[P, R_co]):
     """A function that sends a call over a connection."""
 
     @overload
@@ -28,14 +28,14 @@ class Sending(Protocol[P, R_co]):
     def __call__(self, connection: AsyncConnection, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
 
 
-def returns_id(describe: Callable[P, Call]) -> Sending[P, UUID]:
+def returns_id(describe: Callable[P, Call]) -> SendFunction[P, UUID]:
     """For a call that makes one message."""
-    return cast("Sending[P, UUID]", _sending(describe, send_for_one))
+    return cast("SendFunction[P, UUID]", _sending(describe, send_for_one))
 
 
-def returns_ids(describe: Callable[P, Call]) -> Sending[P, list[UUID]]:
+def returns_ids(describe: Callable[P, Call]) -> SendFunction[P, list[UUID]]:
     """For a call that makes several messages."""
-    return cast("Sending[P, list[UUID]]", _sending(describe, send))
+    return cast("SendFunction[P, list[UUID]]", _sending(describe, send))
 
 
 def _sending(describe: Callable[..., Call], sender: Callable[[Any, Call], object]) -> Callable[..., object]:

@@ -154,9 +154,7 @@ class Worker:
         settings, emit, schema = self._settings, self._emit, self._settings.schema_name
         store, wakeup = Store(pool, schema, keep_history=settings.history), Wakeup(emit)
         rescue = Rescue(workers, wakeup, emit, worker_id=worker_id, stable_s=lambda: self._presence.stable_s)
-        relay = Relay(
-            RelayContext(store, sink, wakeup, emit, settings.relay(), self.state.watchdog, worker_id, rescue.look)
-        )
+        relay = Relay(RelayContext(store, sink, wakeup, emit, settings, self.state.watchdog, worker_id, rescue.look))
         heartbeat = Heartbeat(
             workers,
             emit,
@@ -222,7 +220,7 @@ class Worker:
                 wakeup,
                 self._emit,
                 on_control=control.look,
-                reconnect=settings.relay().reconnect,
+                reconnect=settings.reconnect,
             )
         }
         configured = settings.realtime()

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 
-from outbox.loops.backoff import Backoff
 from outbox.model.errors import clean
 from outbox.model.message import Message
 from outbox.model.sink import Failed, Rejected, Throttled, Unavailable, Unclear, Undelivered, Unknown
@@ -15,7 +14,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.verdict import PutBack, Release, is_suspect, is_well, judge, quarantine, tried
 from outbox.store.messages import Burial, Retry
 
-SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry=Backoff(1.0, 8.0))
+SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry_base_s=1.0, retry_cap_s=8.0)
 
 
 def message(*, attempts: int = 0, setbacks: int = 0, deliveries: int = 1) -> Message:

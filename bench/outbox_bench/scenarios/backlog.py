@@ -152,7 +152,7 @@ class _ExplainingPool:
 
 async def _explain(connection: Connection, size: int, report: Measurements) -> None:
     """Count the buffers that one full claim touches; it is rolled back."""
-    settings = config.load(database_url="postgresql://").relay()
+    settings = config.load(database_url="postgresql://")
     store = Store(cast("Pool", _ExplainingPool(connection)), "outbox")
     transaction = connection.transaction()
     await transaction.start()

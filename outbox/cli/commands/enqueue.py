@@ -25,7 +25,7 @@ _PLACE = re.compile(r"messages\[(\d+)\]: ")
 
 
 @dataclass(frozen=True, slots=True)
-class MessageOptions:
+class EnqueueArguments:
     """One message; of messages on standard input what they have in common."""
 
     topic: Annotated[
@@ -56,7 +56,7 @@ class MessageOptions:
 
 
 @with_options
-def enqueue(message: MessageOptions) -> None:
+def enqueue(message: EnqueueArguments) -> None:
     """Enqueue messages in one transaction and print their ids.
 
     A line on standard input is an object with the names of the SQL function's parameters:
