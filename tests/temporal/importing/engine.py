@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 from anyio import to_thread
 
+from outbox.cli.session import with_store
 from outbox_temporal.importing import command
+from outbox_temporal.importing.journal import Books
 from outbox_temporal.importing.mapping import load
 from outbox_temporal.importing.report import ImportReport
 from outbox_temporal.importing.rollback import Started
@@ -94,7 +96,7 @@ async def _run(dsn: str, path: Path, work: Any, **chosen: Any) -> ImportReport:
     mapping = load(path)
     report = ImportReport.of(mapping, "test")
     try:
-        await command._with_books(settings(dsn, **chosen), partial(work, mapping, report))
+        await with_store(settings(dsn, **chosen), Books, partial(work, mapping, report))
     except ExceptionGroup as group:  # as the command line does
         raise group.exceptions[0] from group
     return report

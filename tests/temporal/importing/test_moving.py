@@ -9,10 +9,10 @@ import anyio
 import orjson
 import pytest
 
+from outbox.cli.session import with_store
 from outbox.loops.signals import Stop
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.store.migrations import migrate
-from outbox_temporal.importing import command
 from outbox_temporal.importing.journal import Books
 from outbox_temporal.importing.mapping import load
 from outbox_temporal.importing.report import ImportReport
@@ -317,7 +317,7 @@ async def test_a_rollback_during_another_takes_its_place(database: str, tmp_path
         await books.end_rollback(found.import_id, first._number)
         assert await books.read_import("old-engine") == found._replace(rolling_back=True, rollbacks=second)
 
-    await command._with_books(settings(database), both)
+    await with_store(settings(database), Books, both)
 
 
 async def test_another_schema_does_as_well(empty_database: str, tmp_path: Path) -> None:
