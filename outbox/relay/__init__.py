@@ -62,11 +62,11 @@ class Relay:
 
     @property
     def in_flight(self) -> int:
-        """How many messages the sink is being asked about at this moment."""
+        """How many deliveries wait for the sink's answer."""
         return self._deliverer.in_flight
 
     def stop(self) -> None:
-        """Begin the shutdown: claim nothing more, release what is not begun, finish what is. Safe to call twice."""
+        """Begin the shutdown: claim nothing more, release what has not begun, finish the rest. Safe to call twice."""
         if not self._stopped.is_set():
             self._stopped.set()
             self._emit(DrainStarted(self.in_flight))
@@ -86,7 +86,7 @@ class Relay:
                 duties.start_soon(self.hold.run, self._deliverer.conclude_doubt)
                 await self._work()
                 duties.cancel_scope.cancel()
-            for doubt in self.hold.take_doubts():  # no probe will come: what may be released is
+            for doubt in self.hold.take_doubts():  # no probe will come
                 self._deliverer.conclude_doubt(doubt.delivery, doubt.outcome, well=False)
             self._watchdog.forget("deliver")
             self._watchdog.forget("probe")

@@ -1,7 +1,7 @@
 """Where claimed messages wait for a free delivery slot, and idle slots wait for messages.
 
-Everything that changes state here is synchronous. The buffer also knows how far ahead of the deliveries it pays to
-claim: twice as far whenever the slots ran dry, less far when a message has waited too long.
+Everything that changes state here is synchronous. The buffer also decides how many messages to claim
+ahead: twice as many when the slots have run dry, fewer when a message has waited too long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio
 from outbox.model.message import ClaimedBatch, Delivery, Message
 
 _LONG_WAIT_S = 2.0
-"""A message that waited longer than this for its slot was claimed too early."""
+"""A message that waits longer than this for a slot was claimed too early."""
 
 
 _DELIVERY: Callable[[tuple[Message, float, float, Sequence[Message]]], Delivery] = partial(tuple.__new__, Delivery)
@@ -27,7 +27,7 @@ _TENANT = attrgetter("message.tenant")
 
 
 def _series(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """The first message of each key and those that are alone; and beside each, what follows it in the same key."""
+    """The first message of each key, and the messages without a key; beside each, the later messages of its key."""
     firsts: list[Message] = []
     rests: list[list[Message]] = []
     by_key: dict[str, list[Message]] = {}
@@ -43,12 +43,12 @@ def _series(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messa
 
 
 class _FairQueue:
-    """Deliveries in order of arrival, except that tenants take turns."""
+    """Deliveries in the order of arrival, except that tenants take turns."""
 
     def __init__(self) -> None:
         self._tenants: OrderedDict[str | None, deque[Delivery]] = OrderedDict()
         self._next: deque[Delivery] = deque()
-        """The line of the tenant whose turn it is; empty only when nothing waits."""
+        """The queue of the next tenant; empty only when nothing waits."""
 
     def __bool__(self) -> bool:
         return bool(self._next)
@@ -57,7 +57,7 @@ class _FairQueue:
         return chain.from_iterable(self._tenants.values())
 
     def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Add deliveries at the ends of their tenants' lines."""
+        """Add deliveries at the ends of their tenants' queues."""
         for tenant, group in groupby(deliveries, _TENANT):
             self._line(tenant).extend(group)
         self._choose()
@@ -69,7 +69,7 @@ class _FairQueue:
         self._choose()
 
     def popleft(self) -> Delivery | None:
-        """Take the delivery whose turn it is; None when nothing waits."""
+        """Take the next delivery; None when nothing waits."""
         line = self._next
         if not line:
             return None
@@ -98,7 +98,7 @@ class _FairQueue:
 
 
 class Buffer:
-    """Owns every delivery from its claim until its settlement is reported by `settled`."""
+    """Owns each delivery from its claim until `settled` reports its settlement."""
 
     def __init__(self, *, concurrency: int, prefetch: int, batch: int, held_bytes: int) -> None:
         self._waiting = _FairQueue()
@@ -112,15 +112,15 @@ class Buffer:
         self._room_made = anyio.Event()
         self._emptied = anyio.Event()
         self.outstanding = 0
-        """Deliveries that were claimed here and are not settled yet: waiting, in flight, or being settled."""
+        """Messages that were claimed here and are not settled yet: waiting, in flight, or being settled."""
         self.large_bytes = 0
-        """What the large ones among them have, together."""
+        """Bytes of the large ones among them."""
         self.more_due = False
         """Whether the database held further due messages at the last claim."""
         self.closed = False
 
     def room(self) -> int:
-        """How many messages to claim now; 0 while it would be too few to pay for a statement."""
+        """How many messages to claim now. 0 while there is room for too few to be worth a statement."""
         if self.large_bytes >= self._held_bytes:
             return 0
         free = self._concurrency + self._ahead - self.outstanding
@@ -128,14 +128,14 @@ class Buffer:
         return min(free, self._batch) if free >= worth_it else 0
 
     def narrow(self, concurrency: int) -> None:
-        """Claim for so many slots from now on."""
+        """Claim for this many slots from now on."""
         self._concurrency = concurrency
         self._ahead = min(self._ahead, max(1, concurrency))
         if self.room():
             self._room_made.set()
 
     def room_bytes(self) -> int:
-        """How many bytes of large messages there is room for. One message may go beyond it."""
+        """How many bytes of large messages there is room for. One message may exceed it."""
         return self._held_bytes - self.large_bytes
 
     async def wait_for_room(self) -> None:
@@ -151,7 +151,7 @@ class Buffer:
             await self._emptied.wait()
 
     def put(self, messages: Sequence[Message], batch: ClaimedBatch) -> None:
-        """Take messages in that were claimed under a lease, and wake an idle slot."""
+        """Take in the messages of a claim, and wake an idle slot."""
         firsts, rests = _series(messages) if batch.lane is not None else (messages, repeat(()))
         self._waiting.extend(
             list(map(_DELIVERY, zip(firsts, repeat(batch.claimed_s), repeat(batch.expires_s), rests, strict=False)))
@@ -165,11 +165,11 @@ class Buffer:
         self.large_bytes += sum(filter(None, map(_LARGE, messages)))
 
     def put_first(self, delivery: Delivery) -> None:
-        """Take in a delivery that goes on: it is next in line. It wakes no slot: the one that brings it takes it."""
+        """Put a delivery in front of all others. This wakes no slot: a slot that calls it takes the next one itself."""
         self._waiting.appendleft(delivery)
 
     def take(self, now_s: float) -> Delivery | None:
-        """Hand the next delivery to a slot, or None if there is none. Wakes another slot for the one after it."""
+        """Return the next delivery, None if there is none. Wakes another slot for the one after it."""
         delivery = self._waiting.popleft()
         if delivery is None:
             return None
@@ -183,7 +183,7 @@ class Buffer:
         return delivery
 
     async def wait_for_delivery(self) -> None:
-        """Put a slot to sleep until there is something to take, or the buffer was closed."""
+        """Sleep until there is something to take, or the buffer is closed."""
         if not self._waiting and not self.closed:
             bell = anyio.Event()
             self._idle_slots.append(bell)
@@ -196,9 +196,9 @@ class Buffer:
                     self._idle_slots.remove(bell)
 
     def take_out(self, which: Callable[[Message], bool] | None = None) -> list[Delivery]:
-        """Take out what waits, or that of it which is meant, and return it for release. It stays outstanding.
+        """Take out the deliveries that wait, or those with a message of `which`, for release. They stay outstanding.
 
-        Deliveries go whole: what follows another message never goes before it.
+        A delivery goes as a whole: a message that follows another one never goes before it.
         """
         out: list[Delivery] = []
         kept: list[Delivery] = []
@@ -209,7 +209,7 @@ class Buffer:
         return out
 
     def settled(self, messages: Iterable[Message], count: int) -> None:
-        """Count messages out: they are settled, or their lease is somebody else's concern now."""
+        """Count messages out: they are settled, or their lease is lost."""
         self.outstanding -= count
         if self.large_bytes:
             self.large_bytes -= sum(filter(None, map(_LARGE, messages)))
@@ -219,7 +219,7 @@ class Buffer:
             self._emptied.set()
 
     def close(self) -> None:
-        """No more deliveries will come: everybody who waits here wakes up."""
+        """No more deliveries will come. Everything that waits here wakes up."""
         self.closed = True
         self._room_made.set()
         self._emptied.set()
@@ -227,9 +227,9 @@ class Buffer:
             self._idle_slots.pop().set()
 
     def wake_slot(self) -> None:
-        """Wake the slot that has been idle for the shortest time, its data is warm, unless another is waking still.
+        """Wake the slot that has been idle for the shortest time, as its data is warm, unless another one still wakes.
 
-        It will wake the next one. So a sink that answers at once is served by few slots, however many there are.
+        It wakes the next one. So few slots serve a sink that answers at once.
         """
         if self._idle_slots and self._waiting and not self._slot_is_waking:
             self._slot_is_waking = True

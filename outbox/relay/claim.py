@@ -1,4 +1,4 @@
-"""Claiming: leasing due messages whenever there is room for them, woken by the doorbell or else by the clock."""
+"""Claiming: leasing due messages when there is room for them, after a notification or by the clock."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _DELIVERIES = attrgetter("deliveries")
 _EXPIRED = attrgetter("expired")
 
 _SOONEST_S = 0.005
-"""The database's clock has moved on while its answer travelled: do not come back a hair too early."""
+"""The database's clock moved on while its answer travelled: do not come back a little too early."""
 _LOCKED_S = 0.02
-"""What is due and cannot be had is locked by somebody who will be done with it very soon."""
+"""What is due and was not claimed is locked by a transaction that ends very soon."""
 _HELD_S = 0.5
-"""How often to look while other workers hold messages, which are to be rescued soon after one of them dies."""
+"""How often to look while other workers hold messages, so that they are rescued soon after a worker dies."""
 _AHEAD_S = 0.25
-"""How long claims go on one behind the other before one begins at the front again, where something may have come in."""
+"""How long claims continue behind the last one before one begins at the front again, where messages may be new."""
 _RESTRICTED_S = 0.1
 """How long claims of restricted messages follow each other before a claim of the others."""
 _AHEAD_RATIO, _AHEAD_MOST_S = 10, 5.0
-"""The same as a multiple of what the statements at the front took, which is much where dead rows cannot be vacuumed
-away, and its bound."""
+"""The same as a multiple of the time that the statements at the front took, and its bound. They take long while vacuum
+cannot remove dead rows."""
 
 
 class Claimer:
@@ -66,7 +66,7 @@ class Claimer:
         )
         self._stopping = False
         self._woken_by: str | None = "start"
-        """Who rang before this claim; None when nobody did and the time was up."""
+        """What woke this claim; None when the time was up."""
         self._place: Place = FRONT
         """Where the next claim begins: behind the last one while claims come back full."""
         self._ahead_until_s = 0.0
@@ -75,10 +75,10 @@ class Claimer:
         """Whether restricted messages waited at the last look: then they get half of the room."""
         self._lane = ""
         self._after_suspect = False
-        """Whether the last claim met a suspect: then the next one takes a single message."""
+        """Whether the last claim brought a suspect: then the next one takes a single message."""
 
     def stop(self) -> None:
-        """Claim nothing any more, however long the loop would have waited."""
+        """Claim nothing more, and end the present wait."""
         self._stopping = True
         self._hold.open()
         self._buffer.close()
@@ -87,7 +87,7 @@ class Claimer:
     async def run(self) -> None:
         """Claim until stopped. Returns between two claims, never with a lease in hand."""
         while not self._stopping:
-            self._watchdog.forget("claim")  # who probes, delivers or settles has promises of their own
+            self._watchdog.forget("claim")  # probing, delivering and settling have promises of their own
             await self._hold.passed()
             await self._buffer.wait_for_room()
             limit = self._claim_size.limit()
@@ -97,13 +97,13 @@ class Claimer:
         self._watchdog.forget("claim")
 
     def _must_not_claim(self) -> bool:
-        """Whether the relay stops or holds, asked anew after every wait."""
+        """Whether the relay stops or holds. To be checked again after every wait."""
         return self._stopping or self._hold.outcome is not None
 
     async def _round(self, limit: int) -> None:
         """Claim; if that was all, or it is time, look and claim restricted messages; wait unless more is due."""
         began_s = monotonic()
-        if self._woken_by is None:  # nobody rang: probably there is nothing
+        if self._woken_by is None:  # the time was up: probably there is nothing
             outlook = await self._look()
             if outlook is None:
                 return
@@ -162,7 +162,7 @@ class Claimer:
         return outlook
 
     def _judge_sources(self, batches: list[ClaimedBatch], outlook: Outlook) -> None:
-        """See from what a round brought whether whoever woke it was right, or whoever did not should have."""
+        """Judge the sources: a poll may have found new messages, or a notification none."""
         if self._woken_by is None and any(message.is_fresh for batch in batches[:1] for message in batch.messages):
             self._wakeup.missed_notification()
         elif self._woken_by is not None and self._wakeup.trusts(self._woken_by):
@@ -227,7 +227,7 @@ class Claimer:
         return batch
 
     async def _hand_over(self, batch: ClaimedBatch) -> None:
-        """Give the lease's messages to the buffer; a suspect only when it is alone, and until it is settled."""
+        """Give the messages to the buffer. A suspect waits until it is alone, and others wait until it is settled."""
         messages = self._isolate_suspect(batch.messages)
         suspect = is_suspect(messages[0], self._settings)
         if suspect:
@@ -246,7 +246,7 @@ class Claimer:
         self._watchdog.expect("claim", OVERDUE_S)
 
     def _isolate_suspect(self, messages: list[Message]) -> list[Message]:
-        """Give back whatever was claimed with a suspect, and the suspect if it is not the first; return the others."""
+        """Give back messages that were claimed with a suspect, and a suspect that is not first; return the others."""
         self._after_suspect = max(map(_DELIVERIES, messages)) > self._settings.suspect_after
         if not self._after_suspect:
             return messages
@@ -260,7 +260,7 @@ class Claimer:
             self._settler.settle(action)
 
     def _bury_hopeless(self, messages: list[Message]) -> list[Message]:
-        """Bury what has expired, and whatever has killed too many workers; return the others."""
+        """Bury messages that have expired or have killed too many workers; return the others."""
         if not self._after_suspect and not any(map(_EXPIRED, messages)):
             return messages
         living = []
@@ -274,7 +274,7 @@ class Claimer:
         return living
 
     def _pause_s(self, batches: list[ClaimedBatch], outlook: Outlook) -> float:
-        """How long to wait if nobody rings: as polling goes, or less if a message falls due before."""
+        """How long to wait for a notification: the polling interval, or less if a message falls due before."""
         found = any(batch.messages for batch in batches)
         pause_s = self._polling.pause_s(has_trusted_source=self._wakeup.has_trusted_source, found=found)
         if outlook.due:

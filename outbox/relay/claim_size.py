@@ -1,6 +1,6 @@
 """How much one claim takes: by count as a rule, and by bytes where messages are large.
 
-A worker holds large messages up to a number of bytes, so that its memory is bounded whatever producers send. A claim
+A worker holds large messages up to a number of bytes, so its memory is bounded. A claim
 that brings large ones is followed by one for twice as many as fit, because what a claim locks and does not take is
 hidden from other workers while its answer travels. After a failure, which may be a time-out on a slow link, claims
 take half.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LARGE = attrgetter("large_bytes")
 _LEAST_BYTES = 65_536
-"""A claim takes its first message whatever its size, so this bounds only how many small ones come with it."""
+"""A claim takes its first message of any size. So this bounds only how many small ones come with it."""
 
 
 class ClaimSize:

@@ -85,7 +85,7 @@ class Deliverer:
             slot.scope = anyio.CancelScope()
 
     async def watch(self) -> None:
-        """Give up deliveries whose sink overran its time-out, until cancelled."""
+        """Give up deliveries that overran the sink's time-out, until cancelled."""
         limit_s = self._settings.deliver_timeout_s + OVERRUN_S
         while True:
             self._watchdog.expect("deliver", OVERDUE_S)

@@ -75,7 +75,7 @@ class Hold:
         await self._opened.wait()
 
     def open(self) -> None:
-        """Open the gate, for shutdown: whatever waits must come through to see it."""
+        """Open the gate for shutdown: a claimer that waits has to see it."""
         self._opened.set()
 
     async def run(self, conclude: Conclude) -> None:
@@ -126,7 +126,7 @@ class Hold:
         for doubt, one_well in zip(doubts, well, strict=True):
             conclude(doubt.delivery, doubt.outcome, well=one_well)
         if self.outcome is not None:
-            for doubt in self.take_doubts():  # what came meanwhile
+            for doubt in self.take_doubts():  # those that came during the probe
                 conclude(doubt.delivery, doubt.outcome, well=False)
 
     def _close(self, outcome: Unavailable) -> None:

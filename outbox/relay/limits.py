@@ -43,7 +43,7 @@ class DeliveryLimits:
         self._update()
 
     def on_undelivered(self, outcome: Undelivered, began_s: float) -> None:
-        """The sink did not take a message whose delivery began at `began_s`."""
+        """The sink did not take a message. `began_s` is when the delivery began."""
         if isinstance(outcome, Unknown) and outcome.timed_out:
             self._narrow(began_s)
         elif not isinstance(outcome, Unavailable):
@@ -53,13 +53,13 @@ class DeliveryLimits:
         self._update()
 
     async def wait(self, slot: int) -> None:
-        """Return when the limits let this slot deliver, or the buffer was closed. It holds no message meanwhile."""
+        """Return when the limits let this slot deliver, or the buffer was closed. It holds no message until then."""
         if self.pace.rate is not None:
             async with self._turn:
                 if not self._buffer.closed:  # a drain does not wait for turns that nothing needs
                     await anyio.sleep(self.pace.reserve(monotonic()))
         while slot >= self._slots.allowed and not self._buffer.closed:
-            self._buffer.wake_slot()  # what woke this slot is for another one
+            self._buffer.wake_slot()  # this slot may not take the delivery that woke it
             await self._widened.wait()
 
     def _narrow(self, began_s: float) -> None:

@@ -1,7 +1,7 @@
 """The relay's limits: none until the sink throttles or times out, then additive increase and multiplicative decrease.
 
-Throttling limits deliveries a second (`Pace`), time-outs limit deliveries in flight (`Width`). Pure: time comes in as a
-parameter, nothing waits here.
+Throttling limits deliveries a second (`Pace`), time-outs limit deliveries in flight (`ConcurrencyLimit`). Pure: time
+is a parameter, nothing waits here.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HOLD_S = 1.0
-"""One cut a second, however many answers ask for it: those already in flight tell nothing new."""
+"""One cut a second at most: answers to deliveries that are already in flight bring no news."""
 _DECREASE = 0.7
 _GROWTH = 0.1
 """Each second without throttling adds this share of the rate that last proved too high."""
 _FIRST = 20.0
-"""Messages a second that a sink is thought to take when it throttles before it has taken any."""
+"""The assumed rate of a sink that throttles before it has taken any message, in messages a second."""
 _SLOWEST = 0.5
-"""Messages a second. Also a sink that refuses everything is asked again every two seconds."""
+"""Messages a second. A sink that refuses everything gets one message every two seconds."""
 _FREE_AT = 3.0
 """At this multiple of the rate that last proved too high, the limit is lifted."""
 
@@ -28,7 +28,7 @@ class Pace:
     rate: float | None = None
     """Messages a second that are allowed now; None means no limit."""
     accepted: int = 0
-    """Deliveries that the sink took so far; whoever delivers counts them here."""
+    """Deliveries that the sink took so far. The deliverer counts them."""
     _accepted_rate: float = 0.0
     _ticked_s: float = 0.0
     _ticked_at: int = 0
@@ -83,7 +83,7 @@ class ConcurrencyLimit:
 
     most: int
     allowed: int = 0
-    """How many now. A sink that is slow because it is asked too much at once answers sooner when it is asked less."""
+    """How many now. An overloaded sink answers sooner when it gets fewer deliveries at once."""
     _answered: int = 0
     _cut_s: float = float("-inf")
 
@@ -94,7 +94,7 @@ class ConcurrencyLimit:
     def narrow(self, began_s: float, now_s: float, in_flight: int) -> bool:
         """A delivery that began at `began_s` timed out: allow half of what was in flight. Return whether it was cut.
 
-        What began before the last cut tells nothing about the width since then.
+        Deliveries that began before the last cut do not count.
         """
         if began_s <= self._cut_s or self.allowed == 1:
             return False

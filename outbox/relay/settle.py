@@ -1,7 +1,7 @@
-"""Settling: writing down what became of messages.
+"""Settling: writing the outcomes of messages to the database.
 
-Batches form by themselves. Whatever has accumulated while one statement ran goes into the next: an idle relay settles
-each message at once, a busy one hundreds together. While few answers come and more are in flight, it waits a moment.
+Batches form by themselves. What accumulates while one statement runs goes into the next. An idle relay settles each
+message at once, a busy one hundreds together. While few answers come and more are in flight, it waits a moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ A = TypeVar("A", bound=SettleAction)
 
 _MESSAGE = attrgetter("message")
 _GATHER_S, _GATHERINGS = 0.005, 4
-"""How long answers are gathered for one statement, at most, in steps of so long."""
+"""Answers are gathered for one statement in steps of this length, and in this many steps at most."""
 _ENOUGH = 64
 """Answers that are worth a statement."""
 
@@ -83,7 +83,7 @@ class Settler:
             self._wake()
 
     def close(self) -> None:
-        """Nothing more will come: `run` returns once everything is written."""
+        """Nothing more will come. `run` returns when everything is written."""
         self._closed = True
         self._wake()
 
@@ -106,9 +106,9 @@ class Settler:
                 return
 
     async def _gather(self) -> None:
-        """Let more answers come in while others are in flight: of a slow sink each would have a statement of its own.
+        """Wait for more answers while others are in flight: with a slow sink each would have a statement of its own.
 
-        Whoever is alone does not wait, nor do messages with keys, of which others may wait for the settlement.
+        A single message does not wait. Messages with keys do not wait either: others may wait for their settlement.
         """
         for _ in range(_GATHERINGS):
             gathered = len(self._completes.pending)
@@ -125,7 +125,7 @@ class Settler:
         return True
 
     async def _write(self, queue: _SettleQueue[A], batch: list[A]) -> None:
-        """Write a batch, waiting out any outage; halve one whose values are refused, to find the row at fault."""
+        """Write a batch, after any outage. If values are refused, halve the batch to find the row at fault."""
         certain = True
         while True:
             self._watchdog.expect("settle", OVERDUE_S)
@@ -146,7 +146,7 @@ class Settler:
     def _report(
         self, queue: _SettleQueue[A], batch: list[A], lost: set[LeaseId], *, certain: bool, took_s: float
     ) -> None:
-        """Tell what was written and what was not, and count the deliveries out."""
+        """Report what was written and what was not, and count the messages out."""
         if self.expect_keys and any(row.message.key is not None for row in batch):
             self.keys_moved = True
             self._wakeup.nudge("key")  # the next of the key may come
@@ -168,7 +168,7 @@ class Settler:
             self._buffer.settled([batch[0].message], 1)
 
     def _report_retried(self, rows: list[RetryAction], _took_s: float) -> None:
-        self._wakeup.nudge("retry")  # the claimer must learn when they fall due
+        self._wakeup.nudge("retry")  # the claimer has to see when they fall due
         for row in rows:
             self._emit(Retried(row.message, row.outcome, row.retry.delay_s, row.retry.counted))
 

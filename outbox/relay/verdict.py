@@ -2,7 +2,7 @@
 
 | outcome      | what happens to the message                       | attempt counted |
 |--------------|---------------------------------------------------|-----------------|
-| Delivered    | completed, without a question asked here          | –               |
+| Delivered    | completed, without a decision here                | –               |
 | Rejected     | buried at once                                    | yes             |
 | Failed       | retried with backoff, buried at max_attempts      | yes             |
 | Throttled    | "sink": next in line again; "message": retried    | no              |
@@ -15,9 +15,9 @@
 | unreached  | released                         | as Unknown; the first time at once                       |
 | unanswered | as Unknown, due when it is back  | as Unknown                                               |
 | refused    | released                         | as Failed                                                |
-| closed     | released                         | as Failed, if another delivery has succeeded meanwhile   |
+| closed     | released                         | as Failed, if another delivery has succeeded since       |
 
-The sink is well if the probe says so, or says nothing and another delivery has succeeded meanwhile.
+The sink is well if the probe says so, or says nothing and another delivery has succeeded since.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def quarantine(message: Message, settings: RelaySettings) -> Burial | None:
 
 
 def expire(message: Message) -> Burial | None:
-    """Return the end of a message whose turn came after its expiry, else None."""
+    """Return the end of a message that was claimed after its expiry, else None."""
     if message.expired is None:
         return None
     reason: Literal["expired", "discarded"] = "discarded" if message.expired == "discard" else "expired"

@@ -31,7 +31,7 @@ _AGAIN_S = 5.0
 
 
 class Rescue:
-    """Looks for dead workers while asked to. `untroubled_s` says since when our own way to the database has held."""
+    """Looks for dead workers on request. `stable_s` is how long this worker's own way to the database has held."""
 
     def __init__(
         self, workers: Workers, wakeup: Wakeup, emit: Emit, *, worker_id: int, stable_s: Callable[[], float]
