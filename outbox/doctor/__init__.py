@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from outbox.doctor import housekeeping, schema, server, standstill, wakeups
 from outbox.doctor import settings as setup
 from outbox.doctor import sink as delivery
-from outbox.doctor.runner import Ground, section
+from outbox.doctor.runner import Prerequisites, section
 from outbox.model.finding import Finding
 from outbox.model.sink import examiner
 from outbox.postgres.pool import open_pool
@@ -58,35 +58,35 @@ async def examine(
     reading: LoadedSettings, sink: SinkFactory | None, faults: Sequence[str] = (), sink_faults: Sequence[str] = ()
 ) -> list[Group]:
     """Examine everything. `faults` are the settings', `sink_faults` what the sink says of its own. Raises nothing."""
-    settings, ground = reading.settings, Ground(reading.settings.schema_name)
+    settings, prerequisites = reading.settings, Prerequisites(reading.settings.schema_name)
     of_settings = faults if examiner(sink) else (*faults, *sink_faults)
     groups = [Group("settings", list(setup.examine_settings(reading, of_settings)))]
     async with AsyncExitStack() as stack:
-        found = await section(server.WAY, lambda: server.examine_way(settings, ground))
-        found += await section((server.REACHABILITY,), lambda: _connect(settings, ground, stack))
+        found = await section(server.WAY, lambda: server.examine_way(settings, prerequisites))
+        found += await section((server.REACHABILITY,), lambda: _connect(settings, prerequisites, stack))
         known = {finding.what for finding in found}
-        of_server = await section(server.SERVER, lambda: server.examine_server(ground))
+        of_server = await section(server.SERVER, lambda: server.examine_server(prerequisites))
         found += [finding for finding in of_server if finding.what not in known]
-        found += await section((server.POOLER,), lambda: server.examine_pooler(settings, ground))
-        found += await section((standstill.LOCKS,), lambda: standstill.examine_locks(ground))
+        found += await section((server.POOLER,), lambda: server.examine_pooler(settings, prerequisites))
+        found += await section((standstill.LOCKS,), lambda: standstill.examine_locks(prerequisites))
         groups.append(Group("database", found))
-        found = await section(schema.VERSIONED, lambda: schema.examine_schema(ground))
-        ground.no_schema = _unusable(found)
-        found += await section((schema.HOME,), lambda: schema.examine_home(ground))
+        found = await section(schema.VERSIONED, lambda: schema.examine_schema(prerequisites))
+        prerequisites.no_schema = _unusable(found)
+        found += await section((schema.HOME,), lambda: schema.examine_home(prerequisites))
         groups.append(Group("schema", found))
-        found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(ground))
-        found += await section((standstill.PAUSES,), lambda: standstill.examine_pauses(ground))
+        found = await section(housekeeping.CHECKS, lambda: housekeeping.examine_housekeeping(prerequisites))
+        found += await section((standstill.PAUSES,), lambda: standstill.examine_pauses(prerequisites))
         groups.append(Group("housekeeping", found))
-        found = await section(wakeups.ALWAYS, lambda: wakeups.examine_wakeups(settings, ground))
+        found = await section(wakeups.ALWAYS, lambda: wakeups.examine_wakeups(settings, prerequisites))
         groups.append(Group("wake-ups", found))
-        found = await delivery.examine_sink(sink, settings, ground)
+        found = await delivery.examine_sink(sink, settings, prerequisites)
         groups.append(Group(f"sink {settings.sink}", found))
     return groups
 
 
-async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) -> list[Finding]:
+async def _connect(settings: Settings, prerequisites: Prerequisites, stack: AsyncExitStack) -> list[Finding]:
     """Give the ground its connections, if there is a way. Raises OutboxError where they cannot be had all the same."""
-    if ground.way:
+    if prerequisites.way:
         pool = open_pool(
             settings.dsn,
             size=_POOL_SIZE,
@@ -95,7 +95,7 @@ async def _connect(settings: Settings, ground: Ground, stack: AsyncExitStack) ->
             for_people=True,
             lock_timeout_s=_LOCK_TIMEOUT_S,
         )
-        ground.pool = await stack.enter_async_context(pool)
+        prerequisites.pool = await stack.enter_async_context(pool)
     return []
 
 

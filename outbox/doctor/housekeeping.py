@@ -9,7 +9,7 @@ from outbox.model.finding import Check, Finding
 
 if TYPE_CHECKING:
     from outbox.doctor.queries import Facts
-    from outbox.doctor.runner import Ground
+    from outbox.doctor.runner import Prerequisites
 
 AUTOVACUUM = Check("autovacuum", ("warning",))
 XMIN = Check("oldest xmin", ("warning",))
@@ -27,11 +27,11 @@ _MANY_DEAD, _DEAD_TO_LIVE = 100_000, 10
 _SHOWN = 5
 
 
-async def examine_housekeeping(ground: Ground) -> list[Finding]:
+async def examine_housekeeping(prerequisites: Prerequisites) -> list[Finding]:
     """Raises OutboxError."""
-    outbox = ground.outbox()
+    outbox = prerequisites.outbox()
     behind = await outbox.sequence_facts()
-    return [*judged_housekeeping(await outbox.housekeeping_facts(), ground.schema), judged_sequences(behind)]
+    return [*judged_housekeeping(await outbox.housekeeping_facts(), prerequisites.schema), judged_sequences(behind)]
 
 
 def judged_sequences(behind: list[str]) -> Finding:

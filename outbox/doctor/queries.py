@@ -18,7 +18,7 @@ _PAGES_READ = 2000
 Facts = dict[str, Any]
 
 
-class Questions(Statements):
+class DoctorQueries(Statements):
     """Questions to the server and to one outbox schema. Each may raise DatabaseUnavailable or DatabaseRefused."""
 
     async def server_facts(self) -> Facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from outbox.doctor.queries import Questions
+from outbox.doctor.queries import DoctorQueries
 from outbox.model.errors import OutboxError, clean
 from outbox.model.finding import Check, Finding
 
@@ -16,12 +16,12 @@ S = TypeVar("S")
 _SEE = "see the reason, and examine once more"
 
 
-class Missing(OutboxError):
+class MissingPrerequisite(OutboxError):
     """What a check needs is not there; the text says what, as the end of a sentence that begins with because."""
 
 
-class Ground:
-    """What checks stand on, as far as it is there. Asking for what is not raises Missing."""
+class Prerequisites:
+    """What checks stand on, as far as it is there. Asking for what is not raises MissingPrerequisite."""
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
@@ -34,18 +34,18 @@ class Ground:
     def connections(self) -> Pool:
         """Connections to the server."""
         if self.pool is None:
-            raise Missing("there is no way into PostgreSQL")
+            raise MissingPrerequisite("there is no way into PostgreSQL")
         return self.pool
 
-    def questions(self) -> Questions:
+    def questions(self) -> DoctorQueries:
         """Questions to the server."""
-        return Questions(self.connections(), self.schema)
+        return DoctorQueries(self.connections(), self.schema)
 
-    def outbox(self) -> Questions:
+    def outbox(self) -> DoctorQueries:
         """Questions to a schema that is this version's."""
         self.connections()
         if self.no_schema is not None:
-            raise Missing(self.no_schema)
+            raise MissingPrerequisite(self.no_schema)
         return self.questions()
 
     def statements(self, make: Callable[[Pool, str], S]) -> S:
@@ -61,7 +61,7 @@ async def section(checks: Sequence[Check], carry_out: Callable[[], Awaitable[Ite
     """
     try:
         return list(await carry_out())
-    except Missing as missing:
+    except MissingPrerequisite as missing:
         return [check.untried(clean(str(missing))) for check in checks]
     except OutboxError as error:
         reason = clean(str(error))

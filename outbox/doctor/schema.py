@@ -9,7 +9,7 @@ from outbox.model.finding import Check, Finding, quoted
 from outbox.store.migrations import steps_of
 
 if TYPE_CHECKING:
-    from outbox.doctor.runner import Ground
+    from outbox.doctor.runner import Prerequisites
     from outbox.store.migrations import Step
 
 SCHEMA = Check("schema version", ("fault",))
@@ -50,9 +50,9 @@ _SHOWN = 5
 """Missing rights that one line names; the cure grants all."""
 
 
-async def examine_schema(ground: Ground) -> list[Finding]:
+async def examine_schema(prerequisites: Prerequisites) -> list[Finding]:
     """Ask what may be done, then for the version, which itself needs a right. Raises OutboxError."""
-    questions, schema = ground.questions(), ground.schema
+    questions, schema = prerequisites.questions(), prerequisites.schema
     rights = await questions.grant_facts(NEEDED, NEEDED_FUNCTIONS)
     if not rights["schema"]:
         return [
@@ -113,9 +113,9 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
         yield GRANTS.good(f"{user} may do all that a worker does")
 
 
-async def examine_home(ground: Ground) -> list[Finding]:
+async def examine_home(prerequisites: Prerequisites) -> list[Finding]:
     """Ask whether this database is the one in which the outbox lives. Raises OutboxError."""
-    fault = await ground.outbox().home_fault()
+    fault = await prerequisites.outbox().home_fault()
     if fault is None:
         return [HOME.good("this database is no copy")]
     cure = "outbox adopt  # once the original is out of use, or Temporal is another one; after a restore audit first"

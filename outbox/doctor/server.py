@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from outbox.doctor.runner import Ground, Missing
+from outbox.doctor.runner import MissingPrerequisite, Prerequisites
 from outbox.model.errors import ConfigurationError
 from outbox.model.finding import Check, Finding, quoted
 from outbox.postgres.address.tls import is_local
@@ -53,14 +53,14 @@ _READ_ONLY_BY_US = "leave default_transaction_read_only out of PGOPTIONS, and of
 _FOR_ONCE = "set default_transaction_read_only = off;"
 
 
-async def examine_way(settings: Settings, ground: Ground) -> Iterator[Finding]:
-    """Try every host of the database. Raises Missing where the settings say none."""
+async def examine_way(settings: Settings, prerequisites: Prerequisites) -> Iterator[Finding]:
+    """Try every host of the database. Raises MissingPrerequisite where the settings say none."""
     try:
         server = settings.dsn.resolve()
         tried = await attempts(settings.dsn, application_name="outbox doctor")
     except ConfigurationError as error:
-        raise Missing("the settings do not say how to connect") from error
-    ground.way = any(attempt.refusal is None for attempt in tried)
+        raise MissingPrerequisite("the settings do not say how to connect") from error
+    prerequisites.way = any(attempt.refusal is None for attempt in tried)
     return judged_way(tried, server)
 
 
@@ -106,9 +106,9 @@ def _passed(check: Check, attempts: list[Attempt], server: ConnectionParameters)
                 yield check.good(f"{host}: sslmode={mode.value} ({mode.origin}){', this machine' * open_way}")
 
 
-async def examine_server(ground: Ground) -> list[Finding]:
+async def examine_server(prerequisites: Prerequisites) -> list[Finding]:
     """Ask the server about itself. Raises OutboxError."""
-    questions = ground.questions()
+    questions = prerequisites.questions()
     await questions.server_facts()  # the first of its kind takes longer, and the clocks are compared by the second
     began_s = time.time()
     facts = await questions.server_facts()
@@ -194,11 +194,11 @@ def _writing(facts: dict[str, Any]) -> str:
     return f"{_FOR_ONCE}\n{statement.format(user=quoted(facts['user']), database=quoted(facts['database']))}"
 
 
-async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
+async def examine_pooler(settings: Settings, prerequisites: Prerequisites) -> list[Finding]:
     """Look for a pooler between the worker and PostgreSQL. Raises OutboxError."""
     async with AsyncExitStack() as stack:
         with translated_errors("connect"):
-            own = await stack.enter_async_context(ground.connections().acquire())
+            own = await stack.enter_async_context(prerequisites.connections().acquire())
             pooled = listening = await is_pooled(own)
         if settings.listen_dsn is not settings.dsn:
             other = await stack.enter_async_context(connected(settings.listen_dsn, application_name="outbox doctor"))
@@ -213,7 +213,7 @@ async def examine_pooler(settings: Settings, ground: Ground) -> list[Finding]:
                 _AROUND,
             )
         )
-    if pooled and (facts := await ground.questions().server_facts())["statement_timeout"] == "0":
+    if pooled and (facts := await prerequisites.questions().server_facts())["statement_timeout"] == "0":
         found.append(
             POOLER.warning(
                 "behind a pooler the worker cannot bound its statements in the server: if the answer to a claim is "

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.doctor.runner import Missing, section
+from outbox.doctor.runner import MissingPrerequisite, section
 from outbox.model.errors import OutboxError
 from outbox.model.finding import Check, Finding
 from outbox.model.sink import SinkContext, SinkFactory, Unavailable, examiner
 
 if TYPE_CHECKING:
     from outbox.config.settings import Settings
-    from outbox.doctor.runner import Ground
+    from outbox.doctor.runner import Prerequisites
 
 SINK = Check("sink", ("fault",))
 CHECKS = (SINK,)
@@ -23,20 +23,20 @@ _DAY_S = 86_400.0
 _SETTINGS = "outbox config  # which of them come from where"
 
 
-async def examine_sink(factory: SinkFactory | None, settings: Settings, ground: Ground) -> list[Finding]:
+async def examine_sink(factory: SinkFactory | None, settings: Settings, prerequisites: Prerequisites) -> list[Finding]:
     """Examine the sink that the settings name, if it could be found."""
-    return await section((SINK,), lambda: _examine(factory, settings, ground))
+    return await section((SINK,), lambda: _examine(factory, settings, prerequisites))
 
 
-async def _examine(factory: SinkFactory | None, settings: Settings, ground: Ground) -> list[Finding]:
+async def _examine(factory: SinkFactory | None, settings: Settings, prerequisites: Prerequisites) -> list[Finding]:
     if factory is None:
-        raise Missing("OUTBOX_SINK leads to none")
+        raise MissingPrerequisite("OUTBOX_SINK leads to none")
     context = SinkContext(settings.worker_name, settings.deliver_timeout_s)
     itself = examiner(factory)
     if itself is None:
         return [await _probed(factory, context)]
     try:
-        demand = await ground.outbox().demand(settings.history_days * _DAY_S * settings.history)
+        demand = await prerequisites.outbox().demand(settings.history_days * _DAY_S * settings.history)
     except OutboxError:
         demand = None
     with anyio.fail_after(_EXAMINE_FOR_S):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from outbox.doctor.runner import Missing
+from outbox.doctor.runner import MissingPrerequisite
 from outbox.model.blockers import read
 from outbox.model.errors import DatabaseRefused
 from outbox.model.finding import Check, Finding
 
 if TYPE_CHECKING:
-    from outbox.doctor.runner import Ground
+    from outbox.doctor.runner import Prerequisites
 
 _NO_RIGHT = "42501"
 """SQLSTATE insufficient_privilege."""
@@ -25,13 +25,13 @@ FORGOTTEN_S = 3600.0
 """As the alert OutboxPauseForgotten."""
 
 
-async def examine_locks(ground: Ground) -> list[Finding]:
-    """Raises OutboxError, Missing if this login may not look."""
+async def examine_locks(prerequisites: Prerequisites) -> list[Finding]:
+    """Raises OutboxError, MissingPrerequisite if this login may not look."""
     try:
-        return list(judged_locks(await ground.questions().lock_facts()))
+        return list(judged_locks(await prerequisites.questions().lock_facts()))
     except DatabaseRefused as error:
         if error.sqlstate == _NO_RIGHT:
-            raise Missing("this login lacks rights: see grants") from error
+            raise MissingPrerequisite("this login lacks rights: see grants") from error
         raise
 
 
@@ -45,9 +45,9 @@ def judged_locks(rows: list[dict[str, Any]]) -> Iterator[Finding]:
         yield LOCKS.good("no session keeps others from the tables")
 
 
-async def examine_pauses(ground: Ground) -> list[Finding]:
+async def examine_pauses(prerequisites: Prerequisites) -> list[Finding]:
     """Raises OutboxError."""
-    return list(judged_pauses((await ground.outbox().rule_facts())["pauses"]))
+    return list(judged_pauses((await prerequisites.outbox().rule_facts())["pauses"]))
 
 
 def judged_pauses(pauses: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from outbox.doctor.runner import Ground, Missing, section
+from outbox.doctor.runner import MissingPrerequisite, Prerequisites, section
 from outbox.loops.backoff import Backoff
 from outbox.model.errors import ConfigurationError, OutboxError
 from outbox.model.events import Event, SourceLost, SourceReady
@@ -62,32 +62,34 @@ CHECKS = (MODE, TRIGGER, LISTEN, TOKEN, *CHANGES, *BROADCAST, SENDING, REALTIME)
 _NO_CURE = "see the reason; until then the worker polls"
 
 
-async def examine_wakeups(settings: Settings, ground: Ground) -> list[Finding]:
+async def examine_wakeups(settings: Settings, prerequisites: Prerequisites) -> list[Finding]:
     """Everything that the mode may use."""
-    switch = await _switched(ground)
+    switch = await _switched(prerequisites)
     mode = switch or settings.mode
-    found = await section((MODE,), lambda: _examine_mode(settings, ground))
+    found = await section((MODE,), lambda: _examine_mode(settings, prerequisites))
     if mode in ("auto", "listen"):
-        found += await section((TRIGGER,), lambda: _looked_up(ground, "service_role", _listen_facts))
-        found += await section((LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, ground.statements(Store))))
+        found += await section((TRIGGER,), lambda: _looked_up(prerequisites, "service_role", _listen_facts))
+        found += await section(
+            (LISTEN,), lambda: _try(LISTEN, partial(_listen, settings, prerequisites.statements(Store)))
+        )
     configured = settings.realtime()
     if configured is not None and mode in ("auto", "realtime"):
-        found += await _examine_realtime(*configured, ground)
+        found += await _examine_realtime(*configured, prerequisites)
     return found
 
 
-async def _switched(ground: Ground) -> Mode | None:
+async def _switched(prerequisites: Prerequisites) -> Mode | None:
     """The mode that all workers were switched to; None also if it is not known."""
     try:
-        switch = (await ground.statements(Rules).control())[0].get(SWITCH)
+        switch = (await prerequisites.statements(Rules).control())[0].get(SWITCH)
     except OutboxError:
         return None
     return switch if switch in MODES else None
 
 
-async def _examine_mode(settings: Settings, ground: Ground) -> list[Finding]:
-    ground.outbox()  # a mode that may be overruled is not known
-    switch = await _switched(ground)
+async def _examine_mode(settings: Settings, prerequisites: Prerequisites) -> list[Finding]:
+    prerequisites.outbox()  # a mode that may be overruled is not known
+    switch = await _switched(prerequisites)
     mode, by = (switch, "`outbox mode`") if switch else (settings.mode, "OUTBOX_MODE")
     if mode != "poll":
         return [MODE.good(f"{mode}, by {by}")]
@@ -99,7 +101,7 @@ async def _examine_mode(settings: Settings, ground: Ground) -> list[Finding]:
     ]
 
 
-async def _examine_realtime(chosen: RealtimeSettings, token: Token, ground: Ground) -> list[Finding]:
+async def _examine_realtime(chosen: RealtimeSettings, token: Token, prerequisites: Prerequisites) -> list[Finding]:
     role, of_token = await _role(token)
     checks: tuple[Check, ...] = CHANGES
     judge = _changes_facts
@@ -110,13 +112,13 @@ async def _examine_realtime(chosen: RealtimeSettings, token: Token, ground: Grou
 
     async def subscribe() -> list[Finding]:
         if of_token.grade != "good":
-            raise Missing("there is no token")
+            raise MissingPrerequisite("there is no token")
         return await _try(REALTIME, partial(RealtimeSource, chosen, token))
 
     return [
         of_token,
-        *await section(checks, lambda: _looked_up(ground, role, judge)),
-        *(await section((SENDING,), lambda: _sent(ground)) if chosen.via == "broadcast" else ()),
+        *await section(checks, lambda: _looked_up(prerequisites, role, judge)),
+        *(await section((SENDING,), lambda: _sent(prerequisites)) if chosen.via == "broadcast" else ()),
         *await section((REALTIME,), subscribe),
     ]
 
@@ -131,9 +133,9 @@ async def _role(token: Token) -> tuple[str, Finding]:
 
 
 async def _looked_up(
-    ground: Ground, role: str, judge: Callable[[Facts, str, str], Iterator[Finding]]
+    prerequisites: Prerequisites, role: str, judge: Callable[[Facts, str, str], Iterator[Finding]]
 ) -> Iterator[Finding]:
-    return judge(await ground.outbox().wakeup_facts(role), ground.schema, role)
+    return judge(await prerequisites.outbox().wakeup_facts(role), prerequisites.schema, role)
 
 
 def _listen(settings: Settings, store: Store, wakeup: Wakeup, emit: Emit) -> Source:
@@ -255,11 +257,11 @@ def _broadcast_facts(facts: Facts, schema: str, role: str) -> Iterator[Finding]:
     yield _join_facts(facts, schema, role)
 
 
-async def _sent(ground: Ground) -> list[Finding]:
+async def _sent(prerequisites: Prerequisites) -> list[Finding]:
     """Whether realtime.send, tried and rolled back, wrote a row. It raises nothing when it did not."""
-    if not (await ground.outbox().wakeup_facts("service_role"))["realtime_send"]:
-        raise Missing("there is no realtime.send")
-    facts, schema = await ground.outbox().broadcast_facts(), ground.schema
+    if not (await prerequisites.outbox().wakeup_facts("service_role"))["realtime_send"]:
+        raise MissingPrerequisite("there is no realtime.send")
+    facts, schema = await prerequisites.outbox().broadcast_facts(), prerequisites.schema
     fault, owner = facts["fault"], facts["owner"]
     if fault is None:
         return [SENDING.good("realtime.send was tried as the schema's owner, and wrote its row")]

@@ -45,7 +45,7 @@ Pages = Mapping[str, Callable[[Headers], Page]]
 
 
 @dataclass(slots=True)
-class _Visit:
+class _OpenConnection:
     """One open connection: when it came, and whether its page is being made, for which the client cannot be blamed."""
 
     since_s: float
@@ -95,7 +95,7 @@ class HttpServer(ThreadingHTTPServer):
         self.pages = pages
         self._probes = probes
         self._slow = BoundedSemaphore(_SLOW_AT_ONCE)
-        self._visits: dict[socket.socket, _Visit] = {}
+        self._open_connections: dict[socket.socket, _OpenConnection] = {}
         """The open connections, the oldest first."""
         self._thread = Thread(target=self.serve_forever, args=(_LOOK_EVERY_S,), name="outbox http", daemon=True)
         self._thread.start()
@@ -105,12 +105,12 @@ class HttpServer(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
-        for connection in list(self._visits):
+        for connection in list(self._open_connections):
             self._cut(connection)
 
     def make(self, request: socket.socket, path: str, headers: Headers) -> Page:
         """Make the page of a path, which exists, for a connection; or say that too many are being made."""
-        visit = self._visits.get(request) or _Visit(monotonic())
+        visit = self._open_connections.get(request) or _OpenConnection(monotonic())
         visit.asked = True
         if path in self._probes:
             return self._made(visit, path, headers)
@@ -121,7 +121,7 @@ class HttpServer(ThreadingHTTPServer):
         finally:
             self._slow.release()
 
-    def _made(self, visit: _Visit, path: str, headers: Headers) -> Page:
+    def _made(self, visit: _OpenConnection, path: str, headers: Headers) -> Page:
         visit.making = True
         try:
             return self.pages[path](headers)
@@ -130,23 +130,23 @@ class HttpServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
         """Serve a connection in a thread of its own. If there are too many, end the oldest with a slow client."""
-        if len(self._visits) >= _AT_ONCE:
-            oldest = next((one for one, visit in list(self._visits.items()) if not visit.making), None)
+        if len(self._open_connections) >= _AT_ONCE:
+            oldest = next((one for one, visit in list(self._open_connections.items()) if not visit.making), None)
             if oldest is None:
                 self.shutdown_request(request)
                 return
             self._cut(oldest)
-        self._visits[request] = _Visit(monotonic())
+        self._open_connections[request] = _OpenConnection(monotonic())
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as inherited
         """End a connection."""
-        self._visits.pop(request, None)
+        self._open_connections.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
         """Cut what has been open for too long; a thread that reads or writes there wakes up."""
-        for connection, visit in list(self._visits.items()):
+        for connection, visit in list(self._open_connections.items()):
             if monotonic() - visit.since_s > (_WHOLE_TIMEOUT_S if visit.asked else _REQUEST_WITHIN_S):
                 self._cut(connection)
 
@@ -155,7 +155,7 @@ class HttpServer(ThreadingHTTPServer):
 
     def _cut(self, connection: socket.socket) -> None:
         """Wake the thread that waits for this client; it ends the connection."""
-        self._visits.pop(connection, None)
+        self._open_connections.pop(connection, None)
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 

@@ -65,7 +65,7 @@ async def connect(
     reasons: list[tuple[Host, Refusal, Exception]] = []
     for host in server.in_turn():
         try:
-            return await _knock(server, host, statements_kept, parameters)
+            return await _try_host(server, host, statements_kept, parameters)
         except _FAILURES as error:
             refusal = explained(error, server, host)
             if refusal.lasting:
@@ -80,7 +80,7 @@ async def attempts(where: Address, *, application_name: str) -> list[Attempt]:
     found = []
     for host in server.hosts:
         try:
-            connection = await _knock(server, host, 0, _parameters(server, application_name, {}))
+            connection = await _try_host(server, host, 0, _parameters(server, application_name, {}))
         except _FAILURES as error:
             found.append(Attempt(host, explained(error, server, host)))
         else:
@@ -105,12 +105,12 @@ def _none_left(reasons: list[tuple[Host, Refusal, Exception]]) -> DatabaseUnavai
     return unavailable
 
 
-async def _knock(
+async def _try_host(
     server: ConnectionParameters, host: Host, statements_kept: int, parameters: list[dict[str, str]]
 ) -> asyncpg.Connection[asyncpg.Record]:
     """Try one host, with and without TLS only where both were asked for."""
     *attempts, last = server.tls.contexts(host.name)
-    knock = partial(_enter, server, host, server.password(host), statements_kept, parameters)
+    knock = partial(_connect_with_parameters, server, host, server.password(host), statements_kept, parameters)
     for context in attempts:
         try:
             return await knock(context)
@@ -119,7 +119,7 @@ async def _knock(
     return await knock(last)
 
 
-async def _enter(
+async def _connect_with_parameters(
     server: ConnectionParameters,
     host: Host,
     password: Given | None,
@@ -206,7 +206,7 @@ async def connected(
         connection.terminate()
 
 
-def hear_warnings(connection: Connection, write: Callable[[str], None]) -> None:
+def report_warnings(connection: Connection, write: Callable[[str], None]) -> None:
     """Pass the server's warnings to `write`, a line each, as they arrive on this connection."""
 
     def hear(_connection: object, message: asyncpg.PostgresLogMessage) -> None:

@@ -42,7 +42,7 @@ class Pool(Connections):
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], size: int, statement_timeout_s: float) -> None:
         self._pool = pool
         self._loans = anyio.Semaphore(size, fast_acquire=True)
-        self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._idle: list[PoolConnectionProxy[asyncpg.Record]] = []
         self._generation = 0
         self._statement_timeout_s = statement_timeout_s
 
@@ -69,18 +69,18 @@ class Pool(Connections):
                 if _is_gone(connection) or generation != self._generation:
                     await self._give_back(connection)
                 else:
-                    self._at_hand.append(connection)
+                    self._idle.append(connection)
 
     async def replace_connections(self) -> None:
         """Lend none of the present connections again."""
         self._generation += 1
         await self._pool.expire_connections()
-        while self._at_hand:
-            await self._give_back(self._at_hand.pop())
+        while self._idle:
+            await self._give_back(self._idle.pop())
 
     async def _take(self, timeout_s: float) -> PoolConnectionProxy[asyncpg.Record]:
-        while self._at_hand:
-            connection = self._at_hand.pop()
+        while self._idle:
+            connection = self._idle.pop()
             if not _is_gone(connection):
                 return connection
             await self._give_back(connection)
@@ -112,7 +112,7 @@ class _Overrun:
         self._connection.terminate()
 
 
-class _Opener:
+class _ConnectionFactory:
     """Makes a pool's connections. There has been one before, so no refusal is for good.
 
     A password that is being rotated, a certificate that has run out, a database that is being restored: people
@@ -163,7 +163,7 @@ async def open_pool(
     async with connected(where, application_name=application_name) as connection:
         with translated_errors("connect"):
             pooled = await is_pooled(connection)
-    opener = _Opener(where, application_name)
+    opener = _ConnectionFactory(where, application_name)
     opener.greeting = greeting
     if not pooled:
         opener.statements_kept = _STATEMENTS_KEPT

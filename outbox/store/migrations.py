@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from outbox.model.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, SchemaError
 from outbox.model.schema_name import DEFAULT_SCHEMA, validated_schema
 from outbox.postgres.address import Where
-from outbox.postgres.connect import connected, hear_warnings
+from outbox.postgres.connect import connected, report_warnings
 from outbox.postgres.errors import translated_errors
 from outbox.store.sql import Migration, in_schema, migrations
 
@@ -105,7 +105,7 @@ async def migrate(
     validated_schema(schema)
     async with connected(dsn, application_name="outbox migrate") as connection:
         if warn is not None:
-            hear_warnings(connection, warn)
+            report_warnings(connection, warn)
         with translated_errors("migrate"):
             await _require_utf8(connection)
             async with connection.transaction(isolation="read_committed"):
