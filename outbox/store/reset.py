@@ -92,7 +92,7 @@ def refuse_living(workers: list[str]) -> None:
     if workers:
         raise ConfigurationError(
             f"nothing was done: {len(workers)} running ({', '.join(workers[:3])}{', …' if len(workers) > 3 else ''}): "
-            "stop them first, or say --force to do it while they run"
+            "stop them first, or use --force to do it while they run"
         )
 
 

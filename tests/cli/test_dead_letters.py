@@ -419,7 +419,7 @@ async def test_bulk_without_choice_or_consent_does_nothing(worker: Clock, databa
     )
     done = await outbox(database, "dead", verb, "--all", **NULL)
     assert done.code == 2
-    assert done.err == f"outbox: nothing was done: say --yes to {verb} without being asked, or --dry-run to look\n"
+    assert done.err == f"outbox: nothing was done: use --yes to {verb} without being asked, or --dry-run to look\n"
     done = await outbox(database, "dead", verb, "--all", "--dry-run", **NULL)
     assert (done.code, done.out.splitlines()[-1]) == (
         0,
@@ -528,7 +528,7 @@ async def test_requeue_needs_a_retention_if_the_sink_does_not_report_one(worker:
     assert line.startswith(
         "outbox: 2 left dead, the sink did not say for how long it recognises a repeat (PERMISSION_DENIED: not for you); "
     )
-    assert "say it with --retention, or use --force" in line
+    assert "give it with --retention, or use --force" in line
     done = await outbox(database, "dead", "requeue", "--all", "--yes", "--retention", "1d", **FORGETFUL)
     assert (done.code, done.out) == (1, "1 requeued\n")
     assert set(await rows(worker, "message")) == {young}

@@ -114,7 +114,7 @@ async def test_without_options_the_retention_of_the_setting_counts_and_dead_lett
     week = {"OUTBOX_HISTORY_DAYS": "7"}
     refused = await outbox(database, "prune", **week)
     assert refused.code == 2
-    assert refused.err == "outbox: nothing was done: say --yes to prune without being asked, or --dry-run to look\n"
+    assert refused.err == "outbox: nothing was done: use --yes to prune without being asked, or --dry-run to look\n"
     assert "7 d is what OUTBOX_HISTORY_DAYS says" in refused.out
     assert "all stay; --dead-older-than says which go" in refused.out
     assert await ages(db, "history", "settled_at") == [9, 7, 5]

@@ -64,7 +64,7 @@ async def test_without_the_flag_or_a_terminal_it_shows_what_would_be_lost_and_re
     before = await filled(db)
     done = await outbox(database, "reset")
     assert done.code == 2
-    assert done.err == "outbox: nothing was done: say --yes-delete-everything if that is what you want\n"
+    assert done.err == "outbox: nothing was done: use --yes-delete-everything if that is what you want\n"
     name = await db.fetchval("select current_database()")
     assert f", database {name}, schema outbox\n" in done.out
     for line in (
@@ -94,7 +94,7 @@ async def test_running_workers_are_named_or_with_force_go_on(database: str) -> N
         done = await outbox(database, "reset", SURE)
         assert done.code == 2
         assert done.err == (
-            "outbox: nothing was done: 1 running (alice): stop them first, or say --force to do it while they run\n"
+            "outbox: nothing was done: 1 running (alice): stop them first, or use --force to do it while they run\n"
         )
         assert (await outbox(database, "reset", SURE, "--force")).code == 0
         await enqueue(database)
@@ -149,7 +149,7 @@ async def test_a_schema_that_cannot_be_read_needs_force(db: Connection, database
     await db.execute("drop table outbox.dead_letter cascade")
     done = await outbox(database, "reset", SURE, "--drop-schema")
     assert done.code == 2
-    assert "whether workers run cannot be read either; stop them, then say --force" in done.err
+    assert "whether workers run cannot be read either; stop them, then use --force" in done.err
     assert (await outbox(database, "reset", SURE, "--drop-schema", "--force")).code == 0
     assert (await outbox(database, "migrate", "--status")).code == 0
 

@@ -30,7 +30,7 @@ def ask_for(dsn: str, *, yes: bool) -> None:
         return
     count = f"{unsettled:,} or more" if unsettled == _MANY else f"{unsettled:,}"
     what = f"{count} unsettled messages are in the outbox of {place(dsn)}, and would be lost"
-    consent(f"{what}. Empty it?", cure=f"{what}: name another database with --dsn, or say --yes")
+    consent(f"{what}. Empty it?", cure=f"{what}: name another database with --dsn, or use --yes")
 
 
 async def _look(dsn: str) -> tuple[int, list[str]]:

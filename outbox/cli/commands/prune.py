@@ -71,7 +71,7 @@ def prune(
     which go.
     """
     if as_json and not (yes or dry_run):
-        raise ConfigurationError("nothing was done: --json does not ask: say --yes as well, or --dry-run")
+        raise ConfigurationError("nothing was done: --json does not ask: use --yes as well, or --dry-run")
     settings = config.load()
     keep_s = settings.history_days * _DAY_S if history_older_than is None else history_older_than
     found = ask_store(Retention, lambda retention: retention.prunable(keep_s, dead_older_than), settings)
@@ -81,7 +81,7 @@ def prune(
         _say(as_json, _as_json(found), "nothing was done")
         return
     if not yes and _anything(found):
-        consent("Delete this for ever?", cure="say --yes to prune without being asked, or --dry-run to look")
+        consent("Delete this for ever?", cure="use --yes to prune without being asked, or --dry-run to look")
     done = Pruned()
     try:
         ask_store(Retention, partial(_prune, found, keep_s, done), settings)

@@ -85,10 +85,10 @@ def _show(stock: ResetPreview, *, drop_schema: bool) -> None:
 def _refuse_unread(stock: ResetPreview) -> None:
     if stock.there and stock.counts is None:
         raise ConfigurationError(
-            "nothing was done: whether workers run cannot be read either; stop them, then say --force"
+            "nothing was done: whether workers run cannot be read either; stop them, then use --force"
         )
 
 
 def _consent(name: str) -> None:
-    cure = "say --yes-delete-everything if that is what you want"
+    cure = "use --yes-delete-everything if that is what you want"
     consent_by_name("Type the name of the database to delete all this", name, cure=cure)

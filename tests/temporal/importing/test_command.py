@@ -118,7 +118,7 @@ async def test_a_rollback_asks_first_and_does_nothing_without_consent(database: 
     code, _, err = await ended(start(database, path, "--rollback", cwd=tmp_path))
     assert (code, err) == (
         2,
-        "outbox: nothing was done: say --yes to roll back without being asked, or --dry-run to look\n",
+        "outbox: nothing was done: use --yes to roll back without being asked, or --dry-run to look\n",
     )
     terminal, inside = pty.openpty()
     for answer, expected, left in (("n", 1, 5), ("y", 0, 0)):

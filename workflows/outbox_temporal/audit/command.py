@@ -100,8 +100,8 @@ def audit(
     """
     if wish.terminate and not (wish.workflows or wish.prefixes):
         raise ConfigurationError(
-            "--terminate-ghosts ends every running workflow without a message in this database: say with --type or "
-            "--prefix which workflows only this outbox starts"
+            "--terminate-ghosts ends running workflows without a message in this database: name the workflows that "
+            "only this outbox starts, with --type or --prefix"
         )
     chosen = config.load()
     if not chosen.history:
@@ -215,7 +215,7 @@ async def _retentions(
             retention_s[namespace] = await executions.retention_s(namespace)
         except TemporalRefused as error:
             if namespace in (own, *wish.namespaces):
-                cure = "correct TEMPORAL_NAMESPACE or --namespace, or say with --retention how long it keeps runs"
+                cure = "correct TEMPORAL_NAMESPACE or --namespace, or give with --retention how long it keeps runs"
                 raise TemporalRefused(f"{error}: {cure}") from error
             report.troubles.append(str(error))
     return retention_s

@@ -92,7 +92,7 @@ _ABOUT: dict[Kind, tuple[str, str]] = {
         "a workflow without its message in this database",
         (
             "if a crash, failover or restore lost it, undo its work or --terminate-ghosts; or "
-            "another outbox is at work (then say --type), or it was started by hand"
+            "another outbox is at work (then use --type), or it was started by hand"
         ),
     ),
     Kind.ORPHAN: (

@@ -146,7 +146,7 @@ async def _watched(result: ImportReport, doing: str) -> AsyncIterator[tuple[Stop
 
 def _consent(name: str, found: Import, started: Started) -> None:
     ends = "" if started == "list" else f", and {started} the workflows that they started"
-    cure = "say --yes to roll back without being asked, or --dry-run to look"
+    cure = "use --yes to roll back without being asked, or --dry-run to look"
     consent(f"Roll back {found.moved} rows of {name}{ends}?", cure=cure)
 
 

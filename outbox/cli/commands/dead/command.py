@@ -231,7 +231,7 @@ def _preview(message_ids: Sequence[UUID]) -> None:
 
 
 def _consent(verb: str, count: int) -> None:
-    cure = f"say --yes to {verb} without being asked, or --dry-run to look"
+    cure = f"use --yes to {verb} without being asked, or --dry-run to look"
     consent(f"{verb.capitalize()} {count} dead letters?", cure=cure)
 
 

@@ -131,7 +131,7 @@ def show_risk(risk: Risk, *, force: bool) -> None:
     if isinstance(risk.memory, Unavailable):
         reason = f"{risk.memory.kind}: {risk.memory.detail}"
         why = f"the sink did not say for how long it recognises a repeat{where} ({reason})"
-        cure = "say it with --retention, or"
+        cure = "give it with --retention, or"
     else:
         why = f"first tried longer ago than the sink recognises a repeat{where} ({span(risk.memory)})"
         cure = "look in the sink, then"
