@@ -66,18 +66,18 @@ create table app.tenant (
 );
 select app.isolate('app.tenant');
 
-create function app.hold_tenant(whose uuid, alone boolean default false) returns text
+create function app.hold_tenant(held uuid, alone boolean default false) returns text
 language plpgsql
 as $$
 declare
-    key constant bigint := hashtextextended('app.tenant ' || whose, 0);
+    key constant bigint := hashtextextended('app.tenant ' || held, 0);
 begin
     if alone then
         perform pg_advisory_xact_lock(key);
     else
         perform pg_advisory_xact_lock_shared(key);
     end if;
-    return (select t.status from app.tenant t where t.tenant_id = whose);
+    return (select t.status from app.tenant t where t.tenant_id = held);
 end $$;
 
 comment on function app.hold_tenant(uuid, boolean) is

@@ -263,17 +263,17 @@ claimed as (
         case when m.bytes > 4096 then m.bytes end as large_bytes
 ),
 done as (
-    select (select count(*) from claimed) + (select count(*) from parked) as met,
+    select (select count(*) from claimed) + (select count(*) from parked) as handled,
            exists (select from unparked) or exists (select from filed) or exists (select from called) as moved
 )
 select
     c.*,
-    done.moved or (done.met > 0 and (
+    done.moved or (done.handled > 0 and (
         lanes.cut_short
         or exists (select from candidate d where not d.open group by d.turn having count(*) >= min(d.room))
         or exists (select from looked_at l where l.behind)
-        or (select count(*) from candidate) + (select count(*) from asleep) > done.met)) as more,
-    case when done.met = 0 and (lanes.n > 0 or lanes.cut_short) then 0.02
+        or (select count(*) from candidate) + (select count(*) from asleep) > done.handled)) as more,
+    case when done.handled = 0 and (lanes.n > 0 or lanes.cut_short) then 0.02
          else date_part('epoch', (select min(p.due_at) from parked p where p.due_at < 'infinity') - moment.now) end as next_due_s,
     coalesce(lanes.last, '') as lane
 from moment

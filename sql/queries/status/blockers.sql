@@ -38,14 +38,14 @@ idle as (
     where granted and mode in ('RowShareLock', 'RowExclusiveLock') and (gid is not null or state like 'idle in transaction%')
       and since < now() - interval '5 seconds'
 ),
-told as (
+candidate as (
     select 1 as rank, * from strong where granted
     union all select 2, * from waited_for
     union all select 3, * from strong where not granted
     union all select 4, * from idle where not exists (select from strong)
 ),
 each as (  -- one line a session: its strongest claim
-    select distinct on (pid, gid) * from told order by pid, gid, rank, relname
+    select distinct on (pid, gid) * from candidate order by pid, gid, rank, relname
 )
 select coalesce(json_agg(json_build_object(
     'pid', pid, 'prepared', gid, 'application', application_name, 'user', coalesce(owner, usename), 'state', state,

@@ -80,7 +80,7 @@ class AuditOptions:
         bool,
         typer.Option(
             "--terminate-ghosts",
-            help="End running workflows whose message is nowhere. Look first, without it. Needs --type or --prefix.",
+            help="End running workflows without a message here. Run without it first. Needs --type or --prefix.",
         ),
     ] = False
 

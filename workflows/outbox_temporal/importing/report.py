@@ -40,7 +40,7 @@ class ImportReport:
     findings: list[RowFault] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What will go wrong later, unless somebody sees to it."""
+    """What will go wrong later if it is not corrected."""
     interrupted: bool = False
     begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _begun_s: float = field(default_factory=monotonic)
