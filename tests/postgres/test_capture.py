@@ -177,8 +177,8 @@ async def test_due_messages_with_priority_take_enqueues_head_start(db: Connectio
 
 
 async def test_known_dedup_key_or_message_id_adds_nothing(db: Connection) -> None:
-    message_id = await db.fetchval("select outbox.enqueue('events', dedup_key => 'd')")
-    await capture(db, topic="'events'", dedup_key="new.type", message_id="(new.data ->> 'id')::uuid")
+    message_id = await db.fetchval("select outbox.enqueue('events', '1', dedup_key => 'd')")
+    await capture(db, topic="'events'", payload="'1'", dedup_key="new.type", message_id="(new.data ->> 'id')::uuid")
     await db.execute("insert into events (type) values ('d'), ('e'), ('e')")
     await db.execute("insert into events (data) values ($1)", json.dumps({"id": str(message_id)}))
     assert await db.fetchval("select array_agg(dedup_key order by seq) from outbox.message") == ["d", "e"]

@@ -13,11 +13,13 @@ from outbox_temporal.servers.postgres import PostgresServer
 from tests.support.eventually import eventually
 from tests.support.examining import examined, wrong
 from tests.support.sql import connected
+from tests.support.versions import needs_postgres
 
 SMALL_QUEUE = {"max_notify_queue_pages": "64"}
-"""Half a MiB, the least that the server takes."""
+"""Half a MiB, the least that the server takes. Older versions have no such setting."""
 
 
+@needs_postgres(17)
 async def test_producers_and_switches_commit_while_the_notification_queue_is_full() -> None:
     with PostgresServer.start(fsync=False, settings=SMALL_QUEUE) as server:
         await migrate(server.dsn())

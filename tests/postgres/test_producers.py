@@ -405,10 +405,10 @@ async def test_message_ids_are_version_7_and_sort_by_time(db: Connection) -> Non
 
 async def test_known_message_id_adds_nothing_and_returns_it(db: Connection) -> None:
     message_id = uuid4()
-    for payload in ("1", "2"):
-        statement = "select outbox.enqueue('t', $1, message_id => $2)"
-        assert await db.fetchval(statement, payload, message_id) == message_id
-    assert [r[0] for r in await db.fetch("select payload from outbox.message")] == ["1"]
+    for headers in ('{"n": 1}', '{"n": 2}'):
+        statement = "select outbox.enqueue('t', headers => $1, message_id => $2)"
+        assert await db.fetchval(statement, headers, message_id) == message_id
+    assert [r[0] for r in await db.fetch("select headers from outbox.message")] == ['{"n": 1}']
 
 
 async def test_dedup_key_returns_the_first_messages_id(db: Connection) -> None:
@@ -439,17 +439,18 @@ async def test_second_producer_waits_for_the_first_and_agrees_with_its_outcome(
     async with connected(database) as one, connected(database) as two:
         transaction = one.transaction()
         await transaction.start()
-        first = await one.fetchval(f"select outbox.enqueue('t', '1', {by})")
+        first = await one.fetchval(f"select outbox.enqueue('t', headers => $1, {by})", '{"n": 1}')
 
         async def second() -> None:
-            answers.append(await two.fetchval(f"select outbox.enqueue('t', '2', {by})"))
+            answers.append(await two.fetchval(f"select outbox.enqueue('t', headers => $1, {by})", '{"n": 2}'))
 
         async with anyio.create_task_group() as group:
             group.start_soon(second)
             async with blocked_on(db, two):
                 assert answers == []
                 await (transaction.commit() if commit else transaction.rollback())
-    assert [r[0] for r in await db.fetch("select payload from outbox.message")] == ["1" if commit else "2"]
+    [[headers]] = await db.fetch("select headers from outbox.message")
+    assert headers == ('{"n": 1}' if commit else '{"n": 2}')
     assert (answers == [first]) == (commit or "message_id" in by)
 
 

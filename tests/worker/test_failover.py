@@ -51,6 +51,9 @@ def start_standby(primary: PostgresServer, directory: Path, *options: str, **set
         check=True,
         timeout=60,
     )
+    address = urlsplit(primary.dsn())
+    with (data / "postgresql.auto.conf").open("a") as file:  # of what the program wrote, older servers do not know all
+        file.write(f"primary_conninfo = 'host={address.hostname} port={address.port} user=postgres'\n")
     if os.geteuid() == 0:  # the server will run as this user, and the copy is ours
         for path in (data, *data.rglob("*")):
             shutil.chown(path, "nobody")
