@@ -31,7 +31,6 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from outbox.cli import format as screens
 from outbox.cli.session import with_store
 from outbox.model.message import Message
 from outbox.model.sink import Delivered
@@ -442,16 +441,6 @@ async def test_missing_workflows_are_looked_up_in_parallel_and_reported_in_order
             await with_store(settings(database), AuditHistory, partial(compare, wish, 30, report))
     assert found == gone
     assert most == 4  # --concurrency
-
-
-def test_progress_without_a_terminal_is_a_line_every_few_seconds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(screens, "monotonic", iter((0.0, 4.0, 5.0, 5.0, 9.0, 10.5, 10.5)).__next__)
-    with screens.progress("messages", 50) as advance:
-        for _ in range(4):
-            advance(10)
-    assert capsys.readouterr().err == "outbox: messages: 20 of 50\noutbox: messages: 40 of 50\n"
 
 
 async def test_an_interrupted_audit_shows_what_it_has_found(

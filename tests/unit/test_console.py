@@ -35,12 +35,11 @@ def test_a_progress_bar_moves_the_cursor_and_other_text_does_not(monkeypatch: py
     assert "2/2" in shown
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_progress_without_a_terminal_is_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([0.0, 1.0, 5.5, 5.5, 6.0])
-    monkeypatch.setattr("outbox.cli.progress.monotonic", lambda: next(times))
-    with progress("rows", 3) as advance:
-        for _ in range(3):
-            advance(1)
-    assert capsys.readouterr().err == "outbox: rows: 2 of 3\n"
+    monkeypatch.setattr("outbox.cli.progress.monotonic", iter((0.0, 4.0, 5.0, 5.0, 9.0, 10.5, 10.5)).__next__)
+    with progress("messages", 50) as advance:
+        for _ in range(4):
+            advance(10)
+    assert capsys.readouterr().err == "outbox: messages: 20 of 50\noutbox: messages: 40 of 50\n"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import asyncpg
-
 from outbox.cli.consent import consent
 from outbox.cli.session import ask
 from outbox.model.errors import ConfigurationError
 from outbox.postgres.connect import place
 from outbox.postgres.errors import translated_errors
 from outbox.store.sql import query
+from outbox_bench.load.in_process import connected
 
 _MANY = 1_000_000
 _UNSETTLED = "select count(*) from (select from outbox.message limit $1) unsettled"
@@ -36,11 +35,8 @@ def ask_for(dsn: str, *, yes: bool) -> None:
 async def _look(dsn: str) -> tuple[int, list[str]]:
     """How many unsettled messages there are, and which workers live. An outbox that is not there is empty."""
     with translated_errors("connect"):
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
+        async with connected(dsn) as connection:
             if await connection.fetchval("select to_regclass('outbox.message')") is None:
                 return 0, []
             workers = await connection.fetch(query("reset/living_workers"))
             return await connection.fetchval(_UNSETTLED, _MANY), [row["name"] for row in workers[:_SHOWN]]
-        finally:
-            connection.terminate()

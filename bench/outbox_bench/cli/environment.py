@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.service import RPCError
 
+from outbox_bench.load.in_process import connected
 from outbox_bench.load.lab import Lab
 from outbox_temporal.sdk.client import connect
 
@@ -47,14 +47,11 @@ def machine() -> dict[str, Any]:
 
 
 async def _postgresql(dsn: str) -> dict[str, str]:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
+    async with connected(dsn) as connection:
         rows = await connection.fetch(
             "select name, current_setting(name) as value from pg_settings where name = any ($1)",
             ["server_version", *_PARAMETERS],
         )
-    finally:
-        await connection.close(timeout=5)
     found = {row["name"]: row["value"] for row in rows}
     return {"version": found.pop("server_version"), **found}
 

@@ -23,7 +23,7 @@ from temporalio.client import Client
 
 from outbox_bench.load import executions
 from outbox_bench.load.direct import TASK_QUEUE, WORKFLOW
-from outbox_bench.load.in_process import connected, empty
+from outbox_bench.load.in_process import connected, connections, empty
 from outbox_bench.report.report import Goal, Measurements
 from outbox_bench.temporal_stub.frontend import FrontendOptions
 from outbox_bench.temporal_stub.server import StubFrontend
@@ -118,7 +118,7 @@ async def steady_flow(dsn: str, rate: float) -> AsyncIterator[Flow]:
     """Events for the block, into an outbox that is emptied first; all of them are committed at its end."""
     async with connected(dsn) as connection:
         await empty(connection)
-    async with asyncpg.create_pool(dsn, min_size=4, max_size=_CONNECTIONS, reset=_keep) as pool:
+    async with connections(dsn, _CONNECTIONS) as pool:
         flow = Flow(pool, rate)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flow.run)
@@ -155,7 +155,3 @@ async def frontend(report: Measurements) -> AsyncIterator[StubFrontend]:
     report.settings["stub"] = " ".join(_FRONTEND.arguments())
     async with running(partial(StubFrontend.start, _FRONTEND)) as stub:
         yield stub
-
-
-async def _keep(_connection: object) -> None:
-    """Give a connection back as it is: nothing here changes its state."""

@@ -102,6 +102,15 @@ async def connected(dsn: str, name: str = "outbox bench") -> AsyncIterator[async
         connection.terminate()
 
 
+def connections(dsn: str, most: int) -> asyncpg.pool.Pool[asyncpg.Record]:
+    """A pool that gives its connections back as they are: nothing here changes their state."""
+    return asyncpg.create_pool(dsn, min_size=4, max_size=most, reset=_keep)
+
+
+async def _keep(_connection: object) -> None:
+    pass
+
+
 async def empty(connection: Connection) -> None:
     """Throw away all messages, settled ones too."""
     await connection.execute(_TRUNCATE)

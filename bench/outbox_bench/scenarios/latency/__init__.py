@@ -26,6 +26,7 @@ from outbox.config import settings as config
 from outbox_bench.load import executions
 from outbox_bench.load.arrivals import arrive, schedule
 from outbox_bench.load.definitions import WORKFLOW
+from outbox_bench.load.in_process import connections
 from outbox_bench.scenarios.latency import clocks
 from outbox_bench.scenarios.latency.observed import Sightings, relaying
 from outbox_bench.scenarios.latency.tally import Direct, Event, LatencyMeasurement
@@ -76,7 +77,7 @@ async def measure(lab: Lab, options: LatencyOptions, report: Measurements, show:
     dsn, os.environ["TEMPORAL_ADDRESS"] = await lab.outbox(), await lab.temporal()
     modes = _modes(dsn, options, report)
     client = await connect()
-    async with asyncpg.create_pool(dsn, min_size=4, max_size=_CONNECTIONS, reset=_keep) as pool:
+    async with connections(dsn, _CONNECTIONS) as pool:
         bench = _Bench(dsn, client, pool, options, tidy="Temporal dev server" not in lab.embedded)
         steps = [(run, mode) for run in range(options.runs) for mode in modes]
         for number, (run, mode) in enumerate(steps):
@@ -96,10 +97,6 @@ def _modes(dsn: str, options: LatencyOptions, report: Measurements) -> list[Mode
         return ["listen", "poll"]
     config.load(database_url=dsn, mode=options.mode)  # says what is missing
     return [options.mode]
-
-
-async def _keep(_connection: object) -> None:
-    """Give a connection back as it is: nothing here changes its state."""
 
 
 class _Bench:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-import asyncpg
+from outbox_bench.load.in_process import connected
 
 _PROBES = 50
 
@@ -48,14 +48,11 @@ def offset(readings: Iterable[tuple[float, float, float]]) -> Offset | None:
 
 async def of_database(dsn: str) -> Offset | None:
     """The database host's clock against this one's."""
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        readings = []
+    readings = []
+    async with connected(dsn) as connection:
         statement = await connection.prepare("select extract(epoch from clock_timestamp())::float8")
         for _ in range(_PROBES):
             sent_s = time.time()
             theirs_s = await statement.fetchval()
             readings.append((sent_s, theirs_s, time.time()))
-    finally:
-        await connection.close(timeout=5)
     return offset(readings)
