@@ -114,7 +114,7 @@ def judged_grants(rights: dict[str, Any], schema: str) -> Iterator[Finding]:
 
 
 async def examine_home(prerequisites: Prerequisites) -> list[Finding]:
-    """Ask whether this database is the one in which the outbox lives. Raises OutboxError."""
+    """Find out whether this database is the outbox's own, not a copy. Raises OutboxError."""
     fault = await prerequisites.outbox().home_fault()
     if fault is None:
         return [HOME.good("this database is no copy")]

@@ -1,4 +1,4 @@
-"""Hears the signals that stop a process from its first moment on, before there is anything to stop.
+"""Catches the signals that stop a process from its first moment on, before there is anything to stop.
 
 A container's first process has no default handlers: a SIGTERM that comes while its program is still being loaded would
 be lost, and the process killed at the end of the grace period. So `listen` is called before all else is imported, and

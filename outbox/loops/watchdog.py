@@ -1,4 +1,4 @@
-"""Who has promised to be heard from, and by when: a dead man's switch for each loop of this worker.
+"""Which loop has promised to report, and by when: a dead man's switch for each loop of this worker.
 
 A loop that waits says for how long at most. Loops write from their event loop; any thread may read, also while that
 loop stands still. A promise costs one entry in a dictionary, so that even the claimer can afford one for each round.

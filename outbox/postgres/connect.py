@@ -185,7 +185,7 @@ async def _connect(
 
 
 async def is_pooled(connection: Connection) -> bool:
-    """Say whether something stands between this connection and its PostgreSQL backend, as poolers do.
+    """Say whether there is a pooler between this connection and its PostgreSQL backend.
 
     It does not say in which mode the pooler works; that only shows when notifications do not arrive.
     """

@@ -1,4 +1,4 @@
-"""One connection in the place of a pool, for what lives as long as the connection does."""
+"""One connection in the place of a pool, for what lasts as long as the connection."""
 
 from __future__ import annotations
 

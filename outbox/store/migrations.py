@@ -97,7 +97,7 @@ async def migrate(
     """Apply what is pending, in one transaction, and return the steps that were applied now.
 
     A schema that is newer and serves this version is left as it is; then its newer steps are returned.
-    `schema` is the outbox's, which the text of every lineage may name. `warn` hears what the database warns of, such as
+    `schema` is the outbox's, which the text of every lineage may name. `warn` gets the database's warnings, such as
     roles that it did not let the migrator make; a line each, and none of it keeps the schema from being this version's.
 
     Raises SchemaError when the database holds an edited migration or one that this version does not know.
@@ -184,7 +184,7 @@ async def bring_up(connection: Connection, schema: str, lineage: Lineage = OUTBO
 
 
 async def inspect(dsn: Where, schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
-    """Return every step that either side knows, changing nothing."""
+    """Return every step of either side, changing nothing."""
     validated_schema(schema)
     async with connected(dsn, application_name="outbox migrate") as connection:
         with translated_errors("read the schema version"):
@@ -224,7 +224,7 @@ def remark(steps: Iterable[Step], schema: str) -> str | None:
 
 
 def steps_of(register: Iterable[Line], schema: str = DEFAULT_SCHEMA, lineage: Lineage = OUTBOX) -> list[Step]:
-    """Every step that this register or this version knows."""
+    """Every step in this register or in this version."""
     return _compared(register, lineage.name(schema), lineage, refuse=False)
 
 
@@ -252,7 +252,7 @@ def _compared(register: Iterable[Line], schema: str, lineage: Lineage, *, refuse
 
 
 def _applied(line: Line, migration: Migration | None, level: int) -> Step:
-    """Judge one line of the register against the file of that version. `level` is the last that this version knows."""
+    """Judge one line of the register against the file of that version. `level` is the last one of this version."""
     version, name, checksum, serves = line
     if migration is not None and migration.name == name:
         return Step(version, name, "applied" if migration.checksum == checksum else "edited")
@@ -260,7 +260,7 @@ def _applied(line: Line, migration: Migration | None, level: int) -> Step:
 
 
 async def _refuse_word(connection: Connection, schema: str) -> None:
-    """Refuse a schema name that producers would have to quote in every call; the server knows its own words."""
+    """Refuse a schema name that producers would have to quote in every call, by the server's own list of words."""
     if await connection.fetchval("select quote_ident($1)", schema) != schema:
         raise ConfigurationError(f"schema {schema!r} is a word of SQL: choose another name (setting OUTBOX_SCHEMA)")
 

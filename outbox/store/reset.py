@@ -121,11 +121,11 @@ async def _require_current(connection: Connection, schema: str) -> None:
             raise
         raise SchemaError(f"{error}, {cure}") from error
     if newer:
-        raise SchemaError(f"{newer}, but a reset wants the version that wrote it, {cure}")
+        raise SchemaError(f"{newer}, but a reset needs the version that wrote it, {cure}")
 
 
 async def _read(connection: Connection, schema: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """Counts, and names of living workers; neither of a schema that is too strange to be read."""
+    """Counts, and names of live workers; None and none if the schema cannot be read."""
     try:
         with translated_errors("reset"):
             async with connection.transaction():

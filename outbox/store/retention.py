@@ -21,7 +21,7 @@ class Day(NamedTuple):
     part: str
     messages: int
     bytes: int | None
-    """None if it was dropped meanwhile."""
+    """None if it was dropped by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def call(function: str, arguments: int = 0, schema: str = DEFAULT_SCHEMA) -> str
 
 @cache
 def migrations(folder: str = "migrations") -> tuple[Migration, ...]:
-    """Return every migration that this version knows in a folder of `sql`, in order."""
+    """Return every migration of this version in a folder of `sql`, in order."""
     found = []
     for entry in _root().joinpath(folder).iterdir():
         if match := _MIGRATION.fullmatch(entry.name):

@@ -1,8 +1,8 @@
-"""Rings the doorbell on PostgreSQL's NOTIFY, over a connection of its own, and never believes that it can hear.
+"""Rings the doorbell on PostgreSQL's NOTIFY, over a connection of its own, and tests that notifications arrive.
 
 Whether notifications arrive cannot be asked on this connection: behind a pooler in transaction mode LISTEN succeeds,
 `pg_listening_channels()` lists the channel, even a NOTIFY sent from here comes back, and nothing else ever does. So in
-every silence a probe is sent over *another* connection while this one is idle. Any notification heard here is proof,
+every silence a probe is sent over *another* connection while this one is idle. Any notification received here is proof,
 also another worker's probe: a crowd of idle workers sends hardly more probes than one.
 """
 
@@ -98,7 +98,7 @@ class ListenSource(SupervisedSource):
             self._check_open(closed)
 
     async def _prove(self, closed: anyio.Event) -> bool:
-        """Send a probe over another connection; return whether anything was heard on this idle one."""
+        """Send a probe over another connection; return whether anything arrived on this idle one."""
         self._heard = anyio.Event()
         with anyio.move_on_after(_PROBE_TIMEOUT_S):
             await self._store.probe()
@@ -107,11 +107,11 @@ class ListenSource(SupervisedSource):
         return self._heard.is_set()
 
     def _explain(self, *, pooled: bool) -> str:
-        """Why nothing is heard on a fresh subscription, and what would help."""
+        """Why nothing arrives on a fresh subscription, and what would help."""
         if not pooled:
             return f"no notification arrives from {place(self._dsn)} within {_PROBE_TIMEOUT_S} s of a probe"
         return (
-            f"LISTEN cannot work on {place(self._dsn)}: a pooler in transaction mode stands there. Set "
+            f"LISTEN cannot work on {place(self._dsn)}: there is a pooler in transaction mode. Set "
             "OUTBOX_LISTEN_URL to an address that leads to PostgreSQL itself or to a pooler in session mode "
             "(Supabase: port 5432 instead of 6543), or OUTBOX_MODE=poll"
         )

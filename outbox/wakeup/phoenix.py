@@ -23,7 +23,7 @@ _JOIN_TIMEOUT_S = 15.0
 """The server waits five seconds before it reports a refused join."""
 _READY_TIMEOUT_S = 15.0
 _REPLICATION_TIMEOUT_S = 65.0
-"""The server itself gives up after a minute and says so. One that knows no `replication_ready` says nothing: then the
+"""The server itself gives up after a minute and says so. One without `replication_ready` says nothing: then the
 channel counts as ready, and what polls find judges it."""
 _REPLICATING = "Replication connection established"
 _HEARTBEAT_S = 15.0

@@ -44,7 +44,7 @@ class _PoolerInTheWay(OutboxError):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"a pooler stands at {where}: set OUTBOX_LISTEN_URL to an address that leads to PostgreSQL itself"
+            f"there is a pooler at {where}: set OUTBOX_LISTEN_URL to an address that leads to PostgreSQL itself"
         )
 
 
@@ -126,7 +126,7 @@ class Presence:
             raise _PoolerInTheWay(place(self._dsn))
 
     async def _stay(self, connection: Connection, workers: Workers, who: tuple[int, int]) -> NoReturn:
-        """Raise OutboxError once the session is gone, or not to be believed in any more."""
+        """Raise OutboxError once the session is gone, or is not trusted any more."""
         proved_s = monotonic()
         while True:
             with anyio.move_on_after(_LOOK_S):

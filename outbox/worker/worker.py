@@ -75,7 +75,7 @@ class Worker:
         self.state = state = WorkerState(
             worker=settings.worker_name, schema=settings.schema_name, sink_timeout_s=settings.deliver_timeout_s
         )
-        """What the worker knows of itself."""
+        """The state of the worker."""
         self._emit = events = Events(emit, state.on_event)
         self._presence = Presence(
             settings.listen_dsn, settings.schema_name, events, holding=lambda: state.outstanding > 0

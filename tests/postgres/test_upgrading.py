@@ -128,7 +128,7 @@ async def test_migrating_back_leaves_a_newer_schema_as_it_is(upgraded: str) -> N
 async def test_reset_refuses_a_newer_schema_with_unknown_tables(upgraded: str) -> None:
     done = await outbox(upgraded, "reset", "--yes-delete-everything")
     assert done.code == 3
-    assert "but a reset wants the version that wrote it" in done.fault
+    assert "but a reset needs the version that wrote it" in done.fault
 
 
 async def test_a_breaking_migration_is_refused_by_name(database: str) -> None:

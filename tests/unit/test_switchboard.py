@@ -119,9 +119,9 @@ async def test_auto_stays_with_a_listen_that_can_be_trusted() -> None:
 async def test_auto_runs_realtime_only_while_listen_receives_nothing() -> None:
     async with board("auto", "listen", "realtime") as b:
         await b.runs("listen")
-        b.sources["listen"].error = "a pooler stands there"
+        b.sources["listen"].error = "there is a pooler"
         b.now_s += 4
-        assert (await b.runs("listen", "realtime")).why == "listen: a pooler stands there"
+        assert (await b.runs("listen", "realtime")).why == "listen: there is a pooler"
         b.wakeup.subscribed("listen", grace_s=1.0)
         b.selection._look.set()
         await anyio.wait_all_tasks_blocked()

@@ -82,7 +82,7 @@ class Environment:
 
 
 def from_file(path: Given) -> Given:
-    """What stands in the file that a variable names. Raises ConfigurationError."""
+    """The content of the file that a variable names. Raises ConfigurationError."""
     try:
         value = Path(path.value).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:

@@ -107,7 +107,7 @@ def _add_ssl(layer: dict[str, Given], environment: Environment) -> None:
 
 
 def ssl_mode(switch: Given) -> Given:
-    """The sslmode that a yes or no stands for. Yes is not half a yes: the server's certificate is verified."""
+    """The sslmode for a yes or no. Yes means all of it: the server's certificate is verified."""
     mode = _SSL_WORDS.get(switch.value.lower())
     if mode is None:
         raise switch.fault("write true or false; for anything finer there is DB_SSLMODE")

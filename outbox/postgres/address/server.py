@@ -189,7 +189,7 @@ def _name(given: dict[str, Given], what: str) -> None:
     if "user" not in given:
         try:
             given["user"] = Given(getpass.getuser(), "user", "default, this process's user")
-        except (KeyError, OSError):  # a user that no system knows, as containers have them
+        except (KeyError, OSError):  # a user without an entry in the system, as in containers
             raise ConfigurationError(f"{what} names no user: set one there, or in DB_USER or PGUSER") from None
     given.setdefault("dbname", Given(given["user"].value, "dbname", "default, the user's name"))
 

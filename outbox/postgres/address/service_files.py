@@ -29,7 +29,7 @@ def home_file(name: str) -> Path | None:
 
 
 def service_layer(service: Given, file: Given | None, environment: Environment) -> Layer:
-    """What a service says. Raises ConfigurationError where no service file knows it."""
+    """The parameters of a service. Raises ConfigurationError if no service file has it."""
     looked: list[str] = []
     for path in _service_files(file, environment):
         looked.append(str(path))

@@ -1,6 +1,6 @@
 """TLS towards PostgreSQL: verified in full for every host but this machine, unless a mode was asked for.
 
-The driver would try TLS, believe any certificate, and fall back to none in silence. See docs/decisions, ADR 15.
+The driver would try TLS, accept any certificate, and fall back to none in silence. See docs/decisions, ADR 15.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Tls:
             mode = "verify-ca"  # as libpq does, for the sake of those who relied on it before there were modes
         if mode == "verify-ca" and root is None:
             raise self.given["sslmode"].fault(
-                "sslmode=verify-ca without sslrootcert would believe any public certificate: "
+                "sslmode=verify-ca without sslrootcert would accept any public certificate: "
                 "name the authority in sslrootcert, or write verify-full"
             )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

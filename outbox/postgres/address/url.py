@@ -1,6 +1,6 @@
 """Connection strings, read as libpq does. Beyond that a password may hold an @, and the scheme may name a driver.
 
-A fault never quotes: what stands where the port should be may be the beginning of a password.
+A fault never quotes: the text in place of the port may be the beginning of a password.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse(url: Given) -> Url:
         raise url.fault(f"there is an @ behind the host ({_AS_ESCAPES})")
     values = dict(_hosts(url, hosts)) | {"user": unquote(user), "password": unquote(password)}
     values["dbname"] = unquote(path[1:])
-    # As in libpq, what stands among the parameters counts more than what stands before them.
+    # As in libpq, the parameters count more than the part before them.
     values = {name: value for name, value in values.items() if value} | queried
     values = {name: value for name, value in values.items() if value}
     given = {name: Given(value, url.name, url.origin) for name, value in values.items()}
