@@ -25,9 +25,19 @@ as $$
 declare
     written constant text    := concat(payload, headers, target);
     bytes   constant integer := octet_length(written);
+    opened  integer;
 begin
-    if bytes > 1000 or strpos(written, E'\\') > 0 then
-        perform outbox.check_json(place, written, payload, headers, target);
+    -- Half of a surrogate pair, or U+0000. A single character is found fastest, and more of them faster by LIKE than by strpos.
+    if strpos(written, E'\\') > 0 and written like E'%\\\\u%' and (
+        written like E'%\\\\ud%' or written like E'%\\\\uD%' or concat(headers, target) like E'%\\\\u0000%') then
+        perform outbox.check_escapes(place, payload, headers, target);
+    end if;
+    -- Each call costs more than these conditions.
+    if bytes > 1000 then
+        opened := bytes - octet_length(replace(replace(written, '[', ''), '{', ''));
+        if opened > 500 or bytes > 65536 or bytes - coalesce(octet_length(payload::text), 0) > 1000 or target ->> 'arguments' = 'many' then
+            perform outbox.check_large(place, written, opened, payload, headers, target);
+        end if;
     end if;
     if target is not null then
         perform outbox.check_target(place, target);
@@ -35,9 +45,15 @@ begin
     if key = '' or dedup_key = '' or tenant = '' or octet_length(concat(key, dedup_key, tenant)) > 1000 then
         perform outbox.check_name(place, 'key', key), outbox.check_name(place, 'dedup_key', dedup_key), outbox.check_name(place, 'tenant', tenant);
     end if;
-    -- Most messages pass here. One condition costs less than the many that follow.
-    if topic <> '' and octet_length(topic) <= 255 and priority between 0 and 9 and headers::text = '{}' and available_at is null
-       and expires_at is null and on_expiry = 'bury' and dedup_window between interval '0' and interval '36000 days' then
+    -- Most messages pass here. One condition costs less than the many that follow. In headers only the first name is common: for the
+    -- others the text is searched, because that is faster than to read JSON. With an escape a name looks different.
+    if topic <> '' and octet_length(topic) <= 255 and priority between 0 and 9 and on_expiry in ('bury', 'discard')
+       and dedup_window between interval '0' and interval '36000 days'
+       and (available_at is null or available_at between '1970-01-01 00:00+00' and '2200-01-01 00:00+00')
+       and (expires_at is null or expires_at between '1970-01-01 00:00+00' and '2200-01-01 00:00+00')
+       and (headers::text = '{}' or json_typeof(headers) = 'object' and coalesce(json_typeof(headers -> 'traceparent'), 'string') = 'string'
+            and strpos(headers::text, 'tracestate') = 0 and strpos(headers::text, 'baggage') = 0
+            and strpos(headers::text, '_tracer-data') = 0 and strpos(headers::text, E'\\') = 0) then
         return bytes;
     end if;
     if topic is null or topic = '' then
@@ -56,21 +72,15 @@ begin
     elsif dedup_window not between interval '0' and interval '36000 days' then
         perform outbox.check_interval(place, 'dedup_window', dedup_window);
     end if;
-    if headers::text <> '{}' and (
-        json_typeof(headers -> 'traceparent') <> 'string' or json_typeof(headers -> 'tracestate') <> 'string'
-        or json_typeof(headers -> 'baggage') <> 'string' or headers -> '_tracer-data' is not null) then
-        perform outbox.check_headers(place, headers);
-    end if;
-    if available_at is not null or expires_at is not null then
-        perform outbox.check_time(place, 'available_at', available_at), outbox.check_time(place, 'expires_at', expires_at);
-    end if;
+    perform outbox.check_headers(place, headers), outbox.check_time(place, 'available_at', available_at),
+            outbox.check_time(place, 'expires_at', expires_at);
     return bytes;
 end
 $$;
 comment on function outbox.check_message is 'Refuses a message that may not be enqueued. Returns the bytes of its JSON as text, for outbox.message.bytes.';
 
 create function outbox.check_name(place text, name text, value text) returns void
-language plpgsql
+language plpgsql strict  -- a value that is missing costs nothing
 as $$
 begin
     if value = '' then
@@ -82,7 +92,7 @@ end
 $$;
 
 create function outbox.check_time(place text, name text, value timestamptz) returns void
-language plpgsql
+language plpgsql strict  -- a value that is missing costs nothing
 as $$
 begin
     if value not between '1970-01-01 00:00+00' and '2200-01-01 00:00+00' then
@@ -94,7 +104,7 @@ $$;
 comment on function outbox.check_time is 'Refuses a time that is infinite, before 1970 or after 2200.';
 
 create function outbox.check_interval(place text, name text, value interval) returns void
-language plpgsql
+language plpgsql strict  -- a value that is missing costs nothing
 as $$
 begin
     if extract(epoch from value) not between 0 and 3155760000 then
@@ -104,27 +114,8 @@ end
 $$;
 comment on function outbox.check_interval is 'Refuses an interval that is negative, infinite, or longer than 100 years.';
 
-create function outbox.check_json(place text, written text, payload json, headers json, target json) returns void
-language plpgsql
-as $$
-declare
-    bytes constant integer := octet_length(written);
-begin
-    if bytes > 65536 or bytes > 1000 and bytes - octet_length(replace(replace(written, '[', ''), '{', '')) > 500 then
-        perform outbox.check_size(place, payload, headers, target);
-    end if;
-    if strpos(written, E'\\') > 0 and strpos(written, E'\\u') > 0 then  -- one character is found much faster than two
-        perform outbox.check_escapes(place, payload, headers, target);
-    end if;
-    if bytes > 1000 and bytes - octet_length(replace(written, ',', '')) >= 500 then
-        perform outbox.check_parts(place, payload, headers, target);
-    end if;
-end
-$$;
-comment on function outbox.check_json is 'Refuses JSON that is too long, too deep or no Unicode. Called if it is long or has escapes.';
-
 -- Sizes are those of the JSON as text, in bytes. Temporal accepts 2 MiB for a payload and for a memo, and 4 MiB for a request.
-create function outbox.check_size(place text, payload json, headers json, target json) returns void
+create function outbox.check_large(place text, written text, opened integer, payload json, headers json, target json) returns void
 language plpgsql
 as $$
 begin
@@ -137,31 +128,38 @@ begin
         perform outbox.refuse(format('%starget is %s bytes long, the limit is 1310720', place, octet_length(target::text)),
                               'store large values elsewhere and send their address');
     end if;
-    perform outbox.check_depth(place, 'payload', payload), outbox.check_depth(place, 'headers', headers),
-            outbox.check_depth(place, 'target', target);
+    if opened > 500 then
+        perform outbox.check_depth(place, 'payload', payload, opened), outbox.check_depth(place, 'headers', headers, opened),
+                outbox.check_depth(place, 'target', target, opened);
+    end if;
+    if (octet_length(concat(headers, target)) > 1000 or target ->> 'arguments' = 'many')
+       and octet_length(written) - octet_length(replace(written, ',', '')) >= 500 then
+        perform outbox.check_parts(place, payload, headers, target);
+    end if;
 end
 $$;
-comment on function outbox.check_size is 'Refuses JSON that is too long or too deep. Called if it is long, or has many brackets.';
+comment on function outbox.check_large is
+    'Refuses JSON that is too long, too deep or has too many parts. written is all of it, opened the number of its brackets.';
 
 -- Python's json reads about 990 levels minus the depth of its caller, orjson 1024, Java's Jackson 1000, PHP 512.
-create function outbox.check_depth(place text, name text, value json) returns void
-language plpgsql
+create function outbox.check_depth(place text, name text, value json, opened integer) returns void
+language plpgsql strict
 as $$
 declare
-    written constant text    := value::text;
-    opened  constant integer := octet_length(written) - octet_length(replace(replace(written, '[', ''), '{', ''));
-    compact text;
+    written constant text := value::text;
+    gap     text;
     fault   text;
 begin
-    if opened <= 500 then
+    if octet_length(written) <= 1000 then
         return;
     end if;
     -- Of siblings only one can be on the way to the deepest value. In a string such a pattern removes only the bracket that it counted.
-    compact := replace(written, ', ', ',');
-    if opened - (2 * octet_length(compact) - octet_length(replace(compact, '},{', '')) - octet_length(replace(compact, '],[', ''))) / 3 <= 500 then
-        return;
+    gap := case when strpos(left(written, 2000), ', ') > 0 then ', ' else ',' end;
+    opened := opened - (octet_length(written) - octet_length(replace(written, '}' || gap || '{', ''))) / (2 + length(gap));
+    if opened > 500 then
+        opened := opened - (octet_length(written) - octet_length(replace(written, ']' || gap || '[', ''))) / (2 + length(gap));
     end if;
-    if replace(written, E'\\u0000', E'\\u0001')::jsonb @? 'strict $.**{501}' then
+    if opened > 500 and replace(written, E'\\u0000', E'\\u0001')::jsonb @? 'strict $.**{501}' then
         perform outbox.refuse(format('%s%s is nested more than 500 levels deep', place, name), 'send it as text, or flatten it');
     end if;
 exception
@@ -181,7 +179,7 @@ declare
     fault text;
 begin
     -- With a path that leads nowhere, all of the text is read, with its escapes. A payload is passed on unchanged: it may have \u0000.
-    name := 'payload'; perform replace(payload::text, E'\\u0000', E'\\u0001')::json -> 0;
+    name := 'payload'; perform case when strpos(payload::text, E'\\u0000') > 0 then replace(payload::text, E'\\u0000', E'\\u0001')::json else payload end -> 0;
     name := 'headers'; perform headers -> 0;
     name := 'target'; perform target -> 0;
 exception when data_exception then

@@ -289,10 +289,10 @@ begin
                  priority integer, tenant text, commit_order boolean, dedup_window interval, expires_at timestamptz, on_expiry text)
     ),
     checked as materialized (
-        select g.*, bytes
-        from given g,
-             outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
-                                  g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at) as bytes
+        select g.*,
+               outbox.check_message(format('messages[%s]: ', g.place - 1), g.topic, g.payload, g.key, g.headers, g.target, g.dedup_key,
+                                    g.priority, g.tenant, g.dedup_window, g.on_expiry, g.available_at, g.expires_at) as bytes
+        from given g
     ),
     added as (
         insert into outbox.message
@@ -310,23 +310,27 @@ begin
     -- First the locks of keys, then the numbers in the array's order, then the rows by their dedup keys.
     select m.id
     from (
-        select n.place,
-               case when n.all_new then n.new_id
-                    else outbox.add_once(n.message_id, n.seq, coalesce(n.message_id, n.new_id),
-                                         outbox.due_at(coalesce(n.available_at, n.now), n.priority, n.now), coalesce(n.available_at, n.now),
-                                         n.now, n.bytes, n.priority, n.topic, n.tenant, n.key, n.dedup_key, n.dedup_window, n.expires_at,
-                                         n.on_expiry, n.target, n.headers, n.payload)
-               end as id
+        select c.place, c.new_id as id from checked c where c.all_new
+        union all
+        select *
         from (
-            select l.*, case when not l.all_new then nextval('outbox.message_seq_seq') end as seq
+        select n.place,
+               outbox.add_once(n.message_id, n.seq, coalesce(n.message_id, n.new_id),
+                               outbox.due_at(coalesce(n.available_at, n.now), n.priority, n.now), coalesce(n.available_at, n.now),
+                               n.now, n.bytes, n.priority, n.topic, n.tenant, n.key, n.dedup_key, n.dedup_window, n.expires_at,
+                               n.on_expiry, n.target, n.headers, n.payload) as id
+        from (
+            select l.*, nextval('outbox.message_seq_seq') as seq
             from (
                 select c.*, case when c.commit_order and c.key is not null then outbox.lock_key(c.key)::text end as locked
                 from checked c
+                where not c.all_new
                 order by c.key
             ) l
             order by l.place
         ) n
         order by n.dedup_key, n.message_id, n.place
+        ) careful
     ) m
     order by m.place;
 exception when data_exception then

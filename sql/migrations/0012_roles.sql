@@ -20,7 +20,7 @@ as $$
         ('{producer,worker}', '{execute}',
          '{arguments, seconds, scoped, refuse, new_message_id, due_at, lane, check_message, check_name, check_names, check_values,
            check_target, check_same, check_names_of_target, check_word, check_types, check_policies, check_objects, check_retry_policy, check_time, check_interval, check_durations,
-           check_json, check_size, check_depth, check_escapes, check_parts, check_headers, check_search_attributes}'),
+           check_large, check_depth, check_escapes, check_parts, check_headers, check_search_attributes}'),
         -- To install a capture, a login also needs to own the table, and `create` on the schema.
         ('{producer}', '{execute}',
          '{capture, uncapture, lock_name, check_capture, check_expressions, capture_operations, capture_rows, capture_fault, capture_columns,

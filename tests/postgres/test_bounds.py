@@ -330,7 +330,42 @@ async def test_many_brackets_beside_one_another_are_not_deep(db: Connection) -> 
         "select outbox.enqueue('t', $1)", json.dumps([[{"a": [f"{NUL} {HALF}{LOW_HALF}"]}]] * 1000).replace(r"\\", "\\")
     )
     await db.execute("select outbox.enqueue('t', $1)", NOT_DEEP)
-    await db.execute("select outbox.enqueue('t', $1)", json.dumps("[" * 2000))
+
+
+IN_STRINGS = [
+    "[" * 2000,
+    "]" * 2000,
+    '"[' * 1000,
+    "\\[" * 1000,
+    '\\"{' * 1000,
+    "},{" * 1000,
+    "], [" * 1000,
+    '": {"' * 1000,
+    "\\",
+]
+"""What looks like brackets in a text and is none: escaped quotes and backslashes before them, patterns of siblings."""
+
+
+@pytest.mark.parametrize("gap", [", ", ","])
+@pytest.mark.parametrize("text", IN_STRINGS)
+async def test_brackets_in_strings_are_no_levels(db: Connection, text: str, gap: str) -> None:
+    statement = "select outbox.enqueue('t', $1)"
+    strings = gap.join([json.dumps(text)] * 3)
+    said = await refusal(db, statement, f"[{strings}{gap}{DEEP[1:-1]}{gap}{strings}]")
+    assert said.endswith("is nested more than 500 levels deep")
+    await db.execute(statement, f"[{strings}{gap}{NOT_DEEP[1:-1]}{gap}{strings}]")
+    await db.execute(statement, json.dumps({text: [text, {text: text}]}, separators=(gap, ":")))
+
+
+@pytest.mark.parametrize("gap", [", ", ","])
+async def test_siblings_do_not_hide_what_is_deep(db: Connection, gap: str) -> None:
+    siblings = gap.join(['{"a":1}'] * 300 + ["[1]"] * 300)
+    around = "[" + siblings + gap + "{}" + gap + siblings + "]"
+    at_each_level = ("[" + '{"a":1}' + gap + '{"a":') * 251 + "1" + "}]" * 251
+    for deep in (around.replace("{}", DEEP[1:-1]), at_each_level):
+        said = await refusal(db, "select outbox.enqueue('t', $1)", deep)
+        assert said.endswith("is nested more than 500 levels deep")
+    await db.execute("select outbox.enqueue('t', $1)", around.replace("{}", NOT_DEEP[1:-1]))
 
 
 async def test_numbers_of_any_size_are_handed_on_except_in_search_attributes(db: Connection) -> None:

@@ -89,7 +89,7 @@ FUNCTIONS = {
                 "check_interval",
                 "check_durations",
             ),
-            *("check_json", "check_size", "check_depth"),
+            *("check_large", "check_depth"),
             *("check_escapes", "check_parts", "check_headers", "check_search_attributes"),
         ),
         {PRODUCER, WORKER},
