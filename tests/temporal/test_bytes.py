@@ -62,7 +62,7 @@ VALUES = st.recursive(
         st.lists(st.tuples(SPACE, inner, SPACE), max_size=3).map(_array)
         | st.lists(st.tuples(SPACE, STRINGS, inner, SPACE), max_size=3).map(_object)
     ),
-    max_leaves=8,
+    max_leaves=5,
 )
 
 
