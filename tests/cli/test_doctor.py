@@ -16,7 +16,7 @@ import pytest
 from anyio import to_thread
 
 from outbox.doctor import housekeeping, server
-from outbox.doctor.queries import Questions
+from outbox.doctor.queries import DoctorQueries
 from outbox.doctor.schema import NEEDED, NEEDED_FUNCTIONS, judged_grants
 from outbox.model.errors import ConfigurationError
 from outbox.model.events import DatabaseLost, MaintenanceFailed
@@ -201,9 +201,9 @@ async def new_login(dsn: str) -> AsyncIterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def questions(dsn: str) -> AsyncIterator[Questions]:
+async def questions(dsn: str) -> AsyncIterator[DoctorQueries]:
     async with open_pool(dsn, size=1, application_name="test", statement_timeout_s=30) as pool:
-        yield Questions(pool, "outbox")
+        yield DoctorQueries(pool, "outbox")
 
 
 async def grant_needed(dsn: str, name: str) -> None:
@@ -494,12 +494,12 @@ async def test_what_cannot_be_examined_although_it_is_there_is_a_fault(
 ) -> None:
     """A check that breaks does not permit a start."""
 
-    async def broken(_self: Questions) -> None:
+    async def broken(_self: DoctorQueries) -> None:
         raise KeyError("as it was asked")
 
-    monkeypatch.setattr(Questions, "register", broken)
+    monkeypatch.setattr(DoctorQueries, "register", broken)
     found = wrong(await examined(database))
     assert {what: finding.grade for what, finding in found.items()} == {"schema version": "fault", "grants": "fault"}
     monkeypatch.undo()
-    monkeypatch.setattr(Questions, "housekeeping_facts", broken)
+    monkeypatch.setattr(DoctorQueries, "housekeeping_facts", broken)
     assert set(untried(await examined(database))) == {"autovacuum", "oldest xmin", "dead tuples", "sequences"}
