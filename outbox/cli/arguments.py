@@ -8,6 +8,8 @@ from outbox.model.dead_letter_reason import DEAD_LETTER_REASONS
 from outbox.model.duration import HOW, seconds_of
 from outbox.model.errors import ConfigurationError
 
+REASONS = f"{', '.join(DEAD_LETTER_REASONS[:-1])} or {DEAD_LETTER_REASONS[-1]}"
+"""Of a dead letter, for people."""
 _LONGEST_S = 100 * 365 * 86_400.0
 
 
@@ -34,6 +36,5 @@ def message_id(text: str) -> UUID:
 def reason(text: str) -> str:
     """A reason of a dead letter. Raises ConfigurationError."""
     if text not in DEAD_LETTER_REASONS:
-        *others, last = DEAD_LETTER_REASONS
-        raise ConfigurationError(f"reason is {text!r}: use {', '.join(others)} or {last}")
+        raise ConfigurationError(f"reason is {text!r}: use {REASONS}")
     return text

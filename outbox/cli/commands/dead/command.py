@@ -12,7 +12,7 @@ from uuid import UUID
 
 import typer
 
-from outbox.cli.arguments import duration_s, message_id, reason
+from outbox.cli.arguments import REASONS, duration_s, message_id, reason
 from outbox.cli.batches import Tally, in_batches
 from outbox.cli.commands.dead.requeue_risk import Memory, ask_sink, in_doubt, plan
 from outbox.cli.commands.dead.view import show_dead_letter, show_dead_letters, show_risk, show_totals, write_json
@@ -36,9 +36,7 @@ class Chosen:
         str | None, typer.Option(help="Of this topic; `orders.*` for every topic that begins with `orders.`.")
     ] = None
     kind: Annotated[str | None, typer.Option(help="With this kind of last error, for example INVALID_ARGUMENT.")] = None
-    reason: Annotated[str | None, typer.Option(parser=reason, help="rejected, exhausted, quarantined or expired.")] = (
-        None
-    )
+    reason: Annotated[str | None, typer.Option(parser=reason, help=f"{REASONS}.")] = None
     key: Annotated[str | None, typer.Option(help="With this key.")] = None
     older_than: Annotated[
         float | None, typer.Option(parser=duration_s, metavar="AGE", help="Dead for longer: 90m, 2d.")
