@@ -22,7 +22,7 @@ NOISE_BYTES = 100_000
 KINDS: dict[str, Callable[[int], dict[str, object]]] = {
     "usual": lambda n: {"run_timeout_s": n},
     "text": lambda n: {"details": f"{n} " + "x" * 5000 + "🙂"},  # Python keeps four bytes for each character
-    "list": lambda n: {"run_timeout_s": n, "retry_policy": {"non_retryable_error_types": [f"{i}" for i in range(700)]}},
+    "list": lambda n: {"run_timeout_s": n, "retry_policy": {"non_retryable_error_types": [f"{i}" for i in range(500)]}},
     "name": lambda n: {"namespace": f"{n} " + "ü" * 2000},
     "huge": lambda n: {"signal": f"{n} " + "x" * 1_000_000 + "🙂"},
 }

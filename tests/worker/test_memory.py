@@ -108,7 +108,7 @@ async def test_targets_do_not_fill_the_memory(
 ) -> None:
     await enqueue(database, count, f"target => {target}")
     with (
-        StubFrontend.start(FrontendOptions(latency_ms=20))
+        StubFrontend.start(FrontendOptions(latency_ms=2000))
         if server == "stub"
         else TemporalServer.start(ui=False, in_memory=True)
     ) as frontend:

@@ -32,8 +32,8 @@ def test_the_documented_bound_of_memory_follows_from_the_defaults() -> None:
     *parts, together = documented()
     assert parts[1:] == [
         (defaults.concurrency + defaults.prefetch) * 16 // 1024,
-        defaults.held_bytes * 7 // MIB,
-        defaults.concurrency * 2,
+        defaults.held_bytes * 8 // MIB,
+        defaults.concurrency * 3 // 2,
         (CLAIM_BYTES + 3_472_000) // MIB + 1,
         2 * CACHE_BYTES // MIB,
         LOG_BYTES // MIB,

@@ -131,6 +131,8 @@ class TemporalSink:
             return Failed("NO_TASK_QUEUE", str(error))
         except Exception as error:  # noqa: BLE001 - a codec or converter is foreign code: its faults are the message's
             return Failed(type(error).__name__, f"building the request raised {place_of(error)}")
+        if message.large_bytes:
+            command = command.without_texts()
         return await self._deliver(request, message, command)
 
     async def _deliver(self, request: Request, message: Message, command: Command) -> Outcome:

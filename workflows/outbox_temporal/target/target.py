@@ -35,6 +35,7 @@ SYSTEM_NAMESPACE = "temporal-system"
 """The namespace in which Temporal runs its own workflows."""
 MEMO_KEY = "outbox_message_id"
 """The memo field that holds the message id; unlike the request id it survives continue-as-new."""
+_NO_TEXTS: dict[str, Any] = {"memo": {}, "search_attributes": {}, "summary": None, "details": None}
 _LIKE: ByteCache[bytes, Target] = ByteCache()
 """Validated targets by what they say beside their workflow id."""
 _TARGET_BYTES, _TEXT_FACTOR = 4096, 16
@@ -161,6 +162,10 @@ class Command(NamedTuple):
 
     target: Target
     workflow_id: str
+
+    def without_texts(self) -> Command:
+        """The same without what the request holds already: while that is in flight, it need not be kept twice."""
+        return Command(self.target.model_copy(update=_NO_TEXTS), self.workflow_id)
 
 
 def parse(text: str) -> Command | Rejected:
