@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import sys
@@ -70,6 +71,18 @@ async def test_a_mail_arrives_whole_and_a_repeated_one_has_the_same_message_id()
     arrived = message_from_bytes(contents[0], policy=default)
     text = arrived.get_content().replace("\r\n", "\n")
     assert (arrived["Subject"], text) == (MAIL.subject, MAIL.text)
+
+
+async def test_a_mail_is_sent_once_the_server_has_it_although_the_farewell_fails() -> None:
+    class Silent(Post):
+        async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+            await asyncio.Event().wait()
+            return "221 Bye"
+
+    post = Silent()
+    with mail_server(post) as server:
+        await SmtpMailer(server, "noreply@example.test").send(MAIL)
+    assert len(post.taken) == 1
 
 
 @pytest.mark.parametrize("where", ["rcpt_replies", "replies"])

@@ -23,6 +23,8 @@ _UNREADABLE = (
     "smtp://host:25?security=none, and / ? # @ in a password as %2F %3F %23 %40"
 )
 _MISSING = "sending mails over SMTP needs aiosmtplib: pip install 'temporal-outbox[workflows]'"
+_FAREWELL_S = 1.0
+"""How long to wait for the answer to QUIT."""
 _FOR_GOOD = range(500, 600)
 """Replies that a repetition would only get again (RFC 5321, 4.2.1)."""
 
@@ -70,21 +72,15 @@ class SmtpMailer:
 
     async def send(self, mail: Mail) -> None:
         """Hand the mail in. The server's word that it has the mail is all that is known then."""
-        server, smtp = self._server, self._smtp
+        server, smtp, taken = self._server, self._smtp, False
         try:
-            with anyio.fail_after(server.timeout_s):
-                await smtp.send(
-                    mail.message(self._sender),
-                    hostname=server.host,
-                    port=server.port,
-                    username=server.user,
-                    password=server.password,
-                    use_tls=server.security == "tls",
-                    start_tls=server.security == "starttls",
-                    tls_context=ssl.create_default_context(cafile=server.ca_file),
-                    local_hostname=socket.gethostname(),  # to look the name up may take longer than all else
-                    timeout=None,
-                )
+            with anyio.move_on_after(server.timeout_s) as scope:
+                async with self._connection() as connection:
+                    await connection.send_message(mail.message(self._sender))
+                    taken = True  # a server that does not answer QUIT has the mail all the same
+                    scope.deadline = min(scope.deadline, anyio.current_time() + _FAREWELL_S)
+            if not taken:
+                raise TimeoutError(f"mail to {mail.to}: no answer within {server.timeout_s:g} s")
         except smtp.SMTPRecipientsRefused as error:
             [refused] = error.recipients
             raise _classified(mail, refused.code, refused.message) from error
@@ -92,6 +88,20 @@ class SmtpMailer:
             raise _classified(mail, error.code, error.message) from error
         except smtp.SMTPException as error:
             raise OSError(f"mail to {mail.to}: {error}") from error
+
+    def _connection(self) -> Any:  # noqa: ANN401 - a class of the library
+        server = self._server
+        return self._smtp.SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.user,
+            password=server.password,
+            use_tls=server.security == "tls",
+            start_tls=server.security == "starttls",
+            tls_context=ssl.create_default_context(cafile=server.ca_file),
+            local_hostname=socket.gethostname(),  # to look the name up may take longer than all else
+            timeout=None,
+        )
 
 
 def _library() -> Any:  # noqa: ANN401 - a module
