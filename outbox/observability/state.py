@@ -54,7 +54,6 @@ def well(reason: str) -> bool:
 class WorkerParts:
     """The parts of a worker that know something of its state."""
 
-    overview: Overview
     sink: Sink
     relay: Relay
     selection: SourceSelection
@@ -68,6 +67,8 @@ class WorkerState:
         self.worker = worker
         self.schema = schema
         self.watchdog = Watchdog()
+        self.overview: Overview | None = None
+        """Statements on the outbox, once it is connected. A sink may take long to open."""
         self.parts: WorkerParts | None = None
         """What the worker is made of, once it is connected and registered."""
         self.started = False
@@ -175,10 +176,10 @@ class WorkerState:
 
     async def ask_database(self) -> Parts:
         """Whether the database answers and takes writes, and whether its schema serves this version."""
-        if self.parts is None:
+        if self.overview is None:
             return {"database": self.database_lost or "not connected yet", "schema": "not known without the database"}
         try:
-            newer = require_register(await self.parts.overview.applied_migrations(), self.schema)
+            newer = require_register(await self.overview.applied_migrations(), self.schema)
         except SchemaError as error:
             return {"database": OK, "schema": str(error)}
         except OutboxError as error:
@@ -205,11 +206,11 @@ class WorkerState:
 
     async def ask_facts(self) -> dict[str, Any] | None:
         """The result of `status/facts.sql` for the whole outbox; None while there is none."""
-        if self.parts is None:
+        if self.overview is None:
             return None
         try:
             async with self._long_question:
-                return await self.parts.overview.facts()
+                return await self.overview.facts()
         except OutboxError:
             return None
 
@@ -218,11 +219,11 @@ class WorkerState:
         state, detail = self.report()
         held_s = None if self.held_since_s is None else round(monotonic() - self.held_since_s, 1)
         own = {"name": self.worker, "state": state, "presence_shown": self.present, "held_s": held_s, **detail}
-        if self.parts is None:
+        if self.overview is None:
             return {"this_worker": own, "error": "not connected yet"}
         try:
             async with self._long_question:
-                whole = await self.parts.overview.status()
+                whole = await self.overview.status()
         except OutboxError as error:
             whole = {"error": str(error)}
         return {"this_worker": own, **whole}

@@ -105,6 +105,7 @@ class Worker:
             pool = await self._retry_while_unavailable(partial(self._open_database, stack))
             if pool is None:
                 return
+            self.state.overview = Overview(pool, settings.schema_name)
             sink = await stack.enter_async_context(
                 self._sink_factory(SinkContext(settings.worker_name, settings.deliver_timeout_s))
             )
@@ -166,7 +167,7 @@ class Worker:
         sources = self._sources(store, wakeup, switches)
         selection = SourceSelection(sources, wakeup, emit, settings.mode, changed=heartbeat.beat_soon)
         maintenance = Maintenance(store, Retention(pool, schema), emit, history_days=settings.history_days)
-        self.state.parts = WorkerParts(Overview(pool, schema), sink, relay, selection)
+        self.state.parts = WorkerParts(sink, relay, selection)
         emit.subscribe(heartbeat.on_event)
         switches.subscribe(selection.apply)
         switches.subscribe(partial(self.state.learn_copy, emit=emit))

@@ -166,6 +166,25 @@ async def test_sink_may_have_a_task_group_of_its_own(database: str) -> None:
         await relay.stop()
 
 
+async def test_while_the_sink_opens_the_database_counts_as_connected(database: str) -> None:
+    opening = anyio.Event()
+
+    @asynccontextmanager
+    async def factory(context: SinkContext) -> AsyncIterator[Sink]:
+        opening.set()
+        await anyio.sleep_forever()
+        yield FakeSink()
+
+    worker = Worker(settings(database), factory, EventLog())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await opening.wait()
+        assert await worker.state.ask_database() == {"database": "ok", "schema": "ok"}
+        assert await worker.state.ask_sink() == {"sink": "not opened yet"}
+        assert "messages" in await worker.state.ask_status()
+        tasks.cancel_scope.cancel()
+
+
 async def test_worker_survives_a_restart_of_its_database(anyio_backend: object) -> None:
     with PostgresServer.start(fsync=False) as server:
         await migrate(server.dsn())
