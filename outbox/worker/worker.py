@@ -115,6 +115,8 @@ class Worker:
             )
             if worker_id is not None:
                 duties = self._assemble(pool, workers, sink, worker_id)
+                if self.stopping:  # asked as the last step ended: too late to cancel it
+                    duties.relay.stop()
                 await self._run(duties, worker_id, task_status)
 
     async def _retry_while_unavailable(self, step: Callable[[], Awaitable[T]]) -> T | None:

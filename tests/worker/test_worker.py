@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -13,6 +14,7 @@ from anyio import to_thread
 
 from outbox.model.errors import SchemaError
 from outbox.model.events import (
+    Claimed,
     DatabaseLost,
     DatabaseRestored,
     Drained,
@@ -26,6 +28,7 @@ from outbox.model.events import (
 from outbox.model.sink import Sink, SinkContext
 from outbox.store.migrations import migrate
 from outbox.store.sql import query
+from outbox.store.workers import Workers
 from outbox.worker.worker import Worker
 from outbox_temporal.servers.postgres import PostgresServer
 from tests.support.event_log import EventLog
@@ -206,6 +209,24 @@ async def test_stop_before_the_database_is_reached_ends_at_once() -> None:
         await relay.stop()
         assert monotonic() - began_s < 10.0
     assert not relay.log.of(WorkerStarted)
+
+
+async def test_stop_at_the_moment_of_registration_ends_the_worker(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = Workers.register
+
+    async def registered(self: Workers, *arguments: Any) -> int:
+        worker_id = await register(self, *arguments)
+        worker.stop()  # too late to cancel the statement, and there is no relay yet
+        return worker_id
+
+    monkeypatch.setattr(Workers, "register", registered)
+    log = EventLog()
+    worker = Worker(settings(database), FakeSink().factory, log)
+    with anyio.fail_after(30):
+        await worker.run()
+    assert not log.of(Claimed)
 
 
 async def test_worker_refuses_a_database_without_the_schema(empty_database: str) -> None:
