@@ -135,10 +135,11 @@ class Deliverer:
             if self.limits.in_force:
                 self.limits.on_delivered(now_s)
             message = delivery.message
-            actions: list[Action] = [Settlement(message, outcome, now_s, message.age_s + now_s - delivery.claimed_s)]
+            settlement = Settlement(message, outcome, now_s, message.age_s + now_s - delivery.claimed_s)
             if delivery.rest:
-                actions += following(delivery, self._ending, self._is_paused)
-            self._carry_out(actions)
+                self._carry_out([settlement, *following(delivery, self._ending, self._is_paused)])
+            else:  # nearly always: a list of one would cost a twentieth of the loop
+                self._settler.settle(settlement)
             return
         self.limits.on_undelivered(outcome, slot.began_s)
         slot.delivery = None
