@@ -157,6 +157,10 @@ begin
         jsonb_typeof(policy -> 'non_retryable_error_types') <> 'array'
         or policy @? 'strict $.non_retryable_error_types[*] ? (@.type() != "string")') then
         perform outbox.refuse(place || ': non_retryable_error_types must be an array of strings');
+    -- What is so small that it is not 0 only as it is written, check_durations refuses.
+    elsif policy @? 'lax $ ? (!(@.maximum_attempts == 1) && @.maximum_interval_s > 1e-200 && (
+                         @.maximum_interval_s < @.initial_interval_s || (@.maximum_interval_s < 1 && !(@.initial_interval_s > 0))))' then
+        perform outbox.refuse(place || ': maximum_interval_s is less than initial_interval_s, which is 1 by default');
     end if;
 end
 $$;
