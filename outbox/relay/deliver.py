@@ -136,10 +136,9 @@ class Deliverer:
                 self.limits.on_delivered(now_s)
             message = delivery.message
             settlement = Settlement(message, outcome, now_s, message.age_s + now_s - delivery.claimed_s)
+            self._settler.settle(settlement)
             if delivery.rest:
-                self._carry_out([settlement, *following(delivery, self._ending, self._is_paused)])
-            else:  # nearly always: a list of one would cost a twentieth of the loop
-                self._settler.settle(settlement)
+                self._carry_out(following(delivery, self._ending, self._is_paused))
             return
         self.limits.on_undelivered(outcome, slot.began_s)
         slot.delivery = None
