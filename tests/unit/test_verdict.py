@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -11,7 +11,18 @@ from outbox.model.errors import clean
 from outbox.model.message import Message
 from outbox.model.sink import Failed, Rejected, Throttled, Unavailable, Unclear, Undelivered, Unknown
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdict import PutBack, Release, is_suspect, is_well, judge, quarantine, tried
+from outbox.relay.verdict import (
+    _IN_DOUBT,
+    PutBack,
+    Release,
+    expire,
+    is_suspect,
+    is_well,
+    judge,
+    quarantine,
+    soften,
+    tried,
+)
 from outbox.store.messages import Burial, Retry
 
 SETTINGS = RelaySettings(max_attempts=3, suspect_after=2, max_deliveries=5, retry_base_s=1.0, retry_cap_s=8.0)
@@ -38,7 +49,7 @@ def test_failed_is_retried_until_its_last_attempt(attempts: int, buried: bool) -
     verdict = judge(message(attempts=attempts), Failed("NOPE", ""), SETTINGS)
     if buried:
         assert isinstance(verdict, Burial)
-        assert verdict.reason == "exhausted"
+        assert (verdict.reason, verdict.counted) == ("exhausted", True)
     else:
         assert isinstance(verdict, Retry)
         assert verdict.counted
@@ -132,3 +143,35 @@ def test_an_unknown_outcome_may_be_tried_again_at_once() -> None:
     verdict = judge(message(), Unknown("X", ""), SETTINGS, at_once=True)
     assert isinstance(verdict, Retry)
     assert (verdict.delay_s, verdict.counted) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("key", "rule", "softened"),
+    [("k", "wait", True), ("k", "bury", False), (None, "wait", False), (None, "bury", False)],
+)
+def test_only_a_keyed_message_whose_key_waits_is_never_buried_for_a_failure(
+    key: str | None, rule: Literal["bury", "wait"], softened: bool
+) -> None:
+    settings = RelaySettings(max_attempts=3, keyed_failure=rule)
+    keyed = message(attempts=100)._replace(key=key)
+    rejected = Rejected("BAD", "why")
+    assert soften(keyed, rejected, settings) == (Failed("BAD", "why") if softened else rejected)
+    assert soften(keyed, Unknown("LOST", ""), settings) == Unknown("LOST", "")
+    assert isinstance(judge(keyed, Failed("NOPE", ""), settings), Retry if softened else Burial)
+
+
+@pytest.mark.parametrize(
+    ("expired", "reason", "detail"),
+    [
+        ("discard", "discarded", "its turn came after expires_at"),
+        ("bury", "expired", "its turn came after expires_at"),
+        ("doubt", "expired", _IN_DOUBT),
+    ],
+)
+def test_an_expired_message_ends_uncounted(expired: str, reason: str, detail: str) -> None:
+    ended = message()._replace(expired=expired)
+    assert expire(ended) == Burial(ended, reason, counted=False, kind="EXPIRED", detail=detail)
+
+
+def test_a_message_in_time_does_not_end() -> None:
+    assert expire(message()) is None
