@@ -135,6 +135,15 @@ async def test_duplicates_and_discarded_messages_are_not_completed(database: str
     assert "duplicates" in (await outbox(database, "status")).out
 
 
+async def test_a_discarded_dead_letter_does_not_count_as_expired(database: str) -> None:
+    async with running(database, FakeSink(lambda _message: Rejected("NO", "no"))) as relay:
+        await enqueue(database, 1)
+        await relay.wait_buried()
+    assert (await outbox(database, "dead", "discard", "--all", "--yes")).code == 0
+    assert (await status(database))["completed"]["discarded_last_hour"] == 1
+    assert "or deleted dead letters" in (await outbox(database, "status")).out
+
+
 async def test_a_pause_says_how_many_messages_it_holds_and_the_doctor_finds_a_forgotten_one(database: str) -> None:
     await enqueue(database, 4, topic="mail.welcome")
     await enqueue(database, 2, topic="orders")
