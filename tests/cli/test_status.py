@@ -141,7 +141,7 @@ async def test_a_discarded_dead_letter_does_not_count_as_expired(database: str) 
         await relay.wait_buried()
     assert (await outbox(database, "dead", "discard", "--all", "--yes")).code == 0
     assert (await status(database))["completed"]["discarded_last_hour"] == 1
-    assert "or deleted dead letters" in (await outbox(database, "status")).out
+    assert "expired messages and deleted dead letters" in (await outbox(database, "status")).out
 
 
 async def test_a_pause_says_how_many_messages_it_holds_and_the_doctor_finds_a_forgotten_one(database: str) -> None:

@@ -29,7 +29,7 @@ _SILENT_AFTER_S = 65.0
 """Two heartbeats without one."""
 _SETTLED_OTHERWISE = {
     "duplicates": "another message had started their workflow id",
-    "discarded": "expired as their producer asked, or deleted dead letters",
+    "discarded": "expired messages and deleted dead letters",
 }
 _WITHIN_S = 2.0
 """Always: the command is used when something is wrong."""
