@@ -411,7 +411,6 @@ async def test_missing_workflows_are_looked_up_in_parallel_and_reported_in_order
     database: str, server: TemporalServer, environment: pytest.MonkeyPatch
 ) -> None:
     """Each missing workflow is a question of its own; one after the other they took a day for some millions."""
-    gone = [f"gone-{number:02}" for number in range(40)]
     asked, most, together = 0, 0, anyio.Event()
     described = executions.Executions._described
 
@@ -429,10 +428,11 @@ async def test_missing_workflows_are_looked_up_in_parallel_and_reported_in_order
 
     async with world(database, server, "rest", environment) as here:
         sink = FakeSink(lambda message: Delivered(orjson.loads(message.target or "")["workflow_id"], str(uuid4())))
-        for workflow_id in gone:
-            await fetch(here.dsn, START, "Echo", workflow_id)
+        for number in range(40):
+            await fetch(here.dsn, START, "Echo", f"gone-{number:02}")
         async with running(here.dsn, sink) as relay:
-            await relay.wait_completed(len(gone))
+            await relay.wait_completed(40)
+        gone = [row[0] for row in await fetch(here.dsn, "select workflow_id from outbox.history order by message_id")]
         environment.setattr(executions.Executions, "_described", counted)
         found: list[str] = []
         report = AuditReport(1000, show=lambda finding: found.append(finding.workflow_id))

@@ -128,9 +128,8 @@ async def test_many_requests_query_the_database_rarely_and_no_request_never(
     asked: Counter[str] = Counter()
     port = free_port()
     async with running(database, http_port=port) as relay:
-        parts = relay.worker.state.parts
-        assert parts
-        overview = parts.overview
+        overview = relay.worker.state.overview
+        assert overview
 
         def counted(name: str) -> Callable[[], Awaitable[object]]:
             really = getattr(overview, name)
