@@ -32,21 +32,24 @@ _MESSAGE = {
     "expires_at": "timestamptz",
     "on_expiry": "text",
 }
-_WORKFLOW = _MESSAGE | {
-    "workflow_id": "text",
-    "input": "json",
-    "args": "json",
-    "namespace": "text",
-    "topic": "text",
-}
+_WORKFLOW = _MESSAGE | dict.fromkeys(("workflow_id", "namespace", "topic"), "text")
+_RUN = _WORKFLOW | {"run_id": "text"}
+_END = _RUN | {"reason": "text"}
+_NEW_RUN = (
+    _WORKFLOW
+    | dict.fromkeys(("workflow", "task_queue", "id_reuse_policy", "id_conflict_policy"), "text")
+    | dict.fromkeys(("execution_timeout", "run_timeout", "task_timeout", "start_delay"), "interval")
+    | dict.fromkeys(("input", "args", "retry_policy", "memo", "search_attributes"), "json")
+)
 PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "enqueue": _MESSAGE | {"topic": "text", "payload": "json", "target": "json"},
     "enqueue_many": {"messages": "json"},
-    "signal_workflow": _WORKFLOW | {"signal": "text", "run_id": "text"},
-    "start_workflow": _WORKFLOW
-    | dict.fromkeys(("workflow", "task_queue", "id_reuse_policy", "id_conflict_policy", "on_duplicate"), "text")
-    | dict.fromkeys(("execution_timeout", "run_timeout", "task_timeout", "start_delay"), "interval")
-    | dict.fromkeys(("retry_policy", "memo", "search_attributes"), "json"),
+    "start_workflow": _NEW_RUN | {"on_duplicate": "text"},
+    "signal_workflow": _RUN | {"signal": "text", "input": "json", "args": "json"},
+    "signal_with_start_workflow": _NEW_RUN | {"signal": "text", "signal_input": "json", "signal_args": "json"},
+    "cancel_workflow": _END,
+    "terminate_workflow": _END,
+    "cancel": {"message_id": "uuid"},
 }
 """The SQL functions' parameters and their SQL types."""
 
@@ -67,7 +70,7 @@ class Call(NamedTuple):
     values: dict[str, str]
 
     def statement(self, placeholder: str) -> str:
-        """Return the SQL, one row an id, with placeholders such as `%s`, `${place}` or `:{name}`."""
+        """Return the SQL, one text a row, with placeholders such as `%s`, `${place}` or `:{name}`."""
         return _statement(self.function, tuple(self.values), placeholder)
 
 
@@ -140,4 +143,4 @@ def _statement(function: str, names: tuple[str, ...], placeholder: str) -> str:
         f"{name} => cast(cast({placeholder.format(place=place, name=name)} as text) as {types[name]})"
         for place, name in enumerate(names, start=1)
     )
-    return f"select cast(id as text) from {function}({arguments}) as id"  # noqa: S608 - names from PARAMETERS, the schema validated
+    return f"select cast(answer as text) from {function}({arguments}) as answer"  # noqa: S608 - names from PARAMETERS, the schema validated

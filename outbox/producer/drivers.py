@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from uuid import UUID
 
 from outbox.producer.calls import Call
 
@@ -52,14 +51,12 @@ class AsyncpgConnection(Protocol):
 AsyncConnection: TypeAlias = AsyncTransaction | AsyncpgConnection
 
 
-def send_for_one(connection: SyncConnection | AsyncConnection, call: Call) -> UUID | Coroutine[Any, Any, UUID]:
-    """Send a call that returns one id."""
-    ids = send(connection, call)
-    return ids[0] if isinstance(ids, list) else _first(ids)
+Texts: TypeAlias = list[str | None]
+"""What a call returns, one text a row. None is SQL's null."""
 
 
-def send(connection: SyncConnection | AsyncConnection, call: Call) -> list[UUID] | Coroutine[Any, Any, list[UUID]]:
-    """Send a call and return the ids. Raises TypeError for what is not an open connection of a supported library."""
+def send(connection: SyncConnection | AsyncConnection, call: Call) -> Texts | Coroutine[Any, Any, Texts]:
+    """Send a call. Raises TypeError for what is not an open connection of a supported library."""
     for kind in type(connection).__mro__:
         library = kind.__module__.partition(".")[0]
         if (sender := _SENDERS.get((library, kind.__name__))) is not None:
@@ -71,54 +68,50 @@ def send(connection: SyncConnection | AsyncConnection, call: Call) -> list[UUID]
     )
 
 
-async def _first(ids: Coroutine[Any, Any, list[UUID]]) -> UUID:
-    return (await ids)[0]
-
-
-async def _asyncpg(connection: AsyncpgConnection, call: Call) -> list[UUID]:
+async def _asyncpg(connection: AsyncpgConnection, call: Call) -> Texts:
     rows = await connection.fetch(call.statement("${place}"), *call.values.values())
-    return [UUID(row[0]) for row in rows]
+    return [row[0] for row in rows]
 
 
-def _psycopg(connection: psycopg.Connection[Any], call: Call) -> list[UUID]:
+def _psycopg(connection: psycopg.Connection[Any], call: Call) -> Texts:
     from psycopg import Cursor
     from psycopg.rows import tuple_row
 
     # The connection's own kind of cursor might return rows of any shape and want other placeholders.
     with Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(call.statement("%s").encode(), tuple(call.values.values()))
-        return [UUID(row[0]) for row in cursor.fetchall()]
+        return [row[0] for row in cursor.fetchall()]
 
 
-async def _psycopg_async(connection: psycopg.AsyncConnection[Any], call: Call) -> list[UUID]:
+async def _psycopg_async(connection: psycopg.AsyncConnection[Any], call: Call) -> Texts:
     from psycopg import AsyncCursor
     from psycopg.rows import tuple_row
 
     async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
         await cursor.execute(call.statement("%s").encode(), tuple(call.values.values()))
-        return [UUID(row[0]) for row in await cursor.fetchall()]
+        return [row[0] for row in await cursor.fetchall()]
 
 
-def _sqlalchemy(connection: Connection, call: Call) -> list[UUID]:
+def _sqlalchemy(connection: Connection, call: Call) -> Texts:
     from sqlalchemy import text
 
-    return [UUID(value) for value in connection.execute(text(call.statement(":{name}")), call.values).scalars()]
+    return list(connection.execute(text(call.statement(":{name}")), call.values).scalars())
 
 
-async def _sqlalchemy_async(connection: SQLAlchemyAsyncConnection, call: Call) -> list[UUID]:
+async def _sqlalchemy_async(connection: SQLAlchemyAsyncConnection, call: Call) -> Texts:
     from sqlalchemy import text
 
     result = await connection.execute(text(call.statement(":{name}")), call.values)
-    return [UUID(value) for value in result.scalars()]
+    return list(result.scalars())
 
 
-def _django(connection: BaseDatabaseWrapper, call: Call) -> list[UUID]:
+def _django(connection: BaseDatabaseWrapper, call: Call) -> Texts:
     with connection.cursor() as cursor:
         cursor.execute(call.statement("%s"), tuple(call.values.values()))
-        return [UUID(row[0]) for row in cursor.fetchall()]
+        return [row[0] for row in cursor.fetchall()]
 
 
-_Sender: TypeAlias = Callable[[Any, Call], list[UUID] | Coroutine[Any, Any, list[UUID]]]
+_Sender: TypeAlias = Callable[[Any, Call], Texts | Coroutine[Any, Any, Texts]]
 _SENDERS: dict[tuple[str, str], _Sender] = {
     ("asyncpg", "Connection"): _asyncpg,
     ("asyncpg", "PoolConnectionProxy"): _asyncpg,

@@ -37,24 +37,34 @@ class NewMessage(EnqueueOptions, total=False):
     payload: object
 
 
-class SignalOptions(MessageOptions, total=False):
-    """What `signal_workflow` takes by name."""
+class WorkflowOptions(MessageOptions, total=False):
+    """What every call about a workflow takes by name."""
 
-    args: Sequence[object] | None
-    run_id: str | None
     namespace: str | None
     topic: str | None
 
 
-class StartOptions(MessageOptions, total=False):
-    """What `start_workflow` takes by name."""
+class SignalOptions(WorkflowOptions, total=False):
+    """What `signal_workflow` takes by name."""
+
+    args: Sequence[object] | None
+    run_id: str | None
+
+
+class EndOptions(WorkflowOptions, total=False):
+    """What `cancel_workflow` and `terminate_workflow` take by name."""
+
+    reason: str | None
+    run_id: str | None
+
+
+class NewRunOptions(WorkflowOptions, total=False):
+    """What both functions that start a workflow take by name."""
 
     args: Sequence[object] | None
     task_queue: str | None
-    namespace: str | None
     id_reuse_policy: str | None
     id_conflict_policy: str | None
-    on_duplicate: str | None
     execution_timeout: timedelta | None
     run_timeout: timedelta | None
     task_timeout: timedelta | None
@@ -62,4 +72,15 @@ class StartOptions(MessageOptions, total=False):
     retry_policy: Mapping[str, object] | None
     memo: Mapping[str, object] | None
     search_attributes: Mapping[str, object] | None
-    topic: str | None
+
+
+class StartOptions(NewRunOptions, total=False):
+    """What `start_workflow` takes by name."""
+
+    on_duplicate: str | None
+
+
+class SignalWithStartOptions(NewRunOptions, total=False):
+    """What `signal_with_start_workflow` takes by name: `args` are the workflow's, `signal_args` the signal's."""
+
+    signal_args: Sequence[object] | None

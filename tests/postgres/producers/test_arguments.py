@@ -257,16 +257,33 @@ def test_parameters_are_those_of_the_sql_functions(plain: Caller) -> None:
         assert written == parameters
 
 
-@pytest.mark.parametrize("function", [producer.enqueue, producer.signal_workflow, producer.start_workflow])
-def test_signatures_name_every_parameter(function: Any) -> None:
-    typed = {
-        "enqueue": options.EnqueueOptions,
-        "signal_workflow": options.SignalOptions,
-        "start_workflow": options.StartOptions,
-    }[function.__name__]
-    explicit = set(inspect.signature(function).parameters) - {"connection", "schema", "options"}
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("enqueue", options.EnqueueOptions),
+        ("start_workflow", options.StartOptions),
+        ("signal_workflow", options.SignalOptions),
+        ("signal_with_start_workflow", options.SignalWithStartOptions),
+        ("cancel_workflow", options.EndOptions),
+        ("terminate_workflow", options.EndOptions),
+    ],
+)
+def test_signatures_name_every_parameter(name: str, typed: type) -> None:
+    explicit = set(inspect.signature(getattr(producer, name)).parameters) - {"connection", "schema", "options"}
     assert explicit.isdisjoint(typed.__annotations__)
-    assert explicit | set(typed.__annotations__) == set(PARAMETERS[function.__name__])
+    assert explicit | set(typed.__annotations__) == set(PARAMETERS[name])
+
+
+def test_python_has_each_function_that_producers_may_execute(plain: Caller) -> None:
+    """But for those that other functions call."""
+    rows = plain.connection.execute(
+        """
+        select distinct proname::text from pg_proc
+        where pronamespace = 'outbox'::regnamespace and obj_description(oid, 'pg_proc') is not null
+          and proname ~ '^(enqueue|start|signal|cancel|terminate)' and prorettype <> 'trigger'::regtype
+        """
+    ).fetchall()
+    assert {name for [name] in rows} == set(PARAMETERS) == set(producer.__all__) - {"NewMessage", "PayloadError"}
 
 
 def test_new_message_takes_what_enqueue_takes() -> None:

@@ -9,7 +9,17 @@ import psycopg
 import pytest
 from django.db import transaction
 
-from outbox.producer import PayloadError, enqueue, enqueue_many, signal_workflow, start_workflow
+from outbox.producer import (
+    PayloadError,
+    cancel,
+    cancel_workflow,
+    enqueue,
+    enqueue_many,
+    signal_with_start_workflow,
+    signal_workflow,
+    start_workflow,
+    terminate_workflow,
+)
 from outbox.store.migrations import migrate
 from outbox_temporal.servers.postgres import PostgresServer
 from tests.postgres.producers.conftest import Rows
@@ -117,6 +127,38 @@ def test_workflow_calls_write_every_argument(caller: Caller, rows: Rows) -> None
         "run_id": "r",
         "namespace": "n",
     }
+
+
+def test_what_starts_and_signals_or_ends_a_workflow_is_written_as_sql_writes_it(caller: Caller, rows: Rows) -> None:
+    both = caller.call(signal_with_start_workflow, "W", "w-1", "s", None, {"n": 1}, task_queue="q", memo={"a": 1})
+    several = caller.call(signal_with_start_workflow, "W", "w-2", "s", args=[1], signal_args=[2, 3])
+    cancelled = caller.call(cancel_workflow, "w-1", reason=TRICKY, run_id="r", namespace="n")
+    terminated = caller.call(terminate_workflow, "w-1", topic="T", key="k")
+    caller.commit()
+    written = rows()
+    assert written[both]["payload"] == '{"args" : [null], "signal_args" : [{"n":1}]}'
+    assert written[several]["payload"] == '{"args" : [1], "signal_args" : [2,3]}'
+    operation = {"operation": "signal_with_start_workflow", "workflow": "W", "workflow_id": "w-1", "signal": "s"}
+    assert written[both]["target"] == operation | {"task_queue": "q", "memo": {"a": 1}}
+    ends = {"workflow_id": "w-1", "reason": TRICKY, "run_id": "r", "namespace": "n"}
+    assert written[cancelled]["target"] == {"operation": "cancel_workflow"} | ends
+    assert written[terminated]["target"] == {"operation": "terminate_workflow", "workflow_id": "w-1"}
+    assert (written[terminated]["topic"], written[terminated]["key"]) == ("T", "k")
+
+
+def test_cancel_answers_whether_a_message_was_taken_back(caller: Caller, database: str, rows: Rows) -> None:
+    mine, held = caller.call(enqueue, "t"), caller.call(enqueue, "t")
+    caller.commit()
+    with psycopg.connect(database, autocommit=True) as worker:
+        lease = (
+            "update outbox.message set leased_until = now() + interval '1 hour', lease_token = 1 where message_id = %s"
+        )
+        worker.execute(lease, (held,))
+    answers = [caller.call(cancel, message_id) for message_id in (mine, held, uuid4())]
+    assert answers == [True, False, None]
+    assert set(rows()) == {mine, held}
+    caller.commit()
+    assert set(rows()) == {held}
 
 
 def test_enqueue_many_returns_ids_in_the_order_given(caller: Caller, rows: Rows) -> None:

@@ -14,7 +14,17 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from outbox.producer import NewMessage, enqueue, enqueue_many, signal_workflow, start_workflow
+from outbox.producer import (
+    NewMessage,
+    cancel,
+    cancel_workflow,
+    enqueue,
+    enqueue_many,
+    signal_with_start_workflow,
+    signal_workflow,
+    start_workflow,
+    terminate_workflow,
+)
 
 
 def synchronous(
@@ -32,6 +42,10 @@ def synchronous(
     assert_type(enqueue(django.db.connections["other"], "t"), UUID)
     assert_type(start_workflow(session, "W", "w", {"n": 1}, task_queue="q"), UUID)
     assert_type(signal_workflow(session, "w", "s", args=[1, "two"]), UUID)
+    assert_type(signal_with_start_workflow(session, "W", "w", "s", 1, 2, task_queue="q", signal_args=None), UUID)
+    assert_type(cancel_workflow(session, "w", reason="r"), UUID)
+    assert_type(terminate_workflow(session, "w", run_id="r"), UUID)
+    assert_type(cancel(session, UUID(int=1)), bool | None)
     assert_type(enqueue_many(session, [{"topic": "t", "payload": 1}, NewMessage(topic="u")]), list[UUID])
 
 
@@ -55,6 +69,7 @@ async def asynchronous(
     assert_type(await start_workflow(session, "W", "w"), UUID)
     assert_type(await signal_workflow(asyncpg_connection, "w", "s", None), UUID)
     assert_type(await enqueue_many(asyncpg_connection, [{"topic": "t"}]), list[UUID])
+    assert_type(await cancel(session, UUID(int=1)), bool | None)
 
 
 def mistakes(session: Session, pool: asyncpg.Pool[asyncpg.Record]) -> None:
