@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 PANELS = {
     "Set up": ("demo", "config", "migrate", "doctor", "routes", "import"),
     "Run": ("run", "workflows"),
-    "Look": ("status", "health", "audit", "bench"),
+    "Look": ("status", "find", "health", "audit", "bench"),
     "Operate": ("dead", "cancel", "pause", "resume", "limit", "mode", "adopt", "prune"),
     "Develop": ("enqueue", "reset"),
 }

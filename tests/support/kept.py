@@ -37,7 +37,8 @@ async def connection_for(dsn: str, statement: str) -> AsyncIterator[asyncpg.Conn
         yield connection
         if _may_keep(dsn) and not _NEEDS_A_NEW_ONE.search(statement):
             await connection.reset(timeout=10)
-            _idle[dsn] = connection
+            if _may_keep(dsn):  # another one may have come back meanwhile
+                _idle[dsn] = connection
     finally:
         if _idle.get(dsn) is not connection:
             await connection.close(timeout=10)

@@ -12,6 +12,7 @@ COMMANDS = {
     "dead": "outbox.cli.commands.dead.command:app",
     "doctor": "outbox.cli.commands.doctor:doctor",
     "enqueue": "outbox.cli.commands.enqueue:enqueue",
+    "find": "outbox.cli.commands.find:find",
     "health": "outbox.cli.commands.health:health",
     "limit": "outbox.cli.commands.rules:limit",
     "migrate": "outbox.cli.commands.migrate:migrate",
