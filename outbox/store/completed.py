@@ -48,7 +48,7 @@ def action_of(target: str | None) -> Action:
     try:
         fields = orjson.loads(target)
         found = map(fields.get, Action._fields)
-        return Action(*[value if isinstance(value, str) else None for value in found])
+        return Action(*[value or None if isinstance(value, str) else None for value in found])
     except (AttributeError, orjson.JSONDecodeError):
         return _NOTHING
 

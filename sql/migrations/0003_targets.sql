@@ -15,8 +15,11 @@ begin
         perform outbox.refuse(
             format('%starget.operation is %s', place, coalesce(quote_literal(operation), 'missing')),
             'use start_workflow, signal_workflow, signal_with_start_workflow, cancel_workflow or terminate_workflow');
-    elsif target ->> 'namespace' = '' then
-        perform outbox.refuse(format('%s%s: namespace must not be empty', place, operation), 'leave it out, or pass null, for the worker''s own');
+    elsif '' in (target ->> 'namespace', target ->> 'task_queue', target ->> 'run_id') then
+        perform outbox.refuse(
+            format('%s%s: %s must not be empty', place, operation,
+                   case '' when target ->> 'namespace' then 'namespace' when target ->> 'task_queue' then 'task_queue' else 'run_id' end),
+            'leave it out, or pass null, for the default');
     elsif workflow_id is null or workflow_id = '' then
         perform outbox.refuse(format('%s%s: workflow_id must not be empty', place, operation),
                               'derive it from your data, for example org-bootstrap-42: it is what makes the start happen once');

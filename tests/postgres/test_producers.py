@@ -285,6 +285,8 @@ async def test_large_payload_comes_back_as_written(db: Connection) -> None:
         ("""enqueue('t', target => '{"operation": "cancel_workflow"}')""", "cancel_workflow: workflow_id must not be empty", "derive"),
         ("start_workflow('W', '')", "start_workflow: workflow_id must not be empty", "derive"),
         ("start_workflow('W', 'w', namespace => '')", "start_workflow: namespace must not be empty", "leave it out"),
+        ("start_workflow('W', 'w', task_queue => '')", "start_workflow: task_queue must not be empty", "leave it out"),
+        ("signal_workflow('w', 's', run_id => '')", "signal_workflow: run_id must not be empty", "leave it out"),
         ("start_workflow('W', null)", "start_workflow: workflow_id must not be empty", "derive"),
         ("start_workflow('W', repeat('é', 501))", "start_workflow: workflow_id is 1002 bytes long, the limit is 1000", None),
         ("start_workflow('', 'w', topic => 't')", "start_workflow: workflow (the workflow type) must not be empty", None),

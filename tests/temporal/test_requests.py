@@ -100,6 +100,15 @@ async def test_more_arguments_or_headers_than_500_are_refused(requests: Requests
             await requests.start(sent, command_of(sent))
 
 
+def test_an_empty_name_is_none() -> None:
+    """Enqueue refuses it. A row that is written by hand may have it, and then it is the default for all."""
+    command = parse(
+        '{"operation": "signal_workflow", "workflow_id": "w", "signal": "s", "namespace": "", "run_id": ""}'
+    )
+    assert isinstance(command, Command)
+    assert (command.target.namespace, command.target.run_id) == (None, None)
+
+
 def test_targets_that_are_alike_keep_their_own_workflow_ids() -> None:
     texts = [f'{{"operation": "cancel_workflow", "workflow_id": "wf-{n}", "reason": "r"}}' for n in range(3)]
     commands = [command for command in map(parse, texts) if isinstance(command, Command)]

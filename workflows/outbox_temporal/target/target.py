@@ -59,6 +59,8 @@ def _without_ours(memo: dict[str, Any]) -> dict[str, Any]:
 
 
 WorkflowId = Annotated[str, Field(min_length=1), AfterValidator(_sendable)]
+OptionalName = Annotated[str | None, AfterValidator(lambda text: text or None)]
+"""An empty one is none, for Temporal too."""
 Seconds = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
 """At most a hundred years: what the server counts durations in ends at 292."""
 
@@ -98,9 +100,9 @@ class Target(_Part):
     signal: str | None = None
     arguments: Literal["none", "one", "many"] | None = None
     signal_arguments: Literal["none", "one", "many"] | None = None
-    task_queue: str | None = None
-    namespace: str | None = None
-    run_id: str | None = None
+    task_queue: OptionalName = None
+    namespace: OptionalName = None
+    run_id: OptionalName = None
     reason: str | None = None
     id_reuse_policy: Literal["reject_duplicate", "allow_duplicate", "allow_duplicate_failed_only"] = "reject_duplicate"
     id_conflict_policy: Literal["fail", "use_existing", "terminate_existing"] = "fail"
