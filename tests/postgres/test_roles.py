@@ -182,6 +182,7 @@ MAY_RUN = {
         "status/dead_letters",
         "status/errors",
         "status/facts",
+        "status/find",
         "status/messages",
         "status/rules",
         "status/workers",
@@ -490,9 +491,9 @@ async def test_logins_with_the_worker_role_operate_and_with_the_reader_role_only
         said.append(done.out)
 
     async with anyio.create_task_group() as tasks:
-        for arguments in (["status"], ["dead", "list"], ["dead", "show", dead]):
+        for arguments in (["status"], ["dead", "list"], ["dead", "show", dead], ["find", dead]):
             tasks.start_soon(look, *arguments)
-    assert sum(dead in text for text in said) == 2
+    assert sum(dead in text for text in said) == 3
     assert (await outbox(logins.worker, *requeue)).code == 0
     async with open_pool(logins.worker, size=1, application_name="test", statement_timeout_s=30) as pool:
         await Rules(pool, "outbox").pause(Pause("p.*", None))
