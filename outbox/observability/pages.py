@@ -136,10 +136,9 @@ class Endpoints:
         """For Prometheus, in the form that it asks for."""
         try:
             encode, content_type = choose_encoder(headers.get("Accept", ""))
-            return Page(HTTPStatus.OK, content_type, encode(self._registry))
         except Exception:  # noqa: BLE001 - the library raises many things for a header that it cannot read
             encode, content_type = choose_encoder("")
-            return Page(HTTPStatus.OK, content_type, encode(self._registry))
+        return Page(HTTPStatus.OK, content_type, encode(self._registry))
 
 
 def judged(verdict: Mapping[str, object], parts: Parts) -> Page:

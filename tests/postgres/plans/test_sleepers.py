@@ -10,6 +10,7 @@ import pytest
 
 from outbox.model.events import MaintenanceFailed
 from outbox.worker.maintenance import Maintenance
+from tests.support.eventually import eventually
 from tests.support.running import fetch
 from tests.support.sql import Clock, clock
 
@@ -62,8 +63,6 @@ async def test_a_worker_looks_at_all_keys_and_goes_on_where_it_failed(worker: Cl
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(maintenance.run)
-        with anyio.fail_after(60):
-            while await called() < 3:
-                await anyio.sleep(0.1)
+        await eventually(called, lambda calls: calls >= 3, timeout_s=60)
         tasks.cancel_scope.cancel()
     assert not [fault for fault in faults if isinstance(fault, MaintenanceFailed)]
