@@ -225,6 +225,18 @@ async def test_history_keeps_of_each_target_what_it_asks_for(worker: Clock) -> N
         assert [row[field] for field in fields] == [row[f"{field}_"] for field in fields]
 
 
+async def test_an_empty_task_queue_or_namespace_is_none_in_the_history(worker: Clock) -> None:
+    """Only a row that is written by hand has one. The audit compares the history's queue with the run's."""
+    await worker.enqueue("a")
+    target = '{"operation": "start_workflow", "workflow": "W", "workflow_id": "w", "task_queue": "", "namespace": ""}'
+    await worker.pool.execute("update outbox.message set target = $1::text::json", target)
+    [message] = await worker.claim()
+    await worker.store.complete([(message, Delivered("w", "r"))])
+    row = await worker.pool.fetchrow("select operation, workflow, namespace, task_queue from outbox.history")
+    assert row is not None
+    assert tuple(row) == ("start_workflow", "W", None, None)
+
+
 async def test_history_takes_from_the_sink_what_it_has_read_already(worker: Clock) -> None:
     await worker.enqueue("a", "b")
     a, b = await worker.claim()
